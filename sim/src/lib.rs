@@ -1,0 +1,1 @@
+//! A simulated forge and stand-in agents.

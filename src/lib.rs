@@ -1,0 +1,1 @@
+//! OSCR: ephemeral CI runners.
