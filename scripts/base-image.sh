@@ -67,7 +67,7 @@ PATH=$PATH:/usr/sbin debootstrap --variant=minbase --include=ca-certificates --c
 } >"$root/etc/apt/sources.list"
 apt-config dump --format '%F "%v";%n' Acquire | grep -E '^Acquire::(https?::Proxy|Check-)[^@]*$' >"$root/etc/apt/apt.conf.d/90machine" || true
 
-rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root"/var/log/*.log "$root"/var/log/apt/*
+rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/*.log "$root"/var/log/apt/*
 tar -C "$root" --numeric-owner --one-file-system -c . |
     docker import --change 'CMD ["bash"]' --message "debootstrap $VERSION_CODENAME" - "$own_image" >/dev/null
 say "made $own_image ($(docker image inspect --format '{{.Size}}' "$own_image" | numfmt --to=iec))"
