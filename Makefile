@@ -1,0 +1,102 @@
+# `make demo` and `make test` do everything on a fresh Debian or Ubuntu machine, as root. `make help` lists the rest.
+#
+# Variables, on the command line or in the environment:
+#   TARGET        Rust target; scripts/target.sh chooses musl where it can be had, else gnu (static as well)
+#   BASE_IMAGE    base of the runner image; scripts/base-image.sh chooses, and makes one where no registry is in reach
+#   CARGO_FLAGS   more flags for every cargo command (default: --locked)
+#   TEST_ARGS     arguments for the tests, such as a name to filter by
+#   DIST          where the results go (default: dist)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# The targets share Docker, cargo's lock and dist/: cargo itself uses every core.
+.NOTPARALLEL:
+
+export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
+# Debian's older docker clients need to be asked for BuildKit.
+export DOCKER_BUILDKIT := 1
+
+DIST ?= dist
+CARGO_FLAGS ?= --locked
+TEST_ARGS ?=
+# Asked for anew by each recipe that uses it, so that one that runs after `setup` sees what setup changed.
+ifeq ($(origin TARGET),undefined)
+TARGET = $(shell scripts/target.sh)
+endif
+OUT = $(or $(CARGO_TARGET_DIR),target)/$(TARGET)
+# The binary may be this long. It is what every runner image carries.
+SIZE_LIMIT := 5000000
+
+STAND_IN := actions-runner-sim.tar.gz
+ENTRY_IMAGE := oscr/entry
+FORGE_IMAGE := oscr/forge
+RUNNER_IMAGE := oddessentials/oscr-github:sim
+LABELS = --build-arg OSCR_VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1) \
+	--build-arg OSCR_REVISION=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) \
+	--build-arg OSCR_CREATED=$(shell git log -1 --format=%cI 2>/dev/null || echo 1970-01-01T00:00:00Z)
+
+SHELL_SCRIPTS = .ci/run $$(find scripts sim tests images demo -name '*.sh' -type f 2>/dev/null)
+DOCKERFILES = $(wildcard images/*/Dockerfile)
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+.PHONY: setup
+setup: ## install what is missing: build tools, Rust's target, Docker, Compose
+	@scripts/setup.sh
+
+.PHONY: build
+build: ## the static binary (dist/oscr-entry), the simulated forge and the stand-in agent (dist/sim/)
+	cargo build $(CARGO_FLAGS) --release --target $(TARGET) --package oscr --bin oscr-entry
+	cargo build $(CARGO_FLAGS) --target $(TARGET) --workspace --bins
+	mkdir -p $(DIST)/sim
+	install -m 0755 $(OUT)/release/oscr-entry $(DIST)/oscr-entry
+	install -s -m 0755 $(OUT)/debug/forge $(OUT)/debug/demo $(DIST)/sim/
+	scripts/pack-agent.sh $(OUT)/debug $(DIST)/sim/$(STAND_IN)
+	@scripts/check-binary.sh $(DIST)/oscr-entry $(SIZE_LIMIT)
+
+.PHONY: images
+images: build ## the container images, from a base that needs no registry
+	docker build --quiet $(LABELS) --file images/entry/Dockerfile --tag $(ENTRY_IMAGE) .
+	docker build --quiet --file images/forge/Dockerfile --tag $(FORGE_IMAGE) .
+	base=$$(scripts/base-image.sh); \
+	docker build $(LABELS) --file images/github/Dockerfile --tag $(RUNNER_IMAGE) \
+		--build-arg BASE_IMAGE=$$base \
+		--build-arg AGENT_URL=file:///context/sim/$(STAND_IN) \
+		--build-arg AGENT_SHA256=$$(cut -d ' ' -f 1 $(DIST)/sim/$(STAND_IN).sha256) .
+
+.PHONY: demo
+demo: setup images ## three runners and a simulated forge on this machine, and what happens
+	@scripts/demo.sh up
+
+.PHONY: demo-down
+demo-down: ## remove all that the demo made
+	@scripts/demo.sh down
+
+.PHONY: test
+test: setup images ## all tests, container tests included
+	OSCR_CONTAINER_TESTS=1 cargo test $(CARGO_FLAGS) --target $(TARGET) --workspace -- $(TEST_ARGS)
+
+.PHONY: test-gnu
+test-gnu: ## the tests that need no container, against the static glibc build
+	$(MAKE) build TARGET=$(shell uname -m)-unknown-linux-gnu DIST=$(DIST)/gnu
+	cargo test $(CARGO_FLAGS) --target $(shell uname -m)-unknown-linux-gnu --workspace -- $(TEST_ARGS)
+
+.PHONY: lint
+lint: ## formatting, clippy, shell scripts, Dockerfiles, compose files
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --target $(TARGET) --workspace --all-targets -- --deny warnings
+	shellcheck $(SHELL_SCRIPTS)
+	if command -v hadolint >/dev/null; then hadolint $(DOCKERFILES); else echo "hadolint is not here: Dockerfiles are not checked"; fi
+	scripts/check-compose.sh
+
+.PHONY: bench
+bench: build ## compare with other inits and tools, in one run
+	cargo bench $(CARGO_FLAGS) --target $(TARGET) --workspace
+
+.PHONY: clean
+clean: ## remove what the build left (images stay)
+	cargo clean
+	rm -rf $(DIST)

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# demo.sh up | down: the demo's containers, and the driver that sends jobs and tells what happens.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+
+project=oscr-demo
+replicas=3
+# What a person has set for the real runners is not meant for the demo.
+unset COMPOSE_FILE COMPOSE_PROFILES COMPOSE_PROJECT_NAME COMPOSE_ENV_FILES DEMO_PAT
+
+compose() { docker compose --file demo/compose.yml --project-name "$project" "$@"; }
+
+down() { compose down --volumes --remove-orphans --timeout 5; }
+
+up() {
+    # A demo starts with no past.
+    down >/dev/null 2>&1
+    trap 'say "the containers are still there to look at: docker compose -p $project logs; \`make demo-down\` removes them"' EXIT
+    compose up --detach --quiet-pull --scale "github-runner=$replicas"
+    local address status=0
+    address=$(compose port forge 8080)
+    dist/sim/demo --forge "http://$address" --project "$project" || status=$?
+    return "$status"
+}
+
+case ${1:-} in
+up) up ;;
+down)
+    down
+    say "removed"
+    ;;
+*) die "usage: demo.sh up | down" ;;
+esac
