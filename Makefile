@@ -5,7 +5,7 @@
 #   BASE_IMAGE    base of the runner image; scripts/base-image.sh chooses, and makes one where no registry is in reach
 #   CARGO_FLAGS   more flags for every cargo command (default: --locked)
 #   TEST_ARGS     arguments for the tests, such as a name to filter by
-#   DIST          where the results go (default: dist)
+#   DIST          where the results go (default: dist; the images are built from there)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,8 +14,6 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 
 export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
-# Debian's older docker clients need to be asked for BuildKit.
-export DOCKER_BUILDKIT := 1
 
 DIST ?= dist
 CARGO_FLAGS ?= --locked
@@ -29,12 +27,6 @@ OUT = $(or $(CARGO_TARGET_DIR),target)/$(TARGET)
 SIZE_LIMIT := 5000000
 
 STAND_IN := actions-runner-sim.tar.gz
-ENTRY_IMAGE := oscr/entry
-FORGE_IMAGE := oscr/forge
-RUNNER_IMAGE := oddessentials/oscr-github:sim
-LABELS = --build-arg OSCR_VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1) \
-	--build-arg OSCR_REVISION=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) \
-	--build-arg OSCR_CREATED=$(shell git log -1 --format=%cI 2>/dev/null || echo 1970-01-01T00:00:00Z)
 
 SHELL_SCRIPTS = .ci/run $$(find scripts sim tests images demo -name '*.sh' -type f 2>/dev/null)
 DOCKERFILES = $(wildcard images/*/Dockerfile)
@@ -53,19 +45,13 @@ build: ## the static binary (dist/oscr-entry), the simulated forge and the stand
 	cargo build $(CARGO_FLAGS) --target $(TARGET) --workspace --bins
 	mkdir -p $(DIST)/sim
 	install -m 0755 $(OUT)/release/oscr-entry $(DIST)/oscr-entry
-	install -s -m 0755 $(OUT)/debug/forge $(OUT)/debug/demo $(DIST)/sim/
-	scripts/pack-agent.sh $(OUT)/debug $(DIST)/sim/$(STAND_IN)
+	install -s -m 0755 $(addprefix $(OUT)/debug/,forge demo runner-listener runner-worker) $(DIST)/sim/
+	cd $(DIST)/sim && ./forge pack-agent --bin-dir . --out $(STAND_IN) >$(STAND_IN).sha256
 	@scripts/check-binary.sh $(DIST)/oscr-entry $(SIZE_LIMIT)
 
 .PHONY: images
 images: build ## the container images, from a base that needs no registry
-	docker build --quiet $(LABELS) --file images/entry/Dockerfile --tag $(ENTRY_IMAGE) .
-	docker build --quiet --file images/forge/Dockerfile --tag $(FORGE_IMAGE) .
-	base=$$(scripts/base-image.sh); \
-	docker build $(LABELS) --file images/github/Dockerfile --tag $(RUNNER_IMAGE) \
-		--build-arg BASE_IMAGE=$$base \
-		--build-arg AGENT_URL=file:///context/sim/$(STAND_IN) \
-		--build-arg AGENT_SHA256=$$(cut -d ' ' -f 1 $(DIST)/sim/$(STAND_IN).sha256) .
+	@scripts/images.sh
 
 .PHONY: demo
 demo: setup images ## three runners and a simulated forge on this machine, and what happens
