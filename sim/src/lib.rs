@@ -1,1 +1,12 @@
 //! A simulated forge and stand-in agents.
+//!
+//! - [`forge`]: GitHub's endpoints, the agents' queue, a control plane, faults; in process or as the binary `forge`.
+//! - [`protocol`]: what the forge and the stand-in agent say to each other.
+//! - [`agent`]: the stand-in for the official agent: listener, worker, scripts, and the archive of a release.
+
+pub mod agent;
+pub mod forge;
+pub mod protocol;
+
+/// The version of the agent that the stand-in claims to be.
+pub const AGENT_VERSION: &str = "2.336.0";

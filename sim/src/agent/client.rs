@@ -1,0 +1,166 @@
+//! Requests to the forge.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Why a request gave nothing.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The forge answered otherwise than wanted.
+    Status {
+        /// The status.
+        status: u16,
+        /// The answer's `message`, or its text.
+        message: String,
+        /// The answer's text.
+        body: String,
+    },
+    /// No answer at all, or not one to be read.
+    Broken(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status {
+                status, message, ..
+            } => write!(f, "Response status code {status}: {message}"),
+            Self::Broken(why) => f.write_str(why),
+        }
+    }
+}
+
+impl Refusal {
+    pub(super) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            Self::Broken(_) => None,
+        }
+    }
+}
+
+/// A client for one forge with one credential.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    agent: ureq::Agent,
+    base: String,
+    secret: String,
+}
+
+impl Client {
+    pub(super) fn new(base: &str, secret: &str) -> Self {
+        Self::with_timeout(base, secret, Duration::from_secs(100))
+    }
+
+    pub(super) fn with_timeout(base: &str, secret: &str, timeout: Duration) -> Self {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(timeout))
+            .user_agent(format!(
+                "GitHubActionsRunner-linux/{}",
+                crate::AGENT_VERSION
+            ))
+            .build()
+            .new_agent();
+        Self {
+            agent,
+            base: base.trim_end_matches('/').into(),
+            secret: secret.into(),
+        }
+    }
+
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Sends a request; `body` is a text, or nothing.
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<(&str, String)>,
+    ) -> Result<(u16, String), Refusal> {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header("accept", "application/vnd.github+json")
+            .header("x-github-api-version", "2022-11-28")
+            .header("x-agent-version", crate::AGENT_VERSION);
+        if !self.secret.is_empty() {
+            request = request.header("authorization", format!("Bearer {}", self.secret));
+        }
+        let broken = |error: &dyn fmt::Display| Refusal::Broken(error.to_string());
+        let answer = match body {
+            Some((kind, text)) => {
+                let request = request
+                    .header("content-type", kind)
+                    .body(text)
+                    .map_err(|e| broken(&e))?;
+                self.agent.run(request)
+            }
+            None => self.agent.run(request.body(()).map_err(|e| broken(&e))?),
+        };
+        let mut answer = answer.map_err(|e| broken(&e))?;
+        let status = answer.status().as_u16();
+        let text = answer.body_mut().read_to_string().map_err(|e| broken(&e))?;
+        if (200..300).contains(&status) {
+            return Ok((status, text));
+        }
+        let message = serde_json::from_str::<serde_json::Value>(&text)
+            .ok()
+            .and_then(|v| v["message"].as_str().map(str::to_owned))
+            .unwrap_or_else(|| text.clone());
+        Err(Refusal::Status {
+            status,
+            message,
+            body: text,
+        })
+    }
+
+    /// An empty answer gives none.
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Refusal> {
+        let (_, text) = self.send("GET", path, None)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|e| Refusal::Broken(e.to_string()))
+    }
+
+    pub(super) fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, Refusal> {
+        let text = self.post_raw(path, body)?;
+        serde_json::from_str(&text).map_err(|e| Refusal::Broken(e.to_string()))
+    }
+
+    pub(super) fn post_raw(
+        &self,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<String, Refusal> {
+        let text = match body {
+            Some(body) => {
+                serde_json::to_string(body).map_err(|e| Refusal::Broken(e.to_string()))?
+            }
+            None => String::new(),
+        };
+        self.send("POST", path, Some(("application/json", text)))
+            .map(|(_, text)| text)
+    }
+
+    pub(super) fn post_text(&self, path: &str, text: String) -> Result<(), Refusal> {
+        self.send("POST", path, Some(("text/plain", text)))
+            .map(|_| ())
+    }
+
+    pub(super) fn delete(&self, path: &str) -> Result<(), Refusal> {
+        self.send("DELETE", path, None).map(|_| ())
+    }
+}

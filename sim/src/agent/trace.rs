@@ -1,0 +1,82 @@
+//! The terminal and the log in `_diag`.
+
+use std::fs::{File, OpenOptions, create_dir_all};
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Mutex;
+
+use jiff::Timestamp;
+
+/// Writes `_diag/<prefix>_<time>-utc.log`, and the terminal.
+#[derive(Debug)]
+pub(super) struct Trace {
+    file: Mutex<Option<File>>,
+    component: &'static str,
+    on_stdout: bool,
+}
+
+impl Trace {
+    /// Opens the log. Without a writable `_diag` there is none: upstream would fail here, after having said why.
+    pub(super) fn open(root: &Path, component: &'static str) -> Self {
+        let folder = root.join("_diag");
+        let time = Timestamp::now().strftime("%Y%m%d-%H%M%S");
+        let path = folder.join(format!("{component}_{time}-utc.log"));
+        let file = create_dir_all(&folder)
+            .and_then(|()| OpenOptions::new().create(true).append(true).open(&path))
+            .map_err(|error| eprintln!("{}: {error}", path.display()))
+            .ok();
+        Self {
+            file: Mutex::new(file),
+            component,
+            on_stdout: super::flag("ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT"),
+        }
+    }
+
+    /// A line of the log, also on standard output with `ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT`.
+    pub(super) fn info(&self, text: &str) {
+        self.write("INFO", text);
+    }
+
+    /// An error for the log.
+    pub(super) fn error(&self, text: &str) {
+        self.write("ERR ", text);
+    }
+
+    fn write(&self, level: &str, text: &str) {
+        let line = format!("[{} {level} {}] {text}\n", now(), self.component);
+        if self.on_stdout {
+            // Standard output may be closed; the agent goes on.
+            let _ = std::io::stdout().write_all(line.as_bytes());
+        }
+        if let Ok(mut file) = self.file.lock()
+            && let Some(file) = file.as_mut()
+        {
+            // A full disk must not end the agent.
+            let _ = file.write_all(line.as_bytes());
+        }
+    }
+
+    /// A line for people.
+    pub(super) fn say(&self, text: &str) {
+        // Standard output may be closed; the agent goes on.
+        let _ = writeln!(std::io::stdout(), "{text}");
+        self.info(&format!("WRITE LINE: {text}"));
+    }
+
+    /// A line for people with the time before it, as the listener's markers have it.
+    pub(super) fn say_timed(&self, text: &str) {
+        self.say(&format!("{}: {text}", now()));
+    }
+
+    /// An error for people.
+    pub(super) fn complain(&self, text: &str) {
+        // Standard error may be closed; the agent goes on.
+        let _ = writeln!(std::io::stderr(), "{text}");
+        self.error(&format!("WRITE ERROR: {text}"));
+    }
+}
+
+/// `2026-11-20 15:30:00Z`.
+pub(super) fn now() -> String {
+    Timestamp::now().strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}

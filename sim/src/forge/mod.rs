@@ -1,0 +1,453 @@
+//! The simulated forge: GitHub's runner endpoints, the agents' queue, a control plane, and faults to order.
+//!
+//! One port serves everything: the REST API at `/` and at `/api/v3`, the agents below `/_agent/` (see
+//! [`crate::protocol`]), the control plane below `/_sim/`. [`Forge::start`] runs it in the calling process, on a
+//! thread of its own; the handle's methods are synchronous, so that plain tests use them.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+
+mod agents;
+mod api;
+pub mod contract;
+mod control;
+mod faults;
+mod gate;
+mod orders;
+mod scope;
+mod state;
+
+pub use faults::{Cut, Fault, Match};
+pub use orders::{ListenerExit, LostAssignments, Orders, Removal};
+pub use scope::Scope;
+pub use state::{Event, Job, JobSpec, JobStatus, Label, RequestRecord, RunnerView, Snapshot};
+
+use crate::protocol::RegisterRequest;
+use state::State;
+
+/// A random name for files and processes.
+pub(crate) fn random_id() -> String {
+    state::random_token(16).to_lowercase()
+}
+
+/// The personal access token that is valid when no other is named.
+pub const DEFAULT_PAT: &str = "ghp_simulated0000000000000000000000000000";
+
+/// How a forge starts.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to listen; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The orders in force from the start. Without a token in `pats`, [`DEFAULT_PAT`] is valid.
+    pub orders: Orders,
+    /// Print one line per event on standard output.
+    pub echo: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            orders: Orders::default(),
+            echo: false,
+        }
+    }
+}
+
+/// State, and the two ways to wait for its changes: tasks by the channel, threads by the condition variable.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+    changed_sync: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks without waking anybody.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.lock())
+    }
+
+    /// Changes the state, draws the consequences, wakes all who wait.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        state.settle();
+        drop(state);
+        self.changed.send_modify(|version| *version += 1);
+        self.changed_sync.notify_all();
+        result
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Waits, in a task, until `ready` gives something or the time is over.
+    pub(crate) async fn wait_for<T>(
+        &self,
+        timeout: Duration,
+        mut ready: impl FnMut(&State) -> Option<T>,
+    ) -> Option<T> {
+        let deadline = tokio::time::Instant::now() + timeout;
+        let mut changes = self.subscribe();
+        loop {
+            changes.borrow_and_update();
+            if let Some(found) = self.read(&mut ready) {
+                return Some(found);
+            }
+            match tokio::time::timeout_at(deadline, changes.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return None,
+            }
+        }
+    }
+}
+
+/// A simulated forge. See [`Forge::start`].
+#[derive(Debug)]
+pub struct Forge;
+
+impl Forge {
+    /// Starts a forge on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be listened on.
+    pub fn start(mut options: Options) -> io::Result<ForgeHandle> {
+        if options.orders.pats.is_empty() {
+            options.orders.pats.push(DEFAULT_PAT.into());
+        }
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                orders: options.orders,
+                echo: options.echo,
+                ..State::default()
+            }),
+            changed: watch::Sender::new(0),
+            changed_sync: Condvar::new(),
+        });
+        let server = Server::start(&shared, options.listen)?;
+        Ok(ForgeHandle {
+            address: server.address,
+            shared,
+            server: Mutex::new(Some(server)),
+        })
+    }
+}
+
+/// The thread that serves; gone with the value.
+#[derive(Debug)]
+struct Server {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(shared: &Arc<Shared>, listen: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let shared = Arc::clone(shared);
+        let thread = std::thread::Builder::new()
+            .name("forge".into())
+            .spawn(move || {
+                runtime.block_on(async move {
+                    let listener = tokio::net::TcpListener::from_std(listener)
+                        .expect("the socket is non-blocking");
+                    tokio::select! {
+                        () = gate::serve(&shared, listener) => {}
+                        () = tick(&shared) => {}
+                        _ = stopped => {}
+                    }
+                });
+            })?;
+        Ok(Self {
+            address,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been printed already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Lets leases and silent sessions run out.
+async fn tick(shared: &Shared) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        ticks.tick().await;
+        shared.change(|_| ());
+    }
+}
+
+/// A running forge. It ends with the value.
+#[derive(Debug)]
+pub struct ForgeHandle {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    server: Mutex<Option<Server>>,
+}
+
+impl ForgeHandle {
+    /// `http://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The first valid personal access token.
+    #[must_use]
+    pub fn pat(&self) -> String {
+        self.shared
+            .read(|s| s.orders.pats.first().cloned().unwrap_or_default())
+    }
+
+    /// Stops listening and drops all connections; what the forge knows stays.
+    pub fn go_down(&self) {
+        let server = self
+            .server
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(server);
+    }
+
+    /// Listens again, at the same address.
+    ///
+    /// # Errors
+    ///
+    /// When the address was taken meanwhile.
+    pub fn come_back(&self) -> io::Result<()> {
+        let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        if server.is_none() {
+            *server = Some(Server::start(&self.shared, self.address)?);
+        }
+        Ok(())
+    }
+
+    /// Changes the orders.
+    pub fn order(&self, change: impl FnOnce(&mut Orders)) {
+        self.shared.change(|s| change(&mut s.orders));
+    }
+
+    /// The orders in force.
+    #[must_use]
+    pub fn orders(&self) -> Orders {
+        self.shared.read(|s| s.orders.clone())
+    }
+
+    /// Adds a fault; the first that matches a request is the one that it meets.
+    pub fn add_fault(&self, fault: Fault) {
+        self.shared.change(|s| s.faults.push(fault));
+    }
+
+    /// Takes all faults away.
+    pub fn clear_faults(&self) {
+        self.shared.change(|s| s.faults.clear());
+    }
+
+    /// Queues a job and gives its id.
+    #[must_use]
+    pub fn submit(&self, spec: JobSpec) -> u64 {
+        self.shared.change(|s| s.submit(spec))
+    }
+
+    /// Cancels a job as a user would. False when there is none of that id.
+    pub fn cancel_job(&self, id: u64) -> bool {
+        self.shared.change(|s| s.cancel(id))
+    }
+
+    /// A job.
+    #[must_use]
+    pub fn job(&self, id: u64) -> Option<Job> {
+        self.shared.read(|s| s.jobs.get(&id).cloned())
+    }
+
+    /// All jobs.
+    #[must_use]
+    pub fn jobs(&self) -> Vec<Job> {
+        self.snapshot().jobs
+    }
+
+    /// All registrations.
+    #[must_use]
+    pub fn runners(&self) -> Vec<RunnerView> {
+        self.snapshot().runners
+    }
+
+    /// All requests since the start or the last [`Self::clear_requests`].
+    #[must_use]
+    pub fn requests(&self) -> Vec<RequestRecord> {
+        self.snapshot().requests
+    }
+
+    /// The requests that did not come from the stand-in agent.
+    #[must_use]
+    pub fn api_requests(&self) -> Vec<RequestRecord> {
+        self.requests().into_iter().filter(|r| !r.agent).collect()
+    }
+
+    /// Forgets the requests so far.
+    pub fn clear_requests(&self) {
+        self.shared.change(|s| s.requests.clear());
+    }
+
+    /// All events.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.snapshot().events
+    }
+
+    /// Where a request or an answer broke GitHub's OpenAPI description. Answers that a fault made are not counted.
+    #[must_use]
+    pub fn contract_violations(&self) -> Vec<String> {
+        self.shared.read(|s| s.violations.clone())
+    }
+
+    /// Everything at once.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.read(State::snapshot)
+    }
+
+    /// Plants a registration without an agent, as a predecessor may have left it.
+    #[must_use]
+    pub fn plant_runner(&self, scope: &Scope, name: &str, ephemeral: bool) -> u64 {
+        let ask = RegisterRequest {
+            scope: scope.to_string(),
+            token: String::new(),
+            name: name.into(),
+            labels: Vec::new(),
+            no_default_labels: false,
+            group: None,
+            ephemeral,
+            replace: false,
+            version: String::new(),
+        };
+        let labels = ["self-hosted".into(), "Linux".into(), "X64".into()];
+        self.shared
+            .change(|s| s.add_runner(scope.clone(), &labels, &ask, false))
+    }
+
+    /// Takes a registration away as an administrator would, busy or not.
+    pub fn unregister(&self, id: u64) {
+        self.shared
+            .change(|s| s.unregister(id, "removed by an administrator"));
+    }
+
+    /// Waits until the state is as wanted; none when the time is over.
+    #[must_use]
+    pub fn try_wait(
+        &self,
+        timeout: Duration,
+        ready: impl Fn(&Snapshot) -> bool,
+    ) -> Option<Snapshot> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.shared.lock();
+        loop {
+            let snapshot = state.snapshot();
+            if ready(&snapshot) {
+                return Some(snapshot);
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            state = self
+                .shared
+                .changed_sync
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Waits until the state is as wanted.
+    ///
+    /// # Panics
+    ///
+    /// When the time is over, with what the forge saw.
+    #[track_caller]
+    pub fn wait(
+        &self,
+        what: &str,
+        timeout: Duration,
+        ready: impl Fn(&Snapshot) -> bool,
+    ) -> Snapshot {
+        let Some(snapshot) = self.try_wait(timeout, ready) else {
+            let seen = self.snapshot();
+            let events: Vec<String> = seen.events.iter().map(state::event_line).collect();
+            let requests: Vec<String> = seen
+                .requests
+                .iter()
+                .map(|r| format!("{} {} {:?}", r.method, r.path, r.status))
+                .collect();
+            panic!(
+                "not within {timeout:?}: {what}\nevents:\n  {}\nrequests:\n  {}\nrunners: {:#?}",
+                events.join("\n  "),
+                requests.join("\n  "),
+                seen.runners
+            );
+        };
+        snapshot
+    }
+
+    /// Waits until a job is over.
+    ///
+    /// # Panics
+    ///
+    /// When the time is over or there is no such job.
+    #[track_caller]
+    pub fn wait_job(&self, id: u64, timeout: Duration) -> Job {
+        let done = |s: &Snapshot| {
+            s.jobs
+                .iter()
+                .any(|j| j.id == id && j.status == JobStatus::Completed)
+        };
+        let snapshot = self.wait(&format!("job {id} is over"), timeout, done);
+        snapshot
+            .jobs
+            .into_iter()
+            .find(|j| j.id == id)
+            .expect("it was there a moment ago")
+    }
+
+    /// Waits until so many runners listen and are idle; gives them.
+    ///
+    /// # Panics
+    ///
+    /// When the time is over.
+    #[track_caller]
+    pub fn wait_idle(&self, count: usize, timeout: Duration) -> Vec<RunnerView> {
+        let idle = |r: &&RunnerView| r.status == "online" && !r.busy;
+        let enough = |s: &Snapshot| s.runners.iter().filter(idle).count() == count;
+        let snapshot = self.wait(&format!("{count} idle runners"), timeout, enough);
+        snapshot.runners.into_iter().filter(|r| idle(&r)).collect()
+    }
+}

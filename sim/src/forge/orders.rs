@@ -1,0 +1,154 @@
+//! What the forge can be told to do otherwise.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::ExitOrder;
+
+/// When an ephemeral runner's registration goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Removal {
+    /// When its job is completed.
+    Completion,
+    /// As soon as a job is assigned.
+    Assignment,
+    /// Not at all: the service forgot.
+    Never,
+}
+
+/// Assignments that come to nothing: the acquire request is refused.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LostAssignments {
+    /// How many more.
+    pub times: u32,
+    /// 404, 409 or 422.
+    pub status: u16,
+    /// The registration is used up all the same, so that the listener becomes a ghost.
+    pub consume: bool,
+}
+
+/// Makes a listener end with an exit code.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerExit {
+    /// The code.
+    pub code: i32,
+    /// What it prints.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// How many more listeners.
+    #[serde(default = "once")]
+    pub times: u32,
+    /// Only the runner of this name.
+    #[serde(default)]
+    pub runner: Option<String>,
+    /// When the session is created (true), or while it listens (false).
+    #[serde(default)]
+    pub at_session: bool,
+}
+
+fn once() -> u32 {
+    1
+}
+
+impl ListenerExit {
+    /// The form that travels.
+    #[must_use]
+    pub fn order(&self) -> ExitOrder {
+        ExitOrder {
+            code: self.code,
+            text: self.text.clone(),
+        }
+    }
+}
+
+/// Everything adjustable while the forge runs; `POST /_sim/orders` takes any part of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Orders {
+    /// Personal access tokens that are valid.
+    pub pats: Vec<String>,
+    /// Scopes (`orgs/acme`) that answer 403 or 404.
+    pub deny: BTreeMap<String, u16>,
+    /// When not empty, all other scopes answer 404.
+    pub only_scopes: Vec<String>,
+    /// Runner groups of organisations and enterprises, ids 1, 2, …
+    pub runner_groups: Vec<String>,
+    /// Life of registration and remove tokens.
+    pub token_lifetime_s: i64,
+    /// The forge's clock is off by this much, in every `Date` and `expires_at`.
+    pub clock_offset_s: i64,
+    /// When ephemeral registrations go.
+    pub ephemeral_removal: Removal,
+    /// Assignments that come to nothing.
+    pub lost_assignments: Option<LostAssignments>,
+    /// Makes listeners end with a code.
+    pub listener_exit: Option<ListenerExit>,
+    /// So many session requests are refused with 409.
+    pub session_conflicts: u32,
+    /// Interval at which agents retry a session conflict.
+    pub conflict_retry_ms: u64,
+    /// After which they give up with code 5.
+    pub conflict_limit_ms: u64,
+    /// So many deletions of idle runners are answered with 204 although a job is about to be assigned.
+    pub cross_deletes: u32,
+    /// A poll in flight ends at once when the registration goes, instead of at its time limit.
+    pub end_polls_on_delete: bool,
+    /// Length of a long poll.
+    pub poll_timeout_ms: u64,
+    /// A session without a poll for this long is dropped.
+    pub session_timeout_ms: u64,
+    /// A job that is not renewed for this long is abandoned (upstream: 10 min).
+    pub job_lease_ms: u64,
+    /// Wait of agents after a failed poll (upstream: 15 s and more).
+    pub agent_backoff_ms: u64,
+    /// Time between SIGINT and SIGTERM to a step.
+    pub sigint_ms: u64,
+    /// Time between SIGTERM and SIGKILL to a step.
+    pub sigterm_ms: u64,
+    /// A cancelled worker is killed after this long.
+    pub worker_kill_ms: u64,
+    /// Requests per hour.
+    pub rate_limit: u64,
+    /// Requests used up so far; at the limit every request is refused.
+    pub rate_used: u64,
+    /// Seconds until the count starts anew.
+    pub rate_reset_s: i64,
+    /// Newest version of the agent, as the downloads say.
+    pub latest_version: String,
+}
+
+impl Default for Orders {
+    fn default() -> Self {
+        Self {
+            pats: Vec::new(),
+            deny: BTreeMap::new(),
+            only_scopes: Vec::new(),
+            runner_groups: vec!["Default".into()],
+            token_lifetime_s: 3600,
+            clock_offset_s: 0,
+            ephemeral_removal: Removal::Completion,
+            lost_assignments: None,
+            listener_exit: None,
+            session_conflicts: 0,
+            conflict_retry_ms: 30_000,
+            conflict_limit_ms: 240_000,
+            cross_deletes: 0,
+            end_polls_on_delete: false,
+            poll_timeout_ms: 50_000,
+            session_timeout_ms: 10_000,
+            job_lease_ms: 10_000,
+            agent_backoff_ms: 1000,
+            sigint_ms: 7500,
+            sigterm_ms: 2500,
+            worker_kill_ms: 285_000,
+            rate_limit: 5000,
+            rate_used: 0,
+            rate_reset_s: 3600,
+            latest_version: crate::AGENT_VERSION.into(),
+        }
+    }
+}
