@@ -235,6 +235,7 @@ fn until_signal(
 #[derive(Debug)]
 enum Event {
     Signal(i32),
+    Session(Result<SessionAnswer, Refusal>),
     Message(Message),
     /// A poll failed and will be tried again.
     PollFailed(String),
@@ -264,6 +265,7 @@ struct Running {
     job: JobMessage,
     worker: u32,
     orders: std::process::ChildStdin,
+    cancelled: bool,
     /// When a cancelled worker is killed.
     kill_at: Option<Instant>,
     renewing: Arc<AtomicBool>,
@@ -370,21 +372,17 @@ impl Listener {
         let mut failing = false;
         loop {
             // The request runs beside this thread, so that a signal during it is obeyed at once.
-            let (done, answer) = mpsc::channel();
-            let client = self.client.clone();
+            let (events, client) = (self.events.clone(), self.client.clone());
             thread::spawn(move || {
-                done.send(client.post::<SessionAnswer>("/_agent/sessions", None::<&()>))
+                let answer = client.post("/_agent/sessions", None::<&()>);
+                // The listener may have been stopped meanwhile.
+                let _ = events.send(Event::Session(answer));
             });
-            let answer = loop {
-                match answer.recv_timeout(Duration::from_millis(10)) {
-                    Ok(answer) => break answer,
-                    Err(RecvTimeoutError::Disconnected) => {
-                        break Err(Refusal::Broken("no answer".into()));
-                    }
-                    Err(RecvTimeoutError::Timeout) if self.stopped_within(Duration::ZERO) => {
-                        return Ok(None);
-                    }
-                    Err(RecvTimeoutError::Timeout) => {}
+            let answer = match self.received.recv() {
+                Ok(Event::Session(answer)) => answer,
+                Ok(_) | Err(_) => {
+                    self.trace.say("Exiting...");
+                    return Ok(None);
                 }
             };
             let pause = match answer {
@@ -540,6 +538,7 @@ impl Listener {
                             .info(&format!("Cancellation of job {id} received."));
                         self.tell(running, &WorkerMessage::Cancel);
                         let limit = Duration::from_millis(running.job.worker_kill_ms);
+                        running.cancelled = true;
                         running.kill_at.get_or_insert(Instant::now() + limit);
                     }
                 }
@@ -576,7 +575,7 @@ impl Listener {
                         running.kill_at = None;
                     }
                 }
-                Err(RecvTimeoutError::Disconnected) => return End::Stopped,
+                Ok(Event::Session(_)) | Err(RecvTimeoutError::Disconnected) => return End::Stopped,
             }
         }
     }
@@ -602,7 +601,7 @@ impl Listener {
             }
         };
         self.trace.say_timed(&format!("Running job: {}", job.name));
-        let started = self.spawn_worker(&job).map_err(|error| {
+        let started = self.spawn_worker().map_err(|error| {
             self.trace
                 .complain(&format!("The worker did not start: {error}"));
             self.report(&job, JobResult::Failed);
@@ -627,15 +626,13 @@ impl Listener {
             job,
             worker: pid,
             orders,
+            cancelled: false,
             kill_at: None,
             renewing,
         })
     }
 
-    fn spawn_worker(
-        &self,
-        _job: &JobMessage,
-    ) -> std::io::Result<(Child, std::process::ChildStdin)> {
+    fn spawn_worker(&self) -> std::io::Result<(Child, std::process::ChildStdin)> {
         let bin = self.root.join("bin");
         let output = || {
             if super::flag("ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT") {
@@ -720,10 +717,10 @@ impl Listener {
     fn finish_job(&self, running: &Running, code: Option<i32>) {
         running.renewing.store(false, Ordering::Relaxed);
         let known = code.and_then(JobResult::from_worker_code);
-        let result = known.unwrap_or(match running.kill_at {
-            None if code.is_none() => JobResult::Failed,
-            None => JobResult::Failed,
-            Some(_) => JobResult::Canceled,
+        let result = known.unwrap_or(if running.cancelled {
+            JobResult::Canceled
+        } else {
+            JobResult::Failed
         });
         if known.is_none() {
             let text = format!("Worker finished for job {}. Code: {code:?}", running.job.id);

@@ -2,8 +2,8 @@
 
 use std::io::{BufRead as _, stdin};
 use std::process::ExitStatus;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{self, Sender};
+use std::thread;
 use std::time::Duration;
 
 use super::client::Client;
@@ -22,32 +22,64 @@ pub(super) enum Happening {
 
 /// The job's log; lines go to the forge in the order in which they come.
 #[derive(Debug, Clone)]
-pub(super) struct Log(Sender<String>);
+pub(super) struct Log(Sender<Entry>);
+
+#[derive(Debug)]
+enum Entry {
+    Line(String),
+    /// Everything before this is at the forge when the other end hears of it.
+    Flush(Sender<()>),
+}
 
 impl Log {
     pub(super) fn line(&self, text: &str) {
-        // The other end lives until all lines are sent.
-        let _ = self.0.send(format!("{text}\n"));
+        // The uploader lives as long as the worker.
+        let _ = self.0.send(Entry::Line(format!("{text}\n")));
+    }
+
+    /// Waits until all lines so far are at the forge, or the forge took too long.
+    fn flush(&self) {
+        let (done, waiting) = mpsc::channel();
+        if self.0.send(Entry::Flush(done)).is_ok() {
+            // Without its last lines the job is over all the same.
+            let _ = waiting.recv_timeout(Duration::from_secs(10));
+        }
     }
 }
 
 /// Sends lines in as few requests as their pace allows.
-fn uploader(client: Client, path: String) -> (Log, JoinHandle<()>) {
-    let (lines, received) = mpsc::channel::<String>();
-    let thread = thread::spawn(move || {
-        while let Ok(mut text) = received.recv() {
-            text.extend(received.try_iter());
-            for _ in 0..5 {
-                match client.post_text(&path, text.clone()) {
-                    Err(refusal) if refusal.status().is_none_or(|s| s >= 500) => {
-                        thread::sleep(Duration::from_millis(500));
-                    }
-                    _ => break,
+fn uploader(client: Client, path: String) -> Log {
+    let (entries, received) = mpsc::channel();
+    thread::spawn(move || {
+        while let Ok(first) = received.recv() {
+            let (mut text, mut flushed) = (String::new(), Vec::new());
+            for entry in std::iter::once(first).chain(received.try_iter()) {
+                match entry {
+                    Entry::Line(line) => text.push_str(&line),
+                    Entry::Flush(done) => flushed.push(done),
                 }
+            }
+            if !text.is_empty() {
+                upload(&client, &path, &text);
+            }
+            for done in flushed {
+                // Whoever asked may have given up.
+                let _ = done.send(());
             }
         }
     });
-    (Log(lines), thread)
+    Log(entries)
+}
+
+fn upload(client: &Client, path: &str, text: &str) {
+    for _ in 0..5 {
+        match client.post_text(path, text.to_owned()) {
+            Err(refusal) if refusal.status().is_none_or(|s| s >= 500) => {
+                thread::sleep(Duration::from_millis(500))
+            }
+            _ => return,
+        }
+    }
 }
 
 /// The whole program; gives its exit code.
@@ -75,7 +107,7 @@ pub fn main() -> i32 {
     forward_orders(happenings.clone());
     trace.info(&format!("Job '{}' ({}) on '{runner}'", job.name, job.id));
     let client = Client::new(&server, &job.token);
-    let (log, uploading) = uploader(client.clone(), format!("/_agent/jobs/{}/log", job.id));
+    let log = uploader(client.clone(), format!("/_agent/jobs/{}/log", job.id));
     let id = job.id;
     let assignment = Assignment {
         server,
@@ -86,20 +118,10 @@ pub fn main() -> i32 {
     };
     let result = job::run(&assignment, &log, &received, &happenings);
     // All lines are at the forge before the job is over there.
-    drop(log);
-    finish_upload(uploading, &received);
+    log.flush();
     complete(&client, &trace, id, result);
     trace.info(&format!("Job completed with result {}", result.word()));
     result.worker_code()
-}
-
-/// Readers of processes that outlive the job keep the log's channel open: the wait has an end.
-fn finish_upload(uploading: JoinHandle<()>, received: &Receiver<Happening>) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(2);
-    while !uploading.is_finished() && std::time::Instant::now() < deadline {
-        // Wakes up for whatever ends meanwhile.
-        let _ = received.recv_timeout(Duration::from_millis(5));
-    }
 }
 
 fn forward_orders(happenings: Sender<Happening>) {

@@ -39,7 +39,7 @@ pub(crate) async fn answer(State(shared): State<Arc<Shared>>, request: Request) 
     let path = parts.uri.path().to_owned();
     let path = path.strip_prefix("/api/v3").unwrap_or(&path);
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
-    if let Err(refusal) = authorize(&shared, &parts.headers) {
+    if let Some(refusal) = refuse_credentials(&shared, &parts.headers) {
         return refusal;
     }
     if segments == ["rate_limit"] {
@@ -92,12 +92,12 @@ pub(crate) async fn answer(State(shared): State<Arc<Shared>>, request: Request) 
     }
 }
 
-fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<(), Response> {
+fn refuse_credentials(shared: &Shared, headers: &HeaderMap) -> Option<Response> {
     let Some(given) = headers
         .get(header::AUTHORIZATION)
         .and_then(|v| v.to_str().ok())
     else {
-        return Err(error(StatusCode::UNAUTHORIZED, "Requires authentication"));
+        return Some(error(StatusCode::UNAUTHORIZED, "Requires authentication"));
     };
     let token = match given.split_once(' ') {
         Some((kind, token))
@@ -116,11 +116,7 @@ fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<(), Response> {
         _ => None,
     };
     let good = token.is_some_and(|token| shared.read(|s| s.orders.pats.contains(&token)));
-    if good {
-        Ok(())
-    } else {
-        Err(error(StatusCode::UNAUTHORIZED, "Bad credentials"))
-    }
+    (!good).then(|| error(StatusCode::UNAUTHORIZED, "Bad credentials"))
 }
 
 fn refuse_scope(shared: &Shared, scope: &Scope) -> Option<Response> {
@@ -282,18 +278,18 @@ fn jit_config(shared: &Shared, scope: Scope, base: &str, ask: &Value) -> Respons
         return invalid("labels must have between 1 and 100 entries");
     }
     let work = ask["work_folder"].as_str().unwrap_or("_work");
-    let made = shared.change(|s| {
+    shared.change(|s| {
         let group_name = match (&scope, usize::try_from(group).unwrap_or(0)) {
             (_, 1) => s.orders.runner_groups.first().cloned(),
             (Scope::Repository(..), _) | (_, 0) => None,
             (_, id) => s.orders.runner_groups.get(id - 1).cloned(),
         };
         let Some(group_name) = group_name else {
-            return Err(not_found());
+            return not_found();
         };
         if s.named(&scope, name).is_some() {
             let text = format!("Already exists - A runner with the name {name} already exists.");
-            return Err(error(StatusCode::CONFLICT, &text));
+            return error(StatusCode::CONFLICT, &text);
         }
         let register = RegisterRequest {
             scope: scope.to_string(),
@@ -308,21 +304,12 @@ fn jit_config(shared: &Shared, scope: Scope, base: &str, ask: &Value) -> Respons
         };
         let id = s.add_runner(scope.clone(), &labels, &register, true);
         let Some(runner) = s.runners.get(&id) else {
-            return Err(not_found());
+            return not_found();
         };
-        Ok((
-            runner_json(runner),
-            encoded_jit(runner, &group_name, base, work),
-        ))
-    });
-    match made {
-        Ok((runner, config)) => (
-            StatusCode::CREATED,
-            Json(json!({"runner": runner, "encoded_jit_config": config})),
-        )
-            .into_response(),
-        Err(refusal) => refusal,
-    }
+        let config = encoded_jit(runner, &group_name, base, work);
+        let body = json!({"runner": runner_json(runner), "encoded_jit_config": config});
+        (StatusCode::CREATED, Json(body)).into_response()
+    })
 }
 
 /// Base64 of a JSON map from file name to base64 of the file; `.runner` has no address for `config.sh remove`.

@@ -1,0 +1,249 @@
+//! A forge and agents for one test.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use oscr_sim::forge::{Forge, ForgeHandle, Options};
+use serde_json::Value;
+
+/// Longer than anything takes, so that only a defect meets it.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+pub fn forge() -> ForgeHandle {
+    let forge = Forge::start(Options::default()).expect("a free port");
+    forge.order(|o| {
+        o.agent_backoff_ms = 20;
+        o.sigint_ms = 100;
+        o.sigterm_ms = 100;
+        o.conflict_retry_ms = 20;
+    });
+    forge
+}
+
+/// A request to the REST API as a client that keeps the contract.
+pub fn api(
+    forge: &ForgeHandle,
+    method: &str,
+    path: &str,
+    body: Option<Value>,
+) -> (u16, ureq::http::HeaderMap, Value) {
+    api_with(forge, method, path, body, &[])
+}
+
+pub fn api_with(
+    forge: &ForgeHandle,
+    method: &str,
+    path: &str,
+    body: Option<Value>,
+    headers: &[(&str, &str)],
+) -> (u16, ureq::http::HeaderMap, Value) {
+    let agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .build()
+        .new_agent();
+    let mut request = ureq::http::Request::builder()
+        .method(method)
+        .uri(format!("{}{path}", forge.url()))
+        .header("accept", "application/vnd.github+json")
+        .header("x-github-api-version", "2022-11-28")
+        .header("user-agent", "test");
+    if !headers.iter().any(|(name, _)| *name == "authorization") {
+        request = request.header("authorization", format!("Bearer {}", forge.pat()));
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let answer = match body {
+        Some(body) => agent.run(request.body(body.to_string()).expect("a valid request")),
+        None => agent.run(request.body(()).expect("a valid request")),
+    };
+    let mut answer = answer.expect("an answer");
+    let text = answer.body_mut().read_to_string().expect("a text");
+    (
+        answer.status().as_u16(),
+        answer.headers().clone(),
+        serde_json::from_str(&text).unwrap_or(Value::Null),
+    )
+}
+
+pub fn token(forge: &ForgeHandle) -> String {
+    let (status, _, body) = api(
+        forge,
+        "POST",
+        "/repos/o/r/actions/runners/registration-token",
+        None,
+    );
+    assert_eq!(status, 201);
+    body["token"].as_str().expect("a token").to_owned()
+}
+
+/// An agent of its own.
+pub struct Agent {
+    pub root: PathBuf,
+    _folder: tempfile::TempDir,
+    pub env: Vec<(String, String)>,
+}
+
+impl Agent {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let root = folder.path().join("agent");
+        let programs = PathBuf::from(env!("CARGO_BIN_EXE_runner-listener"));
+        oscr_sim::agent::install(programs.parent().expect("a folder"), &root).expect("an agent");
+        Self {
+            root,
+            _folder: folder,
+            env: Vec::new(),
+        }
+    }
+
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.env.push((key.into(), value.into()));
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.root.join("bin/Runner.Listener"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+            .envs(self.env.iter().map(|(k, v)| (k, v)))
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn configure(&self, forge: &ForgeHandle, name: &str, more: &[&str]) -> Output {
+        let url = format!("{}/o/r", forge.url());
+        let mut arguments = vec![
+            "configure",
+            "--unattended",
+            "--url",
+            &url,
+            "--name",
+            name,
+            "--disableupdate",
+        ];
+        arguments.extend(more);
+        self.command(&arguments)
+            .env("ACTIONS_RUNNER_INPUT_TOKEN", token(forge))
+            .output()
+            .expect("the listener starts")
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Running {
+        let mut all = vec!["run"];
+        all.extend(arguments);
+        Running::start(self.command(&all))
+    }
+
+    /// A configured ephemeral agent that listens.
+    pub fn listening(forge: &ForgeHandle, name: &str) -> (Self, Running) {
+        Self::new().listen(forge, name, &["--ephemeral"])
+    }
+
+    pub fn listen(self, forge: &ForgeHandle, name: &str, more: &[&str]) -> (Self, Running) {
+        let done = self.configure(forge, name, more);
+        assert!(done.status.success(), "{done:?}");
+        let running = self.run(&[]);
+        forge.wait(&format!("{name} polls"), LIMIT, |s| {
+            s.runners
+                .iter()
+                .any(|r| r.name == name && r.status == "online")
+                && s.requests
+                    .iter()
+                    .any(|r| r.path.ends_with("/message") && r.status.is_none())
+        });
+        (self, running)
+    }
+
+    /// What `_diag` has.
+    pub fn diag(&self) -> String {
+        let entries = std::fs::read_dir(self.root.join("_diag")).expect("_diag");
+        entries
+            .flatten()
+            .map(|e| std::fs::read_to_string(e.path()).expect("a log"))
+            .collect()
+    }
+}
+
+/// A process whose lines are read as they come.
+pub struct Running {
+    child: Child,
+    lines: Receiver<String>,
+    pub seen: Vec<String>,
+}
+
+impl Running {
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the listener starts");
+        let (sender, lines) = mpsc::channel();
+        let streams: [Box<dyn std::io::Read + Send>; 2] = [
+            Box::new(child.stdout.take().expect("piped")),
+            Box::new(child.stderr.take().expect("piped")),
+        ];
+        for stream in streams {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    let _ = sender.send(line);
+                }
+            });
+        }
+        Self {
+            child,
+            lines,
+            seen: Vec::new(),
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("it runs");
+    }
+
+    /// Waits for the exit code and the end of its output.
+    pub fn code(&mut self) -> Option<i32> {
+        // Ends when both streams do; whoever hangs fails here.
+        while let Ok(line) = self.lines.recv_timeout(LIMIT) {
+            self.seen.push(line);
+        }
+        let status: ExitStatus = self.child.wait().expect("it was started");
+        status.code()
+    }
+
+    #[track_caller]
+    pub fn expect_line(&mut self, part: &str) -> String {
+        loop {
+            match self.lines.recv_timeout(LIMIT) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(part) {
+                        return line;
+                    }
+                }
+                Err(error) => panic!("no line with {part:?}: {error}; seen: {:#?}", self.seen),
+            }
+        }
+    }
+
+    pub fn said(&self, part: &str) -> bool {
+        self.seen.iter().any(|line| line.contains(part))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
