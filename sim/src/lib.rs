@@ -1,10 +1,12 @@
 //! A simulated forge and stand-in agents.
 //!
 //! - [`forge`]: GitHub's endpoints, the agents' queue, a control plane, faults; in process or as the binary `forge`.
+//! - [`demo`]: the driver of `make demo`.
 //! - [`protocol`]: what the forge and the stand-in agent say to each other.
 //! - [`agent`]: the stand-in for the official agent: listener, worker, scripts, and the archive of a release.
 
 pub mod agent;
+pub mod demo;
 pub mod forge;
 pub mod protocol;
 

@@ -21,7 +21,7 @@ pub struct JobSpec {
     pub repository: Option<String>,
     /// The runner must have all of them.
     pub labels: Vec<String>,
-    /// The runner must have this name.
+    /// The runner's name must contain this: a whole name, or the host name that all names of one container share.
     pub runner: Option<String>,
     /// The steps.
     pub steps: Vec<Step>,
@@ -762,7 +762,10 @@ fn suits(runner: &Runner, spec: &JobSpec) -> bool {
             .repository
             .as_ref()
             .is_none_or(|r| runner.scope.serves(r))
-        && spec.runner.as_ref().is_none_or(|n| *n == runner.name)
+        && spec
+            .runner
+            .as_ref()
+            .is_none_or(|part| runner.name.contains(part))
         && spec.labels.iter().all(|l| {
             runner
                 .labels

@@ -1,0 +1,7 @@
+//! The driver of `make demo`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    oscr_sim::demo::main()
+}
