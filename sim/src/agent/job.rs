@@ -420,3 +420,19 @@ fn kill_orphans(tracking: &str, log: &Log) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::assignments;
+
+    #[test]
+    fn env_files_hold_single_and_multi_line_values() {
+        let text = "A=1\nB<<END\none\ntwo=2\nEND\nC=x<<y\n";
+        let found = assignments(text);
+        let found: Vec<(&str, &str)> = found
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
+        assert_eq!(found, [("A", "1"), ("B", "one\ntwo=2"), ("C", "x<<y")]);
+    }
+}

@@ -143,13 +143,6 @@ impl Demo {
     fn wait_for_runners(&mut self) -> Result<(), String> {
         let wanted = usize::from(self.cli.runners);
         self.screen.event(&format!("waiting for {wanted} runners"));
-        // The forge's container may be younger than this program.
-        while let Err(why) = self.look() {
-            if Instant::now() > self.deadline {
-                return Err(why);
-            }
-            thread::sleep(Duration::from_millis(200));
-        }
         loop {
             self.containers = containers::find(&self.cli.project, &self.cli.service)?;
             if self.containers.len() >= wanted {
@@ -163,7 +156,14 @@ impl Demo {
                     self.cli.project
                 ));
             }
-            self.look()?;
+            thread::sleep(Duration::from_millis(500));
+        }
+        // The forge's container may be younger than this program.
+        while let Err(why) = self.control.runners() {
+            if Instant::now() > self.deadline {
+                return Err(why);
+            }
+            thread::sleep(Duration::from_millis(200));
         }
         self.phases = Phases::watch(&self.containers);
         self.told = vec![None; self.containers.len()];

@@ -45,14 +45,23 @@ pub fn check_request(
             problems.push(format!("{at}: unknown query parameter {key}"));
         }
     }
-    for (name, wanted) in [
-        (header::ACCEPT.as_str(), "application/vnd.github+json"),
-        ("x-github-api-version", "2022-11-28"),
-    ] {
-        match headers.get(name).and_then(|v| v.to_str().ok()) {
-            Some(given) if given == wanted => {}
-            given => problems.push(format!("{at}: header {name} is {given:?}, wanted {wanted}")),
-        }
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default()
+    };
+    if text("accept") != "application/vnd.github+json" {
+        problems.push(format!(
+            "{at}: Accept is {:?}, wanted application/vnd.github+json",
+            text("accept")
+        ));
+    }
+    let version = text("x-github-api-version");
+    if version.parse::<jiff::civil::Date>().is_err() {
+        problems.push(format!(
+            "{at}: X-GitHub-Api-Version is {version:?}, wanted a date such as 2022-11-28"
+        ));
     }
     if !headers.contains_key(header::USER_AGENT) {
         problems.push(format!("{at}: no User-Agent"));

@@ -79,3 +79,28 @@ impl Scope {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Scope;
+
+    #[test]
+    fn scopes_are_read_from_rest_paths_and_from_web_addresses() {
+        for (path, url) in [
+            ("repos/o/r", "o/r"),
+            ("orgs/acme", "acme/"),
+            ("enterprises/big", "enterprises/big"),
+        ] {
+            let scope = Scope::parse(path).expect("a scope");
+            assert_eq!(Scope::from_url_path(url), Some(scope.clone()));
+            assert_eq!(scope.to_string(), path);
+        }
+        assert_eq!(Scope::parse("repos/o"), None);
+    }
+
+    #[test]
+    fn an_organisation_serves_its_repositories_only() {
+        let scope = Scope::Organization("acme".into());
+        assert!(scope.serves("Acme/tool") && !scope.serves("other/tool"));
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::common::{Agent, LIMIT, api, forge};
 use nix::sys::signal::Signal;
-use oscr_sim::forge::{JobSpec, ListenerExit, LostAssignments, Removal};
+use oscr_sim::forge::{Fault, JobSpec, ListenerExit, LostAssignments, Match, Removal};
 use oscr_sim::protocol::{Condition, JobResult, Step};
 use serde_json::json;
 
@@ -342,6 +342,39 @@ fn configure_says_what_is_wrong_and_ends_with_1() {
     assert_eq!(expired.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&expired.stderr).contains("NotFound"));
     assert_eq!(forge.runners().len(), 1);
+}
+
+#[test]
+fn a_signal_ends_configure_with_1() {
+    let forge = forge();
+    forge.add_fault(Fault {
+        matching: Match {
+            path_contains: Some("/register".into()),
+            ..Match::default()
+        },
+        delay_ms: 60_000,
+        ..Fault::default()
+    });
+    let agent = Agent::new();
+    let url = format!("{}/o/r", forge.url());
+    let token = crate::common::token(&forge);
+    let command = agent.command(&[
+        "configure",
+        "--unattended",
+        "--url",
+        &url,
+        "--name",
+        "slow",
+        "--token",
+        &token,
+    ]);
+    let mut running = crate::common::Running::start(command);
+    forge.wait("it registers", LIMIT, |s| {
+        s.requests.iter().any(|r| r.path == "/_agent/register")
+    });
+    running.signal(Signal::SIGINT);
+    assert_eq!(running.code(), Some(1));
+    assert_eq!(forge.runners().len(), 0);
 }
 
 #[test]
