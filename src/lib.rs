@@ -1,1 +1,35 @@
-//! OSCR: ephemeral CI runners.
+//! OSCR turns a container into one ephemeral, self-cleaning CI runner.
+//!
+//! The binary `oscr-entry` is PID 1 of the container. It registers the official agent of a forge, runs it as an
+//! unprivileged user, lets a running job finish when it is told to stop, removes the registration, wipes what the job
+//! left, and exits. `restart: always` does the rest.
+//!
+//! A reader finds their way from here:
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`cli`] | the command line: `run`, `exec`, `hook`, `health`, `status`, `drain`, `check` |
+//! | [`config`] | the environment becomes one typed configuration, once |
+//! | [`entry`] | the life of an incarnation, from start to exit |
+//! | [`provider`] | what differs between forges, and the one HTTP client |
+//! | [`agent`] | the agent as a child: its root directory, account, environment, output, worker, hooks |
+//! | [`init`] | what PID 1 owes the kernel: spawning, signals, reaping, exit codes |
+//! | [`workspace`] | wiping and restoring: the clean slate |
+//! | [`control`] | the socket between PID 1 and the other commands |
+//! | [`os`] | system calls without a safe wrapper elsewhere; the only `unsafe` |
+//!
+//! Dependencies point downward only: `entry` knows the others, a provider knows `config` and its HTTP client, and
+//! nothing but `os` contains `unsafe`.
+
+#![deny(unsafe_code)]
+
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod entry;
+pub mod init;
+pub mod log;
+pub mod os;
+pub mod provider;
+pub mod workspace;

@@ -1,0 +1,236 @@
+//! The agent's environment: an allow-list. Whatever else the container was started with stays with PID 1.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::config::table::{self, Kind, Setting};
+use crate::config::{Environment, Network};
+use crate::init::account::Account;
+use crate::provider::AgentFacts;
+
+/// Variables that any agent and its jobs may see. A prefix ends in `*`.
+const ALLOWED: &[&str] = &[
+    "PATH",
+    "LANG",
+    "LANGUAGE",
+    "LC_*",
+    "TZ",
+    "TERM",
+    "DEBIAN_FRONTEND",
+    "DOCKER_HOST",
+    "DOCKER_TLS_VERIFY",
+    "DOCKER_CERT_PATH",
+    "DOCKER_CONFIG",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NODE_EXTRA_CA_CERTS",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "AGENT_TOOLSDIRECTORY",
+    "ImageOS",
+    "ImageVersion",
+];
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What the environment is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources<'a> {
+    /// Our own environment.
+    pub environment: &'a Environment,
+    /// The user that the agent runs as.
+    pub account: &'a Account,
+    /// The agent.
+    pub facts: &'a AgentFacts,
+    /// The provider's settings, of which no secret may pass.
+    pub settings: &'static [Setting],
+    /// What the user allows besides (`OSCR_JOB_ENV`).
+    pub job_env: &'a [String],
+    /// Proxies.
+    pub network: &'a Network,
+    /// The system's certificates together with `OSCR_CA_FILE`, if that is set.
+    pub ca_bundle: Option<&'a Path>,
+    /// The shims of the job hooks: started, completed.
+    pub hooks: Option<(&'a Path, &'a Path)>,
+}
+
+/// Puts the agent's environment together.
+#[must_use]
+pub fn build(sources: &Sources<'_>) -> Vec<(OsString, OsString)> {
+    let mut env: BTreeMap<String, OsString> = BTreeMap::new();
+    env.insert("PATH".to_owned(), DEFAULT_PATH.into());
+    env.insert("LANG".to_owned(), "C.UTF-8".into());
+    for (name, value) in sources.environment.iter() {
+        if is_allowed(sources, name) && !is_secret(sources, name) {
+            env.insert(name.to_owned(), value.into());
+        }
+    }
+    for (names, value) in [
+        (["http_proxy", "HTTP_PROXY"], &sources.network.http_proxy),
+        (["https_proxy", "HTTPS_PROXY"], &sources.network.https_proxy),
+        (["no_proxy", "NO_PROXY"], &sources.network.no_proxy),
+    ] {
+        for name in names {
+            if let Some(value) = value {
+                env.insert(name.to_owned(), value.into());
+            }
+        }
+    }
+    if let Some(bundle) = sources.ca_bundle {
+        for name in [
+            "SSL_CERT_FILE",
+            "NODE_EXTRA_CA_CERTS",
+            "REQUESTS_CA_BUNDLE",
+            "GIT_SSL_CAINFO",
+            "CURL_CA_BUNDLE",
+        ] {
+            env.insert(name.to_owned(), bundle.into());
+        }
+    }
+    let account = sources.account;
+    env.insert("HOME".to_owned(), account.home.clone().into());
+    env.insert("USER".to_owned(), account.name.clone().into());
+    env.insert("LOGNAME".to_owned(), account.name.clone().into());
+    env.insert("SHELL".to_owned(), account.shell.clone().into());
+    for (name, value) in sources.facts.env {
+        env.insert((*name).to_owned(), (*value).into());
+    }
+    if let (Some(variables), Some((started, completed))) = (sources.facts.hooks, sources.hooks) {
+        for (variable, shim) in [
+            (variables.job_started, started),
+            (variables.job_completed, completed),
+        ] {
+            // A hook that the user named is run by ours, after those in the hook directory.
+            if let Some(own) = env.insert(variable.to_owned(), shim.into()) {
+                env.insert(format!("OSCR_CHAINED_{variable}"), own);
+            }
+        }
+    }
+    env.into_iter()
+        .map(|(name, value)| (name.into(), value))
+        .collect()
+}
+
+fn is_allowed(sources: &Sources<'_>, name: &str) -> bool {
+    let lists = ALLOWED.iter().chain(sources.facts.env_allowed).copied();
+    lists
+        .chain(sources.job_env.iter().map(String::as_str))
+        .any(|pattern| matches(pattern, name))
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => pattern == name,
+    }
+}
+
+/// A setting that holds a secret, under any of its names, as a value or as a file.
+fn is_secret(sources: &Sources<'_>, name: &str) -> bool {
+    if name.starts_with(sources.facts.input_prefix) {
+        return true;
+    }
+    let plain = name.strip_suffix("_FILE").unwrap_or(name);
+    table::COMMON
+        .iter()
+        .chain(sources.settings)
+        .filter(|setting| setting.kind == Kind::Secret)
+        .any(|setting| setting.name == plain || setting.aliases.contains(&plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::PROVIDERS;
+
+    fn built<const N: usize>(
+        variables: [(&str, &str); N],
+        job_env: &[String],
+    ) -> BTreeMap<String, String> {
+        let environment = Environment::from(variables);
+        let account = crate::init::account::Accounts::below(Path::new("/nonexistent"))
+            .resolve("1001")
+            .unwrap();
+        let reader_environment =
+            Environment::from([("GITHUB_PAT", "pat-value"), ("GITHUB_OWNER", "o")]);
+        let mut reader = crate::config::Reader::new(
+            &reader_environment,
+            vec![table::COMMON, PROVIDERS[0].settings],
+        );
+        let common = crate::config::Common::read(&mut reader);
+        let provider = (PROVIDERS[0].read)(&mut reader, &common).unwrap();
+        let sources = Sources {
+            environment: &environment,
+            account: &account,
+            facts: provider.agent(),
+            settings: PROVIDERS[0].settings,
+            job_env,
+            network: &Network {
+                http_proxy: Some("http://p".to_owned()),
+                ..Network::default()
+            },
+            ca_bundle: Some(Path::new("/ca")),
+            hooks: Some((Path::new("/s"), Path::new("/c"))),
+        };
+        let text = |text: OsString| text.into_string().unwrap();
+        build(&sources)
+            .into_iter()
+            .map(|(name, value)| (text(name), text(value)))
+            .collect()
+    }
+
+    #[test]
+    fn only_what_is_allowed_passes_and_never_a_secret() {
+        let env = built(
+            [
+                ("GITHUB_PAT", "x"),
+                ("GITHUB_PAT_FILE", "/x"),
+                ("ACCESS_TOKEN", "x"),
+                ("ACTIONS_RUNNER_INPUT_JITCONFIG", "x"),
+                ("AWS_SECRET", "x"),
+                ("MY_FLAG", "1"),
+                ("LC_ALL", "C"),
+                ("ACTIONS_RUNNER_DEBUG", "1"),
+            ],
+            &[
+                "MY_*".to_owned(),
+                "GITHUB_PAT".to_owned(),
+                "ACTIONS_*".to_owned(),
+            ],
+        );
+        let names: Vec<&str> = env.keys().map(String::as_str).collect();
+        for absent in [
+            "GITHUB_PAT",
+            "GITHUB_PAT_FILE",
+            "ACCESS_TOKEN",
+            "ACTIONS_RUNNER_INPUT_JITCONFIG",
+            "AWS_SECRET",
+        ] {
+            assert!(!names.contains(&absent), "{absent} in {names:?}");
+        }
+        for present in [
+            "MY_FLAG",
+            "LC_ALL",
+            "ACTIONS_RUNNER_DEBUG",
+            "PATH",
+            "HOME",
+            "http_proxy",
+            "HTTP_PROXY",
+            "CURL_CA_BUNDLE",
+        ] {
+            assert!(names.contains(&present), "{present} in {names:?}");
+        }
+    }
+
+    #[test]
+    fn a_hook_of_the_user_is_chained_behind_ours() {
+        let env = built([("ACTIONS_RUNNER_HOOK_JOB_STARTED", "/mine.sh")], &[]);
+        assert_eq!(env["ACTIONS_RUNNER_HOOK_JOB_STARTED"], "/s");
+        assert_eq!(
+            env["OSCR_CHAINED_ACTIONS_RUNNER_HOOK_JOB_STARTED"],
+            "/mine.sh"
+        );
+        assert!(!env.contains_key("OSCR_CHAINED_ACTIONS_RUNNER_HOOK_JOB_COMPLETED"));
+    }
+}

@@ -1,0 +1,172 @@
+//! Hooks around a job.
+//!
+//! The agent runs a script before and after each job. Ours are two-line shims, written at start, that run
+//! `oscr-entry hook <event>` as the agent's user: it tells PID 1 about the job and then runs the user's own hooks.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::config::Places;
+use crate::control::{self, Event, Request};
+
+/// The shims' paths.
+#[derive(Debug, Clone)]
+pub struct Shims {
+    /// For the event `job-started`.
+    pub job_started: PathBuf,
+    /// For the event `job-completed`.
+    pub job_completed: PathBuf,
+}
+
+/// Writes the shims, which call this very program.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn write_shims(places: &Places) -> io::Result<Shims> {
+    let directory = places.run().join("hooks");
+    fs::create_dir_all(&directory)?;
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))?;
+    let program = std::env::current_exe()?;
+    let write = |event: Event| {
+        let path = directory.join(format!("{event}.sh"));
+        // `exec`, because bash would hold back the signals that the agent sends to a hook it cancels.
+        let text = format!(
+            "#!/bin/bash\nexec {} hook --socket {} --hooks {} {event}\n",
+            quote(&program),
+            quote(&control::socket(places)),
+            quote(&places.hooks()),
+        );
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok::<PathBuf, io::Error>(path)
+    };
+    Ok(Shims {
+        job_started: write(Event::JobStarted)?,
+        job_completed: write(Event::JobCompleted)?,
+    })
+}
+
+fn quote(path: &Path) -> String {
+    format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
+}
+
+/// `oscr-entry hook <event>`: tells PID 1, then runs the user's hooks in order. Returns the exit code: the first that fails
+/// fails the job, as the agent's contract has it.
+#[must_use]
+pub fn run(event: Event, socket: &Path, hooks: &Path) -> u8 {
+    let job = control::Job::from_environment(|name| std::env::var(name).ok());
+    if let Err(error) = control::client::ask(socket, &Request::Hook { event, job }) {
+        // PID 1 is told for people's sake only; a job must not fail because nobody listened.
+        eprintln!("oscr: PID 1 could not be told about this job: {error}");
+    }
+    let variable = match event {
+        Event::JobStarted => "JOB_STARTED",
+        Event::JobCompleted => "JOB_COMPLETED",
+    };
+    let chained = std::env::vars_os().find(|(name, _)| {
+        name.to_str()
+            .is_some_and(|name| name.starts_with("OSCR_CHAINED_") && name.ends_with(variable))
+    });
+    let mut commands: Vec<OsString> = executables(&hooks.join(event.to_string()));
+    commands.extend(chained.map(|(_, script)| script));
+    for command in commands {
+        let path = Path::new(&command);
+        let mut child = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("js") => with_interpreter("node", path),
+            Some("sh") => with_interpreter("bash", path),
+            _ => Command::new(path),
+        };
+        match child.status() {
+            Ok(status) if status.success() => {}
+            Ok(status) => {
+                eprintln!("oscr: the hook {} failed: {status}", path.display());
+                return status
+                    .code()
+                    .and_then(|code| u8::try_from(code).ok())
+                    .unwrap_or(1)
+                    .max(1);
+            }
+            Err(error) => {
+                eprintln!("oscr: the hook {} cannot be run: {error}", path.display());
+                return 1;
+            }
+        }
+    }
+    0
+}
+
+fn with_interpreter(interpreter: &str, script: &Path) -> Command {
+    let mut command = Command::new(interpreter);
+    if interpreter == "bash" {
+        // As the agent runs a hook.
+        command.arg("-e");
+    }
+    command.arg(script);
+    command
+}
+
+/// The executable files of a directory, by name. A missing directory has none.
+fn executables(directory: &Path) -> Vec<OsString> {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let mut found: Vec<OsString> = entries
+        .flatten()
+        .filter(|entry| {
+            fs::metadata(entry.path())
+                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        })
+        .map(|entry| entry.path().into_os_string())
+        .collect();
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn script(directory: &Path, name: &str, text: &str, mode: u32) {
+        fs::create_dir_all(directory).unwrap();
+        fs::write(directory.join(name), text).unwrap();
+        fs::set_permissions(directory.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn hooks_run_in_order_and_the_first_failure_is_the_jobs() {
+        let hooks = tempfile::tempdir().unwrap();
+        let started = hooks.path().join("job-started");
+        let seen = hooks.path().join("seen");
+        let line = |word: &str| format!("#!/bin/sh\necho {word} >> {}\n", seen.display());
+        script(
+            &started,
+            "20-two",
+            &format!("{}exit 7\n", line("two")),
+            0o755,
+        );
+        script(&started, "10-one.sh", &line("one"), 0o755);
+        script(&started, "15-not-executable", &line("no"), 0o644);
+        script(&started, "30-three", &line("three"), 0o755);
+        assert_eq!(
+            run(
+                Event::JobStarted,
+                Path::new("/nonexistent.sock"),
+                hooks.path()
+            ),
+            7
+        );
+        assert_eq!(fs::read_to_string(&seen).unwrap(), "one\ntwo\n");
+        assert_eq!(
+            run(
+                Event::JobCompleted,
+                Path::new("/nonexistent.sock"),
+                hooks.path()
+            ),
+            0
+        );
+    }
+}

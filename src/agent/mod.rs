@@ -1,0 +1,7 @@
+//! The agent as a child of PID 1: its root directory, its environment, its output, its worker, and the hooks around a job.
+
+pub mod env;
+pub mod hooks;
+pub mod output;
+pub mod root;
+pub mod worker;

@@ -1,0 +1,172 @@
+//! The agent's root: a fresh directory for each incarnation around the image's read-only binaries.
+//!
+//! The agents take the directory above their own executable for their root, and they find that executable by its real path.
+//! So `bin` is a real directory of hard links (or copies, where links are not possible), and everything else of the pristine
+//! agent is a symbolic link. The directory belongs to PID 1 and has the sticky bit: the agent can add its files, but neither
+//! it nor a job can replace what we put there.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Uid;
+
+use crate::os::child::Identity;
+
+/// Why there is no root.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// The image holds no agent.
+    #[error("there is no agent in {}: {} is missing from this image", pristine.display(), listener)]
+    NoAgent {
+        /// Where it should be.
+        pristine: PathBuf,
+        /// What was looked for.
+        listener: &'static str,
+    },
+    /// Something cannot be made.
+    #[error("{} cannot be made: {source}", path.display())]
+    Make {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Checks that the image has an agent at all.
+///
+/// # Errors
+/// [`RootError::NoAgent`].
+pub fn check(pristine: &Path, listener: &'static str) -> Result<(), RootError> {
+    if pristine.join(listener).exists() {
+        return Ok(());
+    }
+    Err(RootError::NoAgent {
+        pristine: pristine.to_owned(),
+        listener,
+    })
+}
+
+/// Makes the root `roots/name` for an agent that runs as `agent`. An old one of that name is an error: the slate was clean.
+///
+/// # Errors
+/// What could not be made, and why.
+pub fn make(
+    pristine: &Path,
+    roots: &Path,
+    name: &str,
+    agent: &Identity,
+) -> Result<PathBuf, RootError> {
+    let root = roots.join(name);
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| RootError::Make { path, source }
+    };
+    fs::create_dir(&root).map_err(failed(&root))?;
+    for entry in fs::read_dir(pristine).map_err(failed(&root))? {
+        let entry = entry.map_err(failed(&root))?;
+        let target = root.join(entry.file_name());
+        if entry.file_name() == "bin" {
+            mirror(&entry.path(), &target).map_err(failed(&target))?;
+        } else {
+            symlink(entry.path(), &target).map_err(failed(&target))?;
+        }
+    }
+    if Uid::effective().is_root() {
+        lchown(&root, None, Some(agent.gid.as_raw())).map_err(failed(&root))?;
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o1775)).map_err(failed(&root))?;
+    }
+    Ok(root)
+}
+
+fn mirror(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            mirror(&source, &target)?;
+        } else if kind.is_symlink() {
+            symlink(fs::read_link(&source)?, &target)?;
+        } else if fs::hard_link(&source, &target).is_err() {
+            fs::copy(&source, &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes one file of the agent's configuration, readable for the agent alone.
+///
+/// # Errors
+/// When it cannot be written or given to the agent.
+pub fn write(root: &Path, name: &str, content: &[u8], agent: &Identity) -> io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = root.join(name);
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
+    file.write_all(content)?;
+    if Uid::effective().is_root() {
+        lchown(&path, Some(agent.uid.as_raw()), Some(agent.gid.as_raw()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    fn pristine() -> tempfile::TempDir {
+        let pristine = tempfile::tempdir().unwrap();
+        fs::create_dir_all(pristine.path().join("bin/sub")).unwrap();
+        fs::create_dir(pristine.path().join("externals")).unwrap();
+        fs::write(pristine.path().join("bin/Listener"), "#!").unwrap();
+        fs::write(pristine.path().join("bin/sub/x"), "x").unwrap();
+        fs::write(pristine.path().join("run.sh"), "").unwrap();
+        pristine
+    }
+
+    fn ourselves() -> Identity {
+        Identity {
+            uid: nix::unistd::getuid(),
+            gid: nix::unistd::getgid(),
+            groups: vec![],
+        }
+    }
+
+    #[test]
+    fn the_listener_finds_itself_below_the_fresh_root() {
+        let pristine = pristine();
+        let roots = tempfile::tempdir().unwrap();
+        let root = make(pristine.path(), roots.path(), "name", &ourselves()).unwrap();
+        let listener = fs::canonicalize(root.join("bin/Listener")).unwrap();
+        assert_eq!(
+            listener.parent().unwrap().parent().unwrap(),
+            fs::canonicalize(&root).unwrap()
+        );
+        assert!(fs::metadata(root.join("run.sh")).is_ok() && root.join("externals").is_dir());
+        let links = fs::metadata(root.join("bin/sub/x")).unwrap().nlink();
+        assert!(
+            links == 2 || links == 1,
+            "a hard link where the file system allows it"
+        );
+    }
+
+    #[test]
+    fn an_image_without_agent_is_named() {
+        let empty = tempfile::tempdir().unwrap();
+        assert!(
+            check(empty.path(), "bin/Listener")
+                .unwrap_err()
+                .to_string()
+                .contains("no agent in")
+        );
+    }
+}

@@ -1,0 +1,305 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use nix::sys::signal::Signal;
+
+use crate::config::Places;
+use crate::config::reader::parse_duration;
+use crate::control::client::{self, ClientError};
+use crate::control::{self, Event, Request};
+use crate::entry::{self, exit};
+use crate::init::exec;
+
+const ABOUT: &str = "PID 1 of an ephemeral CI runner: registers the official agent, runs it as an unprivileged user, lets a \
+running job finish on stop, removes the registration, wipes what the job left, and exits.";
+
+const AFTER: &str = "Settings come from the environment; `oscr-entry check` prints those in force, and docs/configuration.md \
+lists them all.
+
+Signals to `run`: the first SIGTERM or SIGINT lets a running job finish (up to OSCR_STOP_TIMEOUT), the second cancels it, \
+SIGUSR1 drains.
+
+Exit codes: 0 done, 64 bad arguments, 70 a fault of OSCR or its host, 75 try again, 78 bad configuration; `exec` gives the \
+child's, 128+n for a signal, 127 not found, 126 not executable.";
+
+#[derive(Parser)]
+#[command(name = "oscr-entry", version, about = ABOUT, after_help = AFTER)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Live one incarnation of a runner (the default)
+    Run,
+    /// Be an init for any program: forward signals, reap orphans, pass the exit code on
+    Exec(ExecArgs),
+    /// Report a job to PID 1 and run the user's hooks; called by the agent
+    Hook(HookArgs),
+    /// Exit 0 if the runner does what it is there for, else 1 with the reason
+    Health(SocketArgs),
+    /// Print what the runner is doing
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
+    /// Take no more jobs, wait for the running one and the removal of the registration
+    Drain {
+        /// Then leave (and let a restart policy start anew), rather than stay without taking jobs
+        #[arg(long)]
+        exit: bool,
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
+    /// Validate the configuration and print it, without asking the forge
+    Check,
+}
+
+#[derive(Args)]
+struct SocketArgs {
+    /// The control socket of PID 1
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl SocketArgs {
+    fn path(self) -> PathBuf {
+        self.socket.unwrap_or_else(|| {
+            let root = std::env::var_os("OSCR_ROOT")
+                .filter(|root| !root.is_empty())
+                .unwrap_or_else(|| "/".into());
+            control::socket(&Places::below(root.into()))
+        })
+    }
+}
+
+#[derive(Args)]
+struct HookArgs {
+    /// job-started or job-completed
+    event: Event,
+    /// The control socket of PID 1
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+    /// The directory of the user's hooks
+    #[arg(long, value_name = "PATH")]
+    hooks: PathBuf,
+}
+
+#[derive(Args)]
+struct ExecArgs {
+    /// Send signals to the child alone, not to its whole process group
+    #[arg(long)]
+    single_child: bool,
+    /// Pass on another signal than the one received (names or numbers; 0 drops it)
+    #[arg(long, value_name = "FROM:TO", value_parser = parse_rewrite)]
+    rewrite: Vec<(i32, i32)>,
+    /// Exit with another code than the child's
+    #[arg(long, value_name = "FROM:TO", value_parser = parse_remap)]
+    remap: Vec<(u8, u8)>,
+    /// How long what the child leaves behind may take to obey SIGTERM before SIGKILL
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = parse_grace)]
+    grace: Duration,
+    /// Run as this user: USER[:GROUP], names or numbers
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// Run in this directory
+    #[arg(long, value_name = "PATH")]
+    workdir: Option<PathBuf>,
+    /// Run with this file creation mask (octal)
+    #[arg(long, value_name = "MODE", value_parser = parse_mode)]
+    umask: Option<u32>,
+    /// The signal that the child gets if this process dies
+    #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
+    pdeathsig: Option<Signal>,
+    /// Forbid the child to gain privileges
+    #[arg(long)]
+    no_new_privs: bool,
+    /// The command to run
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// Parses the arguments, does what they say, and gives the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(exit::USAGE),
+            };
+        }
+    };
+    match cli.command.unwrap_or(Command::Run) {
+        Command::Run => entry::run(),
+        Command::Exec(arguments) => exec_command(arguments),
+        Command::Hook(hook) => ExitCode::from(crate::agent::hooks::run(
+            hook.event,
+            &hook.socket,
+            &hook.hooks,
+        )),
+        Command::Health(socket) => health(socket),
+        Command::Status { json, socket } => status(json, socket),
+        Command::Drain { exit, socket } => drain(exit, socket),
+        Command::Check => {
+            entry::check(&mut std::io::stdout().lock()).unwrap_or(ExitCode::from(exit::SOFTWARE))
+        }
+    }
+}
+
+fn exec_command(arguments: ExecArgs) -> ExitCode {
+    let options = exec::Options {
+        command: arguments.command,
+        single_child: arguments.single_child,
+        rewrite: arguments.rewrite,
+        remap: arguments.remap,
+        grace: arguments.grace,
+        user: arguments.user,
+        directory: arguments.workdir,
+        umask: arguments.umask,
+        parent_death: arguments.pdeathsig,
+        no_new_privs: arguments.no_new_privs,
+    };
+    match exec::exec(&options) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("oscr-entry: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn health(socket: SocketArgs) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    let (text, code) = match client::status(&socket.path()) {
+        Ok(status) if status.healthy => (status.phase.to_string(), ExitCode::SUCCESS),
+        Ok(status) => (
+            format!("{}: {}", status.phase, status.reason.unwrap_or_default()),
+            ExitCode::FAILURE,
+        ),
+        Err(error) => (error.to_string(), ExitCode::FAILURE),
+    };
+    let _ = writeln!(out, "{text}");
+    code
+}
+
+fn status(json: bool, socket: SocketArgs) -> ExitCode {
+    let status = match client::status(&socket.path()) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("oscr-entry: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut out = std::io::stdout().lock();
+    let text = if json {
+        serde_json::to_string(&status).unwrap_or_default()
+    } else {
+        status.to_string()
+    };
+    let _ = writeln!(out, "{text}");
+    ExitCode::SUCCESS
+}
+
+fn drain(exit: bool, socket: SocketArgs) -> ExitCode {
+    match client::ask(&socket.path(), &Request::Drain { exit }) {
+        // It left while we waited, as it was told to.
+        Ok(_) | Err(ClientError::Ended) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("oscr-entry: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn signal_number(text: &str) -> Result<i32, String> {
+    if let Ok(number) = text.parse() {
+        return if (0..=libc::SIGRTMAX()).contains(&number) {
+            Ok(number)
+        } else {
+            Err(format!("{number} is no signal"))
+        };
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = if upper.starts_with("SIG") {
+        upper
+    } else {
+        format!("SIG{upper}")
+    };
+    name.parse::<Signal>()
+        .map(|signal| signal as i32)
+        .map_err(|_| format!("{text:?} is no signal"))
+}
+
+fn parse_rewrite(text: &str) -> Result<(i32, i32), String> {
+    let (from, to) = text.split_once(':').ok_or("write FROM:TO")?;
+    match signal_number(from)? {
+        0 => Err("0 cannot be received".to_owned()),
+        from => Ok((from, signal_number(to)?)),
+    }
+}
+
+fn parse_remap(text: &str) -> Result<(u8, u8), String> {
+    let (from, to) = text.split_once(':').ok_or("write FROM:TO")?;
+    let code = |text: &str| {
+        text.parse()
+            .map_err(|_| format!("{text:?} is not a code from 0 to 255"))
+    };
+    Ok((code(from)?, code(to)?))
+}
+
+fn parse_grace(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .ok_or_else(|| "write seconds (90) or a number with s, m or h (30m)".to_owned())
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| format!("{text:?} is no octal mode"))
+}
+
+fn parse_signal(text: &str) -> Result<Signal, String> {
+    Signal::try_from(signal_number(text)?).map_err(|_| format!("{text:?} is no signal with a name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        assert_eq!(parse_rewrite("TERM:INT"), Ok((15, 2)));
+        assert_eq!(parse_rewrite("SIGHUP:0"), Ok((1, 0)));
+        assert_eq!(parse_rewrite("15:34"), Ok((15, 34)));
+        assert!(
+            parse_rewrite("TERM").is_err()
+                && parse_rewrite("0:1").is_err()
+                && parse_rewrite("FOO:1").is_err()
+        );
+        assert_eq!(parse_remap("143:0"), Ok((143, 0)));
+        assert!(parse_remap("256:0").is_err());
+        assert_eq!(parse_mode("027"), Ok(0o27));
+        assert!(parse_mode("1777").is_err() && parse_mode("9").is_err());
+    }
+}

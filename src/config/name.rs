@@ -1,0 +1,114 @@
+//! The runner's name.
+
+use super::Reader;
+
+/// The longest name that forges accept, in characters.
+const LONGEST: usize = 64;
+
+/// How an incarnation gets its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Naming {
+    /// `prefix-<hostname>-<4 hex>`: new for each incarnation, because a forge may still hold a session of the last one.
+    Fresh {
+        /// What stands first.
+        prefix: String,
+        /// The container's host name.
+        hostname: String,
+    },
+    /// Always the same.
+    Fixed(String),
+}
+
+impl Naming {
+    /// Reads the settings about names.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let allowed = reader.flag("OSCR_ALLOW_FIXED_NAME").unwrap_or(false);
+        let prefix = reader.text("RUNNER_NAME_PREFIX");
+        if let Some(name) = reader.text("RUNNER_NAME") {
+            if !allowed {
+                reader.problem(
+                    "RUNNER_NAME",
+                    "replicas with one name take each other's registration",
+                    "use RUNNER_NAME_PREFIX, or set OSCR_ALLOW_FIXED_NAME=true if only one container has this name",
+                );
+            }
+            if prefix.is_some() {
+                reader.problem(
+                    "RUNNER_NAME",
+                    "and RUNNER_NAME_PREFIX exclude each other",
+                    "keep one of them",
+                );
+            }
+            check(reader, "RUNNER_NAME", &name, LONGEST);
+            return Self::Fixed(name);
+        }
+        let prefix = prefix.unwrap_or_else(|| "oscr".to_owned());
+        check(reader, "RUNNER_NAME_PREFIX", &prefix, 40);
+        let hostname = nix::unistd::gethostname()
+            .ok()
+            .and_then(|name| name.into_string().ok())
+            .unwrap_or_default();
+        Self::Fresh { prefix, hostname }
+    }
+
+    /// The name of the next incarnation, with four hexadecimal digits from `entropy` in it.
+    #[must_use]
+    pub fn next(&self, entropy: u16) -> String {
+        match self {
+            Self::Fixed(name) => name.clone(),
+            Self::Fresh { prefix, hostname } => {
+                let room = LONGEST - prefix.chars().count() - "--0000".len();
+                let host: String = hostname
+                    .chars()
+                    .filter(|c| is_plain(*c))
+                    .take(room.min(40))
+                    .collect();
+                let host = if host.is_empty() {
+                    "host".to_owned()
+                } else {
+                    host
+                };
+                format!("{prefix}-{host}-{entropy:04x}")
+            }
+        }
+    }
+
+    /// Four random hexadecimal digits' worth of entropy.
+    #[must_use]
+    pub fn entropy() -> u16 {
+        getrandom::u32().map_or_else(|_| std::process::id(), |random| random) as u16
+    }
+}
+
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
+
+fn check(reader: &mut Reader<'_>, setting: &str, name: &str, longest: usize) {
+    if !name.chars().all(is_plain) || name.len() > longest || name.starts_with(['-', '.']) {
+        reader.problem(
+            setting,
+            format!("{name:?} is no name for a runner"),
+            format!("use at most {longest} letters, digits, dots, dashes and underscores"),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_prefix_host_and_four_digits_and_fits() {
+        let naming = Naming::Fresh {
+            prefix: "oscr".to_owned(),
+            hostname: "f3a9".to_owned(),
+        };
+        assert_eq!(naming.next(0x00ab), "oscr-f3a9-00ab");
+        let naming = Naming::Fresh {
+            prefix: "p".repeat(40),
+            hostname: "h".repeat(63),
+        };
+        assert_eq!(naming.next(1).len(), LONGEST);
+    }
+}

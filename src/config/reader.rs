@@ -1,0 +1,497 @@
+//! Reading settings one by one while collecting every problem, so that a user sees all of them at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::secret::{Secret, SecretSource};
+use super::table::Setting;
+
+/// The environment as text, by name. Empty values are absent: Compose passes an unset variable as an empty one.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    values: BTreeMap<String, Value>,
+    unreadable: Vec<String>,
+}
+
+#[derive(Clone)]
+struct Value(String);
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Environment {
+    /// Takes the variables in.
+    pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let mut environment = Self::default();
+        for (name, value) in variables {
+            match (name.into_string(), value.into_string()) {
+                (Ok(name), Ok(value)) => {
+                    if !value.is_empty() {
+                        environment.values.insert(name, Value(value));
+                    }
+                }
+                (Ok(name), Err(_)) => environment.unreadable.push(name),
+                (Err(_), _) => {}
+            }
+        }
+        environment
+    }
+
+    /// The value of one variable.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(|value| value.0.as_str())
+    }
+
+    /// All variables.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.0.as_str()))
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for Environment {
+    fn from(variables: [(&str, &str); N]) -> Self {
+        Self::new(variables.map(|(name, value)| (name.into(), value.into())))
+    }
+}
+
+/// One thing that is wrong with the configuration, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The setting at fault.
+    pub setting: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do.
+    pub cure: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.setting, self.what, self.cure)
+    }
+}
+
+/// Reads settings, and remembers what was wrong, what was read under another name, and what was effective.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    environment: &'a Environment,
+    tables: Vec<&'static [Setting]>,
+    problems: Vec<Problem>,
+    notes: Vec<String>,
+    effective: BTreeMap<String, String>,
+    used: BTreeSet<String>,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads from `environment`, with the settings that `tables` list.
+    #[must_use]
+    pub fn new(environment: &'a Environment, tables: Vec<&'static [Setting]>) -> Self {
+        let mut reader = Self {
+            environment,
+            tables,
+            problems: Vec::new(),
+            notes: Vec::new(),
+            effective: BTreeMap::new(),
+            used: BTreeSet::new(),
+        };
+        for name in &environment.unreadable {
+            if reader.setting(name).is_some() {
+                reader.problem(name, "is not UTF-8 text", "write it in UTF-8");
+            }
+        }
+        reader
+    }
+
+    /// Records a problem.
+    pub fn problem(&mut self, setting: &str, what: impl Into<String>, cure: impl Into<String>) {
+        self.problems.push(Problem {
+            setting: setting.to_owned(),
+            what: what.into(),
+            cure: cure.into(),
+        });
+    }
+
+    /// Records something that the user should know and that is not wrong.
+    pub fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+
+    /// Records a value that was worked out, for `oscr-entry check`.
+    pub fn effective(&mut self, name: &str, value: impl fmt::Display) {
+        self.effective.insert(name.to_owned(), value.to_string());
+    }
+
+    /// A variable that is not in the tables, such as one of another container's names.
+    pub fn foreign(&mut self, name: &str) -> Option<String> {
+        let value = self.environment.get(name)?.to_owned();
+        self.used.insert(name.to_owned());
+        Some(value)
+    }
+
+    /// A setting's text, under its own name or an alias; `None` when unset.
+    pub fn text(&mut self, name: &'static str) -> Option<String> {
+        let (found, value) = self.lookup(name)?;
+        if found != name {
+            self.note(format!("{found} was read as {name}"));
+        }
+        self.effective
+            .insert(name.to_owned(), redact_credentials(&value));
+        Some(value)
+    }
+
+    /// `true`/`yes`/`on`/`1` or `false`/`no`/`off`/`0`, in any case, and nothing else.
+    pub fn flag(&mut self, name: &'static str) -> Option<bool> {
+        let value = self.text(name)?;
+        let flag = parse_flag(&value);
+        if flag.is_none() {
+            self.problem(
+                name,
+                format!("{value:?} is neither true nor false"),
+                "use true or false (yes, no, on, off, 1, 0)",
+            );
+        }
+        flag
+    }
+
+    /// A duration: seconds, or a number with `s`, `m` or `h`.
+    pub fn duration(&mut self, name: &'static str, default: Duration) -> Duration {
+        let Some(value) = self.text(name) else {
+            self.effective.insert(
+                name.to_owned(),
+                humantime::format_duration(default).to_string(),
+            );
+            return default;
+        };
+        parse_duration(&value).unwrap_or_else(|| {
+            self.problem(
+                name,
+                format!("{value:?} is not a duration"),
+                "write seconds (90) or a number with s, m or h (30m)",
+            );
+            default
+        })
+    }
+
+    /// One of a few words.
+    pub fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)], default: T) -> T {
+        let Some(value) = self.text(name) else {
+            return default;
+        };
+        let wanted = value.to_ascii_lowercase();
+        choices
+            .iter()
+            .find(|(word, _)| *word == wanted)
+            .map(|(_, choice)| *choice)
+            .unwrap_or_else(|| {
+                let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+                self.problem(
+                    name,
+                    format!("{value:?} is not known"),
+                    format!("use one of: {}", words.join(", ")),
+                );
+                default
+            })
+    }
+
+    /// A list separated by commas.
+    pub fn list(&mut self, name: &'static str) -> Option<Vec<String>> {
+        let value = self.text(name)?;
+        Some(
+            value
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        )
+    }
+
+    /// A secret from `NAME_FILE` or `NAME`, under its own name or an alias. A file that is empty counts as unset, because
+    /// that is what Compose makes of a secret whose variable is empty.
+    pub fn secret(&mut self, name: &'static str) -> Option<SecretSource> {
+        let mut found: Vec<SecretSource> = Vec::new();
+        for candidate in self.names(name) {
+            let file_name = format!("{candidate}_FILE");
+            if let Some(file) = self.foreign(&file_name) {
+                let source = SecretSource::file(&file_name, PathBuf::from(&file));
+                match source.read() {
+                    Ok(_) => found.push(source),
+                    Err(super::secret::SecretError::Empty { .. }) => {}
+                    Err(error) => self.problem(
+                        &file_name,
+                        error.to_string(),
+                        format!("mount the secret there, or unset {file_name}"),
+                    ),
+                }
+            }
+            if let Some(value) = self.foreign(&candidate) {
+                found.push(SecretSource::environment(
+                    &candidate,
+                    Secret::new(value.trim().to_owned()),
+                ));
+            }
+        }
+        if found.len() > 1 {
+            let names: Vec<&str> = found.iter().map(|source| source.setting.as_str()).collect();
+            self.problem(
+                name,
+                format!("is given more than once ({})", names.join(", ")),
+                "keep one of them",
+            );
+        }
+        let source = found.into_iter().next()?;
+        if source.setting.trim_end_matches("_FILE") != name {
+            self.note(format!("{} was read as {name}", source.setting));
+        }
+        self.effective
+            .insert(name.to_owned(), format!("*** from {source}"));
+        Some(source)
+    }
+
+    /// Ends the reading: the notes and the effective values, or all problems. A setting of ours that nobody asked for is
+    /// most likely a misspelt one and is noted.
+    ///
+    /// # Errors
+    /// All problems found.
+    pub fn finish(mut self) -> Result<Read, Vec<Problem>> {
+        let unknown: Vec<&str> = self
+            .environment
+            .iter()
+            .map(|(name, _)| name)
+            .filter(|name| {
+                name.starts_with("OSCR_")
+                    && !self.used.contains(*name)
+                    && self.setting(name).is_none()
+            })
+            .collect();
+        for name in unknown {
+            self.notes.push(format!(
+                "{name} is no setting of OSCR and has no effect: is it misspelt?"
+            ));
+        }
+        if self.problems.is_empty() {
+            Ok(Read {
+                notes: self.notes,
+                effective: self.effective,
+            })
+        } else {
+            Err(self.problems)
+        }
+    }
+
+    fn setting(&self, name: &str) -> Option<&'static Setting> {
+        self.tables
+            .iter()
+            .flat_map(|table| table.iter())
+            .find(|setting| setting.name == name)
+    }
+
+    fn names(&self, name: &'static str) -> Vec<String> {
+        let aliases = self
+            .setting(name)
+            .map_or(&[][..], |setting| setting.aliases);
+        std::iter::once(name)
+            .chain(aliases.iter().copied())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn lookup(&mut self, name: &'static str) -> Option<(String, String)> {
+        let given: Vec<(String, String)> = self
+            .names(name)
+            .into_iter()
+            .filter_map(|candidate| {
+                self.foreign(&candidate)
+                    .map(|value| (candidate, value.trim().to_owned()))
+            })
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+        if let [(first, value), (second, other), ..] = given.as_slice()
+            && value != other
+        {
+            self.problem(
+                name,
+                format!("{first} and {second} say different things"),
+                "keep one of them",
+            );
+        }
+        given.into_iter().next()
+    }
+}
+
+/// What a complete reading left behind.
+#[derive(Debug)]
+pub struct Read {
+    /// For the log: names that were read as others, and so on.
+    pub notes: Vec<String>,
+    /// The effective value of each setting, secrets redacted.
+    pub effective: BTreeMap<String, String>,
+}
+
+/// Strict booleans.
+#[must_use]
+pub fn parse_flag(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Some(true),
+        "false" | "no" | "off" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+/// Seconds, or a number with `s`, `m` or `h`.
+#[must_use]
+pub fn parse_duration(value: &str) -> Option<Duration> {
+    let (number, unit) = match value.char_indices().last()? {
+        (at, 's') => (&value[..at], 1),
+        (at, 'm') => (&value[..at], 60),
+        (at, 'h') => (&value[..at], 3600),
+        _ => (value, 1),
+    };
+    // A week at most: more is a slip of the pen, and sums of durations cannot overflow.
+    let seconds = number.trim().parse::<u64>().ok()?.checked_mul(unit)?;
+    (seconds <= 7 * 24 * 3600).then(|| Duration::from_secs(seconds))
+}
+
+/// A URL without the user and password that may stand in it; other text as it is.
+#[must_use]
+pub fn redact_credentials(value: &str) -> String {
+    let Some((scheme, rest)) = value.split_once("://") else {
+        return value.to_owned();
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://***{}", &rest[at..]),
+        None => value.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::table::Kind;
+
+    const TABLE: &[Setting] = &[
+        Setting {
+            name: "FLAG",
+            kind: Kind::Flag,
+            default: "",
+            about: "",
+            aliases: &[],
+        },
+        Setting {
+            name: "PLACE",
+            kind: Kind::Text,
+            default: "",
+            about: "",
+            aliases: &["SPOT"],
+        },
+        Setting {
+            name: "KEY",
+            kind: Kind::Secret,
+            default: "",
+            about: "",
+            aliases: &["OTHER_KEY"],
+        },
+        Setting {
+            name: "WAIT",
+            kind: Kind::Duration,
+            default: "",
+            about: "",
+            aliases: &[],
+        },
+    ];
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let environment = Environment::from([
+            ("FLAG", "maybe"),
+            ("WAIT", "soon"),
+            ("KEY", "one1"),
+            ("OTHER_KEY", "two2"),
+        ]);
+        let mut reader = Reader::new(&environment, vec![TABLE]);
+        assert_eq!(reader.flag("FLAG"), None);
+        assert_eq!(
+            reader.duration("WAIT", Duration::from_secs(3)),
+            Duration::from_secs(3)
+        );
+        reader.secret("KEY");
+        let problems = reader.finish().unwrap_err();
+        let settings: Vec<&str> = problems
+            .iter()
+            .map(|problem| problem.setting.as_str())
+            .collect();
+        assert_eq!(settings, ["FLAG", "WAIT", "KEY"]);
+        assert!(
+            problems
+                .iter()
+                .all(|problem| !problem.cure.is_empty() && !problem.to_string().contains("one1"))
+        );
+    }
+
+    #[test]
+    fn an_alias_is_read_and_noted_and_a_contradiction_is_a_problem() {
+        let environment = Environment::from([("SPOT", "here"), ("OSCR_TYPO", "1")]);
+        let mut reader = Reader::new(&environment, vec![TABLE]);
+        assert_eq!(reader.text("PLACE").as_deref(), Some("here"));
+        let read = reader.finish().unwrap();
+        assert_eq!(read.notes[0], "SPOT was read as PLACE");
+        assert!(read.notes[1].starts_with("OSCR_TYPO is no setting"));
+
+        let environment = Environment::from([("SPOT", "here"), ("PLACE", "there")]);
+        let mut reader = Reader::new(&environment, vec![TABLE]);
+        reader.text("PLACE");
+        assert_eq!(reader.finish().unwrap_err().len(), 1);
+    }
+
+    #[test]
+    fn an_empty_secret_file_is_no_secret_and_a_missing_one_is_a_problem() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        std::fs::write(&file, "").unwrap();
+        let environment = Environment::from([("KEY_FILE", file.to_str().unwrap())]);
+        let mut reader = Reader::new(&environment, vec![TABLE]);
+        assert!(reader.secret("KEY").is_none());
+        assert!(reader.finish().is_ok());
+
+        let environment = Environment::from([("KEY_FILE", "/nonexistent/key")]);
+        let mut reader = Reader::new(&environment, vec![TABLE]);
+        assert!(reader.secret("KEY").is_none());
+        assert!(
+            reader.finish().unwrap_err()[0]
+                .to_string()
+                .contains("/nonexistent/key")
+        );
+    }
+
+    #[test]
+    fn durations_and_flags_are_strict() {
+        assert_eq!(parse_duration("90"), Some(Duration::from_secs(90)));
+        assert_eq!(parse_duration("30m"), Some(Duration::from_secs(1800)));
+        assert_eq!(parse_duration("2h"), Some(Duration::from_secs(7200)));
+        for wrong in ["", "-1", "1d", "m", "1.5h", "99999999999999999999h", "200h"] {
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
+        assert_eq!(parse_flag("No"), Some(false));
+        assert_eq!(parse_flag("nope"), None);
+    }
+
+    #[test]
+    fn credentials_in_a_url_are_not_shown() {
+        assert_eq!(
+            redact_credentials("http://me:pw@proxy:3128/x@y"),
+            "http://***@proxy:3128/x@y"
+        );
+        assert_eq!(redact_credentials("http://proxy:3128"), "http://proxy:3128");
+        assert_eq!(redact_credentials("plain"), "plain");
+    }
+}

@@ -1,0 +1,217 @@
+//! Secrets as types that cannot be printed, and where they come from.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::log;
+
+/// The longest secret that is read from a file, in bytes. A private key is a few kilobytes.
+const LONGEST: u64 = 64 * 1024;
+
+/// A value that cannot be printed and is wiped from memory when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes `value` in, and has the log blank it out from now on.
+    #[must_use]
+    pub fn new(value: String) -> Self {
+        log::redact(&value);
+        Self(Zeroizing::new(value))
+    }
+
+    /// The value itself, for the one place that hands it on. The name is meant to stand out in a review.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+/// Where a secret comes from. A file is read anew for each use, so that a corrected one counts at once.
+#[derive(Debug, Clone)]
+pub struct SecretSource {
+    /// The setting that named it, such as `GITHUB_PAT` or `GITHUB_PAT_FILE`.
+    pub setting: String,
+    origin: Origin,
+}
+
+#[derive(Debug, Clone)]
+enum Origin {
+    Environment(Secret),
+    File(PathBuf),
+}
+
+/// Why a secret cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The file cannot be read.
+    #[error("{setting} names {}, which cannot be read: {source}", file.display())]
+    Unreadable {
+        /// The setting.
+        setting: String,
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file holds nothing.
+    #[error("{setting} names {}, which is empty", file.display())]
+    Empty {
+        /// The setting.
+        setting: String,
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file does not look like a secret.
+    #[error("{setting} names {}, which is longer than {LONGEST} bytes or not text", file.display())]
+    NotText {
+        /// The setting.
+        setting: String,
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// What a file looked like at some moment; it differs once somebody corrected the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp(Option<(u64, u64, i64, i64, u64)>);
+
+impl SecretSource {
+    /// A secret given as a plain value.
+    #[must_use]
+    pub fn environment(setting: &str, value: Secret) -> Self {
+        Self {
+            setting: setting.to_owned(),
+            origin: Origin::Environment(value),
+        }
+    }
+
+    /// A secret in a file.
+    #[must_use]
+    pub fn file(setting: &str, file: PathBuf) -> Self {
+        Self {
+            setting: setting.to_owned(),
+            origin: Origin::File(file),
+        }
+    }
+
+    /// The file, if it is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match &self.origin {
+            Origin::Environment(_) => None,
+            Origin::File(file) => Some(file),
+        }
+    }
+
+    /// The value, without white space around it.
+    ///
+    /// # Errors
+    /// When a file cannot be read or holds no text.
+    pub fn read(&self) -> Result<Secret, SecretError> {
+        let file = match &self.origin {
+            Origin::Environment(secret) => return Ok(secret.clone()),
+            Origin::File(file) => file,
+        };
+        let setting = self.setting.clone();
+        let unreadable = |source| SecretError::Unreadable {
+            setting: setting.clone(),
+            file: file.clone(),
+            source,
+        };
+        let mut bytes = Zeroizing::new(Vec::new());
+        File::open(file)
+            .map_err(unreadable)?
+            .take(LONGEST + 1)
+            .read_to_end(&mut bytes)
+            .map_err(unreadable)?;
+        match std::str::from_utf8(&bytes) {
+            Ok(text) if bytes.len() as u64 <= LONGEST => match text.trim() {
+                "" => Err(SecretError::Empty {
+                    setting,
+                    file: file.clone(),
+                }),
+                text => Ok(Secret::new(text.to_owned())),
+            },
+            _ => Err(SecretError::NotText {
+                setting,
+                file: file.clone(),
+            }),
+        }
+    }
+
+    /// What the file looks like now; always the same for a plain value.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        Stamp(self.path().and_then(|file| {
+            let meta = fs::metadata(file).ok()?;
+            Some((
+                meta.dev(),
+                meta.ino(),
+                meta.mtime(),
+                meta.mtime_nsec(),
+                meta.size(),
+            ))
+        }))
+    }
+}
+
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Origin::Environment(_) => write!(f, "{} (environment)", self.setting),
+            Origin::File(file) => write!(f, "{} ({})", self.setting, file.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_cannot_be_printed() {
+        let secret = Secret::new("correct-horse-battery".to_owned());
+        let source = SecretSource::environment("GITHUB_PAT", secret.clone());
+        assert!(!format!("{secret:?} {source:?} {source}").contains("horse"));
+    }
+
+    #[test]
+    fn a_file_is_read_anew_and_its_change_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("pat");
+        let source = SecretSource::file("GITHUB_PAT_FILE", file.clone());
+        assert!(
+            source
+                .read()
+                .unwrap_err()
+                .to_string()
+                .contains("cannot be read")
+        );
+        let absent = source.stamp();
+        fs::write(&file, "one-secret\n").unwrap();
+        assert_ne!(source.stamp(), absent);
+        assert_eq!(source.read().unwrap().expose(), "one-secret");
+        fs::write(&file, " \n").unwrap();
+        assert!(source.read().unwrap_err().to_string().contains("is empty"));
+        fs::write(&file, [0xff; 8]).unwrap();
+        assert!(source.read().unwrap_err().to_string().contains("not text"));
+    }
+}

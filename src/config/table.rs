@@ -1,0 +1,205 @@
+//! The list of settings: the one source of the reader's aliases, of `oscr-entry check` and of `docs/configuration.md`.
+
+use std::fmt::Write as _;
+
+/// How a setting's value is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// Strictly true or false.
+    Flag,
+    /// Seconds, or a number with `s`, `m` or `h`.
+    Duration,
+    /// A list separated by commas.
+    List,
+    /// A secret: `NAME_FILE` names a file that holds it, `NAME` is the value itself.
+    Secret,
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// The variable's name.
+    pub name: &'static str,
+    /// How its value is read.
+    pub kind: Kind,
+    /// What holds when it is unset, in words.
+    pub default: &'static str,
+    /// What it does.
+    pub about: &'static str,
+    /// Names that other containers use for the same.
+    pub aliases: &'static [&'static str],
+}
+
+/// The settings that every provider has.
+pub const COMMON: &[Setting] = &[
+    Setting {
+        name: "CI_PROVIDER",
+        kind: Kind::Text,
+        default: "set by the image",
+        about: "The forge: `github`.",
+        aliases: &[],
+    },
+    Setting {
+        name: "RUNNER_NAME_PREFIX",
+        kind: Kind::Text,
+        default: "`oscr`",
+        about: "The runner's name is `prefix-<hostname>-<4 hex>`, new for each incarnation, at most 64 characters.",
+        aliases: &[],
+    },
+    Setting {
+        name: "RUNNER_NAME",
+        kind: Kind::Text,
+        default: "unset",
+        about: "An exact name. Only where no second replica can have it: needs `OSCR_ALLOW_FIXED_NAME=true`.",
+        aliases: &[],
+    },
+    Setting {
+        name: "OSCR_ALLOW_FIXED_NAME",
+        kind: Kind::Flag,
+        default: "false",
+        about: "Confirms that `RUNNER_NAME` is used by one container only.",
+        aliases: &[],
+    },
+    Setting {
+        name: "RUNNER_LABELS",
+        kind: Kind::List,
+        default: "`linux,docker,self-hosted`",
+        about: "Labels that jobs select the runner by, besides what the agent adds.",
+        aliases: &["LABELS"],
+    },
+    Setting {
+        name: "RUNNER_WORKDIR",
+        kind: Kind::Text,
+        default: "`/work`",
+        about: "Where jobs work: an absolute path that this container alone uses, wiped before and after each job.",
+        aliases: &[],
+    },
+    Setting {
+        name: "RUNNER_PERSISTENT",
+        kind: Kind::Flag,
+        default: "false",
+        about: "Keep one registration over many jobs, restarts and stops. The slate is still cleaned between jobs.",
+        aliases: &[],
+    },
+    Setting {
+        name: "OSCR_AGENT_USER",
+        kind: Kind::Text,
+        default: "`runner`",
+        about: "The user that the agent and its jobs run as: `USER[:GROUP]`, names or numbers. Ignored when the container itself is not root.",
+        aliases: &[],
+    },
+    Setting {
+        name: "OSCR_STOP_TIMEOUT",
+        kind: Kind::Duration,
+        default: "`30m`",
+        about: "How long a running job may take to finish after the first stop signal. `stop_grace_period` must be longer than this plus twice `OSCR_KILL_TIMEOUT`.",
+        aliases: &[],
+    },
+    Setting {
+        name: "OSCR_KILL_TIMEOUT",
+        kind: Kind::Duration,
+        default: "`30s`",
+        about: "How long a cancelled job may take to end before it is killed, and how long the forge may then take to let the registration go.",
+        aliases: &[],
+    },
+    Setting {
+        name: "OSCR_MIN_UPTIME",
+        kind: Kind::Duration,
+        default: "`10s`",
+        about: "The shortest life of an incarnation. Docker's restart back-off doubles for containers that live less than 10 s.",
+        aliases: &[],
+    },
+    Setting {
+        name: "OSCR_JOB_ENV",
+        kind: Kind::List,
+        default: "empty",
+        about: "More variables to hand to the agent and its jobs: names, or prefixes ending in `*`. Never settings that hold a secret.",
+        aliases: &[],
+    },
+    Setting {
+        name: "OSCR_DOCKER_GID0",
+        kind: Kind::Flag,
+        default: "false",
+        about: "Give the agent group 0 when the mounted Docker socket belongs to it.",
+        aliases: &[],
+    },
+    Setting {
+        name: "OSCR_CA_FILE",
+        kind: Kind::Text,
+        default: "unset",
+        about: "Certificates (PEM) to trust besides the system's, for OSCR itself and passed on to the agent.",
+        aliases: &[],
+    },
+    Setting {
+        name: "HTTP_PROXY",
+        kind: Kind::Text,
+        default: "unset",
+        about: "Proxy for plain HTTP. Used by OSCR and passed on to the agent in both cases.",
+        aliases: &["http_proxy"],
+    },
+    Setting {
+        name: "HTTPS_PROXY",
+        kind: Kind::Text,
+        default: "unset",
+        about: "Proxy for HTTPS, likewise.",
+        aliases: &["https_proxy"],
+    },
+    Setting {
+        name: "NO_PROXY",
+        kind: Kind::Text,
+        default: "unset",
+        about: "Hosts that are reached without a proxy, likewise.",
+        aliases: &["no_proxy"],
+    },
+    Setting {
+        name: "OSCR_LOG",
+        kind: Kind::Text,
+        default: "`text`",
+        about: "`text` or `json`: one line per event, each with phase and runner.",
+        aliases: &[],
+    },
+    Setting {
+        name: "OSCR_LOG_LEVEL",
+        kind: Kind::Text,
+        default: "`info`",
+        about: "`error`, `warn`, `info` or `debug`.",
+        aliases: &[],
+    },
+    Setting {
+        name: "OSCR_ROOT",
+        kind: Kind::Text,
+        default: "`/`",
+        about: "For tests: the directory below which OSCR's own places lie.",
+        aliases: &[],
+    },
+];
+
+/// One table of `docs/configuration.md`.
+#[must_use]
+pub fn markdown(settings: &[Setting]) -> String {
+    let mut text = String::from("| setting | default | what it does |\n| --- | --- | --- |\n");
+    for setting in settings {
+        let name = match setting.kind {
+            Kind::Secret => format!("`{0}`, `{0}_FILE`", setting.name),
+            _ => format!("`{}`", setting.name),
+        };
+        let kind = match setting.kind {
+            Kind::Text | Kind::Secret => "",
+            Kind::Flag => " True or false.",
+            Kind::Duration => " Seconds, or a number with `s`, `m`, `h`.",
+            Kind::List => " Separated by commas.",
+        };
+        let aliases = match setting.aliases {
+            [] => String::new(),
+            aliases => format!(" Also read from `{}`.", aliases.join("`, `")),
+        };
+        let _ = writeln!(
+            text,
+            "| {name} | {} | {}{kind}{aliases} |",
+            setting.default, setting.about
+        );
+    }
+    text
+}

@@ -1,0 +1,72 @@
+//! Asking PID 1.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Request, Status};
+
+/// How long PID 1 may take to answer anything but a drain.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("no oscr-entry answers at {}: {} (is it running in this container?)", .0.display(), .1)]
+    Nobody(PathBuf, io::Error),
+    /// PID 1 ended before it answered.
+    #[error("the runner ended")]
+    Ended,
+    /// It took too long.
+    #[error("the runner did not answer in {} s", PATIENCE.as_secs())]
+    Silent,
+    /// It refused.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Its answer makes no sense.
+    #[error("the answer cannot be read: {0}")]
+    Garbled(#[from] serde_json::Error),
+    /// The socket failed.
+    #[error("the socket failed: {0}")]
+    Socket(#[from] io::Error),
+}
+
+/// Sends one request and returns the answer.
+///
+/// # Errors
+/// See [`ClientError`].
+pub fn ask(socket: &Path, request: &Request) -> Result<serde_json::Value, ClientError> {
+    let mut stream = UnixStream::connect(socket)
+        .map_err(|error| ClientError::Nobody(socket.to_owned(), error))?;
+    if !matches!(request, Request::Drain { .. }) {
+        stream.set_read_timeout(Some(PATIENCE))?;
+    }
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut answer = String::new();
+    match BufReader::new(stream).read_line(&mut answer) {
+        Ok(0) => return Err(ClientError::Ended),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(ClientError::Silent),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+            return Err(ClientError::Ended);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let answer: serde_json::Value = serde_json::from_str(&answer)?;
+    match answer["error"].as_str() {
+        Some(refusal) => Err(ClientError::Refused(refusal.to_owned())),
+        None => Ok(answer),
+    }
+}
+
+/// Asks for the status.
+///
+/// # Errors
+/// See [`ClientError`].
+pub fn status(socket: &Path) -> Result<Status, ClientError> {
+    Ok(serde_json::from_value(ask(socket, &Request::Status)?)?)
+}

@@ -1,0 +1,129 @@
+//! The socket between PID 1 and the other commands of the same binary: `hook`, `health`, `status`, `drain`.
+//!
+//! One request, one answer, each a line of JSON. Anybody in the container may ask for the status and report a hook; only
+//! the user that PID 1 runs as may order a drain. A job can send what it likes: a request is small, bounded in time, and
+//! nothing that it says decides anything.
+
+pub mod client;
+pub mod server;
+mod status;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Places;
+
+pub use status::{Board, Phase, Runner, Status};
+
+/// Where the socket is.
+#[must_use]
+pub fn socket(places: &Places) -> PathBuf {
+    places.run().join("control.sock")
+}
+
+/// A request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub enum Request {
+    /// What are you doing?
+    Status,
+    /// Stop taking jobs, and answer when the running one is over and the registration gone.
+    Drain {
+        /// Leave then, rather than stay without taking jobs.
+        exit: bool,
+    },
+    /// A hook runs around this job.
+    Hook {
+        /// Which one.
+        event: Event,
+        /// The job, as the hook's environment describes it.
+        job: Job,
+    },
+}
+
+/// The moments around a job at which the agent calls us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// Before the first step.
+    JobStarted,
+    /// After the last.
+    JobCompleted,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::JobStarted => "job-started",
+            Self::JobCompleted => "job-completed",
+        })
+    }
+}
+
+impl std::str::FromStr for Event {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::JobStarted, Self::JobCompleted]
+            .into_iter()
+            .find(|event| event.to_string() == text)
+            .ok_or_else(|| format!("{text:?} is neither job-started nor job-completed"))
+    }
+}
+
+/// What is known of a job.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The repository that it belongs to.
+    #[serde(default)]
+    pub repository: Option<String>,
+    /// The page of its run.
+    #[serde(default)]
+    pub run_url: Option<String>,
+}
+
+impl Job {
+    /// Reads the variables that the agent gives a hook.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let repository = variable("GITHUB_REPOSITORY");
+        let run_url = match (
+            variable("GITHUB_SERVER_URL"),
+            &repository,
+            variable("GITHUB_RUN_ID"),
+        ) {
+            (Some(server), Some(repository), Some(run)) => {
+                Some(format!("{server}/{repository}/actions/runs/{run}"))
+            }
+            _ => None,
+        };
+        Self {
+            name: variable("GITHUB_JOB"),
+            repository,
+            run_url,
+        }
+    }
+
+    /// The same with every text cut to a sane length and freed of control characters.
+    #[must_use]
+    pub fn sanitised(self) -> Self {
+        let clean = |text: Option<String>| {
+            text.map(|text| {
+                text.chars()
+                    .filter(|c| !c.is_control())
+                    .take(200)
+                    .collect::<String>()
+            })
+            .filter(|text| !text.is_empty())
+        };
+        Self {
+            name: clean(self.name),
+            repository: clean(self.repository),
+            run_url: clean(self.run_url),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! PID 1's end of the socket.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::unistd::Uid;
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+
+use super::{Board, Event, Job, Phase, Request};
+
+/// The largest request, in bytes.
+const LARGEST: u64 = 16 * 1024;
+/// How long a client may take to say what it wants.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How many clients are served at once; others wait to be accepted.
+const CLIENTS: usize = 32;
+
+/// What a client asks of the incarnation.
+#[derive(Debug)]
+pub enum Order {
+    /// Drain, then stay or leave.
+    Drain {
+        /// Leave.
+        exit: bool,
+    },
+    /// A hook ran.
+    Hook {
+        /// Which.
+        event: Event,
+        /// Around which job.
+        job: Job,
+    },
+}
+
+/// Binds the socket, replacing one that an earlier incarnation left.
+///
+/// # Errors
+/// When the directory or the socket cannot be made.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    // Everybody may connect; what they may ask depends on who the kernel says they are.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+/// Serves clients until the incarnation ends.
+pub async fn serve(listener: UnixListener, board: Board, orders: mpsc::UnboundedSender<Order>) {
+    let places = Arc::new(Semaphore::new(CLIENTS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely; those in use are given back in time.
+                tracing::warn!("the control socket cannot accept: {error}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        let (board, orders) = (board.clone(), orders.clone());
+        tokio::task::spawn_local(async move {
+            answer(stream, &board, &orders).await;
+            drop(place);
+        });
+    }
+}
+
+async fn answer(mut stream: UnixStream, board: &Board, orders: &mpsc::UnboundedSender<Order>) {
+    let ours = stream
+        .peer_cred()
+        .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == Uid::effective().as_raw());
+    let (reader, mut writer) = stream.split();
+    let mut line = Vec::new();
+    let mut reader = BufReader::new(reader.take(LARGEST));
+    if !matches!(
+        timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await,
+        Ok(Ok(_))
+    ) {
+        return;
+    }
+    let reply = match serde_json::from_slice(&line) {
+        Err(error) => json!({ "error": format!("no request: {error}") }),
+        Ok(Request::Status) => json!(board.status()),
+        Ok(Request::Hook { event, job }) => {
+            let _ = orders.send(Order::Hook {
+                event,
+                job: job.sanitised(),
+            });
+            json!({ "ok": true })
+        }
+        Ok(Request::Drain { .. }) if !ours => {
+            json!({ "error": "only the user that PID 1 runs as may drain the runner" })
+        }
+        Ok(Request::Drain { exit }) => {
+            let _ = orders.send(Order::Drain { exit });
+            board.reached(&[Phase::Drained, Phase::Resting]).await;
+            json!({ "ok": true })
+        }
+    };
+    let mut reply = reply.to_string().into_bytes();
+    reply.push(b'\n');
+    let _ = timeout(PATIENCE, writer.write_all(&reply)).await;
+}

@@ -1,0 +1,179 @@
+//! Signals and children of this process, as events of the life cycle.
+//!
+//! One task reads all signals in order. For SIGCHLD it reaps everything that can be reaped, and hands the ends of the
+//! children that somebody waits for to whoever waits; the rest were orphans of a job, and reaping them was all they needed.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::Pid;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::oneshot;
+
+use super::stop::Stop;
+use crate::agent::output::{Marker, Tail, relay};
+use crate::init::spawn::{SpawnError, spawn};
+use crate::init::{Change, Ended, Signals, Spawn, reap};
+use crate::os;
+use crate::os::child::{Identity, Session, Setup};
+use crate::provider::{AgentFacts, Step};
+
+/// Those who wait for a child.
+#[derive(Debug, Clone, Default)]
+pub struct Children {
+    waiting: Rc<RefCell<HashMap<Pid, oneshot::Sender<Ended>>>>,
+}
+
+/// A command of the agent that was started.
+#[derive(Debug)]
+pub struct Running {
+    /// Its process id. Signals may be sent to it until `ended` has resolved.
+    pub pid: Pid,
+    /// Its last lines.
+    pub tail: Tail,
+    ended: oneshot::Receiver<Ended>,
+}
+
+impl Running {
+    /// Waits for its end. Safe to drop and call again.
+    pub async fn ended(&mut self) -> Ended {
+        // The sender is dropped only with the whole process; waiting for ever is then what is left to do.
+        match (&mut self.ended).await {
+            Ok(ended) => ended,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Sends it a signal; it may be gone already.
+    pub fn signal(&self, signal: Signal) {
+        let _ = nix::sys::signal::kill(self.pid, signal);
+    }
+}
+
+/// How the agent's processes are started.
+#[derive(Debug, Clone)]
+pub struct Starter {
+    children: Children,
+    /// The user to become; `None` when we are not root and the agent runs as ourselves.
+    pub identity: Option<Identity>,
+    /// The agent's environment, without the secrets of a step.
+    pub env: Vec<(std::ffi::OsString, std::ffi::OsString)>,
+    /// The agent.
+    pub facts: &'static AgentFacts,
+}
+
+impl Starter {
+    /// A starter whose children are reaped by the task that knows `children`.
+    #[must_use]
+    pub fn new(
+        children: Children,
+        identity: Option<Identity>,
+        env: Vec<(std::ffi::OsString, std::ffi::OsString)>,
+        facts: &'static AgentFacts,
+    ) -> Self {
+        Self {
+            children,
+            identity,
+            env,
+            facts,
+        }
+    }
+
+    /// Starts one command of the agent in its `root`: own session, clean signals, no privileges, output relayed. What the output says comes
+    /// through the channel.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(
+        &self,
+        root: &Path,
+        step: &Step,
+    ) -> Result<(Running, UnboundedReceiver<Marker>), SpawnError> {
+        let mut env = self.env.clone();
+        env.extend(
+            step.secrets
+                .iter()
+                .map(|(name, secret)| ((*name).into(), secret.expose().into())),
+        );
+        let what = Spawn {
+            program: root.join(step.program).into_os_string(),
+            args: step.args.iter().map(Into::into).collect(),
+            env: Some(env),
+            directory: Some(root.to_owned()),
+            captured: true,
+        };
+        let setup = Setup {
+            session: Session::Own,
+            identity: self.identity.clone(),
+            mask: SigSet::empty(),
+            ignored: Vec::new(),
+            ignored_realtime: Vec::new(),
+            umask: None,
+            no_new_privs: true,
+            parent_death: None,
+        };
+        let started = spawn(&what, setup)?;
+        // No await since the child was made, so its end cannot have been reaped before we wait for it.
+        let (sender, ended) = oneshot::channel();
+        self.children
+            .waiting
+            .borrow_mut()
+            .insert(started.pid, sender);
+        let (markers, receiver) = mpsc::unbounded_channel();
+        let tail = Tail::default();
+        if let Some((stdout, stderr)) = started.output {
+            for pipe in [OwnedFd::from(stdout), OwnedFd::from(stderr)] {
+                tokio::task::spawn_local(relay(pipe, self.facts, markers.clone(), tail.clone()));
+            }
+        }
+        Ok((
+            Running {
+                pid: started.pid,
+                tail,
+                ended,
+            },
+            receiver,
+        ))
+    }
+}
+
+/// Reads signals for ever: reaps, and turns stop signals into requests.
+pub async fn attend(signals: Signals, children: Children, stop: Stop) -> io::Result<()> {
+    let readable = os::watch(signals.as_fd().try_clone_to_owned()?)?;
+    loop {
+        let mut ready = readable.readable().await?;
+        while let Some(caught) = signals.next()? {
+            if caught.is_child() {
+                for change in reap() {
+                    if let Change::Ended(pid, ended) = change
+                        && let Some(waiting) = children.waiting.borrow_mut().remove(&pid)
+                    {
+                        let _ = waiting.send(ended);
+                    }
+                }
+                continue;
+            }
+            match Signal::try_from(caught.number) {
+                Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) => match stop.signal() {
+                    1 => tracing::info!(
+                        "asked to stop: no new job; a second signal cancels the running one"
+                    ),
+                    2 => tracing::warn!("asked to stop again: cancelling"),
+                    _ => {}
+                },
+                Ok(Signal::SIGUSR1) => {
+                    tracing::info!("asked to drain (SIGUSR1)");
+                    stop.drain(false);
+                }
+                Ok(other) => tracing::debug!("{other} is of no concern here"),
+                Err(_) => {}
+            }
+        }
+        ready.clear_ready();
+    }
+}

@@ -1,0 +1,460 @@
+//! The life of an incarnation: from the environment to an exit code.
+//!
+//! [`run`] proves the configuration and sets up what every phase needs; [`incarnation`] tells the story.
+
+mod backoff;
+mod children;
+mod incarnation;
+mod secrets;
+mod state;
+mod stop;
+mod trust;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use nix::sys::prctl;
+use nix::unistd::{Gid, Uid};
+
+use crate::agent::{env, hooks, root};
+use crate::config::table::COMMON;
+use crate::config::{Common, Environment, Problem, Reader};
+use crate::control::{self, Board};
+use crate::init::account::{Account, Accounts};
+use crate::init::{Role, Signals, adopt_orphans};
+use crate::log;
+use crate::os::child::Identity;
+use crate::provider::{PROVIDERS, Provider};
+use crate::workspace::{Owned, Slate};
+use children::{Children, Starter, attend};
+use incarnation::Incarnation;
+use state::StateFile;
+use stop::Stop;
+
+/// Exit codes, after `sysexits.h` where it has one.
+pub mod exit {
+    /// The job ran, or a stop was clean.
+    pub const DONE: u8 = 0;
+    /// Bad arguments.
+    pub const USAGE: u8 = 64;
+    /// A fault in OSCR itself, or of the system that it runs on.
+    pub const SOFTWARE: u8 = 70;
+    /// Something passing: start again.
+    pub const TEMPORARY: u8 = 75;
+    /// The configuration is wrong.
+    pub const CONFIG: u8 = 78;
+}
+
+/// A configuration that holds together.
+pub struct Configured {
+    /// The settings that every provider has.
+    pub common: Common,
+    /// The forge.
+    pub provider: Box<dyn Provider>,
+    /// Things to tell the user that are not wrong.
+    pub notes: Vec<String>,
+    /// The effective value of each setting, secrets redacted.
+    pub effective: BTreeMap<String, String>,
+    /// The provider's settings.
+    settings: &'static [crate::config::table::Setting],
+}
+
+/// Turns the environment into a configuration.
+///
+/// # Errors
+/// Every problem found in it.
+pub fn configure(environment: &Environment) -> Result<Configured, Vec<Problem>> {
+    let wanted = environment.get("CI_PROVIDER").unwrap_or(PROVIDERS[0].name);
+    let entry = PROVIDERS.iter().find(|entry| entry.name == wanted);
+    let settings = entry.map_or(&[][..], |entry| entry.settings);
+    let mut reader = Reader::new(environment, vec![COMMON, settings]);
+    reader.text("CI_PROVIDER");
+    let common = Common::read(&mut reader);
+    let provider = match entry {
+        Some(entry) => (entry.read)(&mut reader, &common),
+        None => {
+            let names: Vec<&str> = PROVIDERS.iter().map(|entry| entry.name).collect();
+            reader.problem(
+                "CI_PROVIDER",
+                format!("{wanted:?} is not known"),
+                format!("use one of: {}", names.join(", ")),
+            );
+            None
+        }
+    };
+    match (reader.finish(), provider) {
+        (Ok(read), Some(provider)) => Ok(Configured {
+            common,
+            provider,
+            notes: read.notes,
+            effective: read.effective,
+            settings,
+        }),
+        (Err(problems), _) => Err(problems),
+        (Ok(_), None) => Err(vec![Problem {
+            setting: "CI_PROVIDER".to_owned(),
+            what: "cannot be used with this configuration".to_owned(),
+            cure: "please report this".to_owned(),
+        }]),
+    }
+}
+
+/// `oscr-entry run`: one incarnation.
+#[must_use]
+pub fn run() -> ExitCode {
+    let variables = match secrets::environment_without_trace() {
+        Ok(variables) => variables,
+        Err(error) => {
+            return fatal(
+                &format!("the environment cannot be taken over: {error}"),
+                exit::SOFTWARE,
+            );
+        }
+    };
+    // Before anything secret is read: from here on not even root in the container may look into this process.
+    if let Err(error) = prctl::set_dumpable(false) {
+        return fatal(
+            &format!("this process cannot be protected from others: {error}"),
+            exit::SOFTWARE,
+        );
+    }
+    let signals = match Signals::block() {
+        Ok(signals) => signals,
+        Err(error) => return fatal(&format!("signals cannot be read: {error}"), exit::SOFTWARE),
+    };
+    let environment = Environment::new(variables);
+    let configured = match configure(&environment) {
+        Ok(configured) => configured,
+        Err(problems) => return misconfigured(&problems),
+    };
+    log::start(configured.common.log_format, configured.common.log_level);
+    let prepared = match Prepared::new(&environment, configured) {
+        Ok(prepared) => prepared,
+        Err(problems) => return misconfigured(&problems),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return fatal(
+                &format!("the event loop cannot be made: {error}"),
+                exit::SOFTWARE,
+            );
+        }
+    };
+    let code = tokio::task::LocalSet::new().block_on(&runtime, prepared.live(signals));
+    ExitCode::from(code)
+}
+
+fn misconfigured(problems: &[Problem]) -> ExitCode {
+    let count = problems.len();
+    let noun = if count == 1 { "problem" } else { "problems" };
+    eprintln!("oscr-entry: {count} {noun} in the configuration:");
+    for problem in problems {
+        eprintln!("  - {}", log::redacted(&problem.to_string()));
+    }
+    eprintln!("See docs/configuration.md; `oscr-entry check` prints what is in force.");
+    ExitCode::from(exit::CONFIG)
+}
+
+fn fatal(message: &str, code: u8) -> ExitCode {
+    eprintln!("oscr-entry: {}", log::redacted(message));
+    ExitCode::from(code)
+}
+
+/// Everything that can be proved and set up before the first event.
+struct Prepared {
+    common: Common,
+    provider: Box<dyn Provider>,
+    account: Account,
+    /// The user to become; `None` when we are not root.
+    identity: Option<Identity>,
+    agent_env: Vec<(std::ffi::OsString, std::ffi::OsString)>,
+    state: StateFile,
+    owned: Owned,
+    board: Board,
+}
+
+impl Prepared {
+    fn new(environment: &Environment, configured: Configured) -> Result<Self, Vec<Problem>> {
+        let Configured {
+            common,
+            provider,
+            notes,
+            settings,
+            ..
+        } = configured;
+        let board = Board::new(provider.name(), &provider.scope());
+        for note in notes {
+            tracing::info!("{note}");
+        }
+        let mut problems = Vec::new();
+        let (account, identity) = agent_account(&common, &mut problems);
+        if let Err(error) = root::check(&common.places.agent(), provider.agent().listener) {
+            problems.push(problem(
+                "image",
+                &error,
+                "use an image made for this CI_PROVIDER, or add the agent to it",
+            ));
+        }
+        for source in provider.secrets() {
+            if let Some(identity) = &identity
+                && let Err(problem) = secrets::guard(source, identity)
+            {
+                problems.push(problem);
+            }
+        }
+        let state = StateFile::open(&common.places.state())
+            .map_err(|error| {
+                problems.push(problem(
+                    "image",
+                    &error,
+                    "make that place writable for this container's user",
+                ))
+            })
+            .ok();
+        let owned = Owned::take(&common.work_directory)
+            .map_err(|error| {
+                let cure = "give each container a directory of its own, best none at all: /work inside the container";
+                problems.push(problem("RUNNER_WORKDIR", &error, cure));
+            })
+            .ok();
+        let bundle = trust::bundle(&common)
+            .map_err(|error| {
+                problems.push(problem(
+                    "OSCR_CA_FILE",
+                    &error,
+                    "check that it is a readable PEM file",
+                ))
+            })
+            .ok()
+            .flatten();
+        let shims = hooks::write_shims(&common.places)
+            .map_err(|error| {
+                problems.push(problem(
+                    "image",
+                    &error,
+                    "make /run/oscr writable for this container's user",
+                ))
+            })
+            .ok();
+        let (Some(state), Some(owned), Some(shims), true) =
+            (state, owned, shims, problems.is_empty())
+        else {
+            return Err(problems);
+        };
+        let agent_env = env::build(&env::Sources {
+            environment,
+            account: &account,
+            facts: provider.agent(),
+            settings,
+            job_env: &common.job_env,
+            network: &common.network,
+            ca_bundle: bundle.as_deref(),
+            hooks: Some((&shims.job_started, &shims.job_completed)),
+        });
+        let prepared = Self {
+            common,
+            provider,
+            account,
+            identity,
+            agent_env,
+            state,
+            owned,
+            board,
+        };
+        prepared.say_posture();
+        Ok(prepared)
+    }
+
+    /// What is weaker here than it could be, once, at start.
+    fn say_posture(&self) {
+        let mut weaknesses = Vec::new();
+        if self.identity.is_none() {
+            weaknesses.push(
+                "this container does not run as root: jobs share the user that holds the secrets' files, and files of \
+                 other users cannot be wiped"
+                    .to_owned(),
+            );
+        }
+        for source in self.provider.secrets() {
+            if source.path().is_none() {
+                weaknesses.push(format!(
+                    "{0} is a plain variable: `docker inspect` shows it to whoever reaches the Docker socket; use {0}_FILE",
+                    source.setting
+                ));
+            }
+        }
+        if std::fs::metadata(self.common.places.docker_socket()).is_ok() {
+            weaknesses.push(
+                "Docker's socket is mounted: a job that can use it is root on the host".to_owned(),
+            );
+        }
+        for weakness in &weaknesses {
+            tracing::warn!("{weakness}");
+        }
+        let secrets = self
+            .provider
+            .secrets()
+            .into_iter()
+            .map(ToString::to_string)
+            .collect();
+        self.board.posture(secrets, weaknesses);
+    }
+
+    async fn live(self, signals: Signals) -> u8 {
+        let children = Children::default();
+        let stop = Stop::new(self.common.stop_timeout);
+        if adopt_orphans() == Role::Bystander {
+            tracing::warn!(
+                "not PID 1 and not allowed to be a subreaper: what a job leaves behind may escape"
+            );
+        }
+        let socket = control::socket(&self.common.places);
+        let listener = match control::server::bind(&socket) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(
+                    "the control socket {} cannot be made: {error}",
+                    socket.display()
+                );
+                return exit::SOFTWARE;
+            }
+        };
+        let (orders_sender, orders) = tokio::sync::mpsc::unbounded_channel();
+        tokio::task::spawn_local(control::server::serve(
+            listener,
+            self.board.clone(),
+            orders_sender,
+        ));
+        let starter = Starter::new(
+            children.clone(),
+            self.identity,
+            self.agent_env,
+            self.provider.agent(),
+        );
+        let slate = Slate {
+            work: self.common.work_directory.clone(),
+            agent_roots: self.common.places.agent_roots(),
+            temporary: self.common.places.temporary().to_vec(),
+            home: self.account.home.clone(),
+            pristine_home: self.common.places.pristine_home(),
+            agent: self.account.identity.clone(),
+        };
+        let incarnation = Incarnation::new(
+            self.common,
+            self.provider,
+            starter,
+            slate,
+            self.state,
+            self.board,
+            stop.clone(),
+            orders,
+        );
+        let _owned = self.owned;
+        tokio::select! {
+            code = incarnation.live() => code,
+            fault = attend(signals, children, stop) => {
+                // The loop ends only when the kernel takes the signal descriptor away from us.
+                tracing::error!("signals cannot be read any more: {fault:?}");
+                exit::SOFTWARE
+            }
+        }
+    }
+}
+
+fn problem(setting: &str, error: &dyn std::error::Error, cure: &str) -> Problem {
+    Problem {
+        setting: setting.to_owned(),
+        what: error.to_string(),
+        cure: cure.to_owned(),
+    }
+}
+
+/// The agent's account, and the identity to become, with the group of a mounted Docker socket.
+fn agent_account(common: &Common, problems: &mut Vec<Problem>) -> (Account, Option<Identity>) {
+    let accounts = Accounts::default();
+    let root = Uid::effective().is_root();
+    let spec = if root {
+        common.agent_user.clone()
+    } else {
+        Uid::effective().to_string()
+    };
+    let mut account = match accounts.resolve(&spec) {
+        Ok(account) => account,
+        Err(error) => {
+            problems.push(problem(
+                "OSCR_AGENT_USER",
+                &error,
+                "name a user of this image, or its number",
+            ));
+            Account {
+                name: spec,
+                identity: Identity {
+                    uid: Uid::effective(),
+                    gid: Gid::effective(),
+                    groups: Vec::new(),
+                },
+                home: PathBuf::from("/"),
+                shell: PathBuf::from("/bin/sh"),
+            }
+        }
+    };
+    if !root {
+        return (account, None);
+    }
+    if account.identity.uid.is_root() {
+        problems.push(Problem {
+            setting: "OSCR_AGENT_USER".to_owned(),
+            what: "jobs may not run as root: they could read every secret".to_owned(),
+            cure: "name an ordinary user, such as runner".to_owned(),
+        });
+    }
+    if let Some(gid) = docker_group(&common.places.docker_socket()) {
+        if gid.as_raw() == 0 && !common.docker_gid0 {
+            tracing::warn!(
+                "Docker's socket belongs to group 0, which the agent is not given; OSCR_DOCKER_GID0=true allows it"
+            );
+        } else if !account.identity.groups.contains(&gid) {
+            account.identity.groups.push(gid);
+        }
+    }
+    let identity = account.identity.clone();
+    (account, Some(identity))
+}
+
+fn docker_group(socket: &std::path::Path) -> Option<Gid> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let meta = std::fs::metadata(socket).ok()?;
+    meta.file_type()
+        .is_socket()
+        .then(|| Gid::from_raw(meta.gid()))
+}
+
+/// `oscr-entry check`: validates, prints what is in force, asks nobody.
+///
+/// # Errors
+/// When standard output is gone.
+pub fn check(out: &mut dyn io::Write) -> io::Result<ExitCode> {
+    let environment = Environment::new(crate::os::environment());
+    let configured = match configure(&environment) {
+        Ok(configured) => configured,
+        Err(problems) => return Ok(misconfigured(&problems)),
+    };
+    writeln!(
+        out,
+        "The configuration is complete. Registers with {}.",
+        configured.provider.scope()
+    )?;
+    for (name, value) in &configured.effective {
+        writeln!(out, "  {name:<26} {}", log::redacted(value))?;
+    }
+    for note in &configured.notes {
+        writeln!(out, "Note: {}", log::redacted(note))?;
+    }
+    Ok(ExitCode::from(exit::DONE))
+}

@@ -1,0 +1,201 @@
+//! Keeping secrets away from the agent's user: out of our own environment, and out of files that it could read.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use nix::unistd::Uid;
+use zeroize::Zeroizing;
+
+use crate::config::table::{self, Kind};
+use crate::config::{Problem, SecretSource};
+use crate::os;
+use crate::os::child::Identity;
+use crate::provider::PROVIDERS;
+
+/// Names the descriptor in which our earlier self left the secrets of its environment.
+const STASH: &str = "OSCR_STASH_FD";
+
+/// The environment, with secrets, of a process whose own environment holds none any more.
+///
+/// The kernel shows the environment that a process was started with to whoever may look, for as long as it lives. So if
+/// there is a secret in it, this program executes itself anew without, and hands the secrets over in anonymous memory. Does
+/// not return in that case.
+///
+/// # Errors
+/// When the hand-over fails; nothing is started then.
+pub fn environment_without_trace() -> io::Result<Vec<(OsString, OsString)>> {
+    let mut variables = os::environment();
+    if let Some(at) = variables.iter().position(|(name, _)| name == STASH) {
+        let (_, number) = variables.swap_remove(at);
+        let number = number
+            .to_str()
+            .and_then(|number| number.parse().ok())
+            .unwrap_or(-1);
+        let stash = Zeroizing::new(os::unstash(number)?);
+        let pairs: Vec<(String, String)> =
+            serde_json::from_slice(&stash).map_err(io::Error::from)?;
+        variables.extend(
+            pairs
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into())),
+        );
+        return Ok(variables);
+    }
+    let (secret, plain): (Vec<_>, Vec<_>) = variables.into_iter().partition(|(name, value)| {
+        name.to_str().is_some_and(is_secret) && value.to_str().is_some()
+    });
+    if secret.iter().all(|(_, value)| value.is_empty()) {
+        return Ok(plain);
+    }
+    let pairs: Vec<(&str, &str)> = secret
+        .iter()
+        .filter_map(|(name, value)| name.to_str().zip(value.to_str()))
+        .collect();
+    let json = Zeroizing::new(serde_json::to_vec(&pairs).map_err(io::Error::from)?);
+    let (_stash, number) = os::stash(&json)?;
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let error = Command::new("/proc/self/exe")
+        .arg0(name)
+        .args(arguments)
+        .env_clear()
+        .envs(plain)
+        .env(STASH, number.to_string())
+        .exec();
+    Err(error)
+}
+
+/// Whether a variable holds a secret itself, of whatever provider and under whatever name.
+fn is_secret(name: &str) -> bool {
+    let tables = PROVIDERS
+        .iter()
+        .map(|provider| provider.settings)
+        .chain([table::COMMON]);
+    tables
+        .flatten()
+        .filter(|setting| setting.kind == Kind::Secret)
+        .any(|setting| setting.name == name || setting.aliases.contains(&name))
+}
+
+/// Makes a secret's file unreadable for the agent's user, if that is ours to do: Compose puts a copy of mode 0444 into the
+/// container. A file on a mount belongs to the host, and changing it there would be a surprise.
+///
+/// # Errors
+/// The problem, with its cure, when the agent could read the file.
+pub fn guard(source: &SecretSource, agent: &Identity) -> Result<(), Problem> {
+    let Some(path) = source.path() else {
+        return Ok(());
+    };
+    if !readable_by(path, agent) {
+        return Ok(());
+    }
+    let problem = |what: String, cure: &str| Problem {
+        setting: source.setting.clone(),
+        what,
+        cure: cure.to_owned(),
+    };
+    let on_own_layer = match (fs::metadata(path), fs::metadata("/")) {
+        (Ok(file), Ok(root)) => file.dev() == root.dev(),
+        _ => false,
+    };
+    if !on_own_layer {
+        return Err(problem(
+            format!(
+                "{} can be read by the agent's user, and so by every job",
+                path.display()
+            ),
+            "on the host, give the file to root and make its mode 0400 (chown 0:0, chmod 400), or use a Compose secret",
+        ));
+    }
+    let protect = || {
+        lchown(path, Some(0), Some(0))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o400))
+    };
+    match protect() {
+        Ok(()) if !readable_by(path, agent) => Ok(()),
+        Ok(()) => Err(problem(
+            format!("{} stays readable for the agent's user", path.display()),
+            "mount it read-only for root",
+        )),
+        Err(error) => Err(problem(
+            format!(
+                "{} can be read by the agent's user and cannot be protected: {error}",
+                path.display()
+            ),
+            "give the file to root and make its mode 0400",
+        )),
+    }
+}
+
+/// Whether a user could read `path`, as the permission bits of the file and of all directories above it say.
+fn readable_by(path: &Path, user: &Identity) -> bool {
+    let Ok(path) = fs::canonicalize(path) else {
+        return false;
+    };
+    let allowed = |path: &Path, bit: u32| {
+        let Ok(meta) = fs::metadata(path) else {
+            return false;
+        };
+        let mode = meta.mode();
+        if meta.uid() == user.uid.as_raw() {
+            mode >> 6 & bit != 0
+        } else if user
+            .groups
+            .iter()
+            .chain([&user.gid])
+            .any(|gid| gid.as_raw() == meta.gid())
+        {
+            mode >> 3 & bit != 0
+        } else {
+            mode & bit != 0
+        }
+    };
+    user.uid == Uid::from_raw(0)
+        || (allowed(&path, 4)
+            && path
+                .ancestors()
+                .skip(1)
+                .all(|directory| allowed(directory, 1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::unistd::Gid;
+
+    fn somebody() -> Identity {
+        Identity {
+            uid: Uid::from_raw(54321),
+            gid: Gid::from_raw(54321),
+            groups: vec![Gid::from_raw(54322)],
+        }
+    }
+
+    #[test]
+    fn a_file_is_readable_only_through_readable_directories() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("secret");
+        fs::write(&file, "x").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(readable_by(&file, &somebody()));
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(!readable_by(&file, &somebody()));
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o440)).unwrap();
+        assert!(!readable_by(&file, &somebody()));
+    }
+
+    #[test]
+    fn every_secret_setting_is_known_under_all_its_names() {
+        for name in ["GITHUB_PAT", "ACCESS_TOKEN", "GH_PAT", "RUNNER_TOKEN"] {
+            assert!(is_secret(name), "{name}");
+        }
+        assert!(!is_secret("GITHUB_PAT_FILE") && !is_secret("GITHUB_OWNER"));
+    }
+}

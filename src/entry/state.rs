@@ -1,0 +1,246 @@
+//! What survives a restart of the container: the registrations that somebody must let go, in a file for root alone.
+//!
+//! It is written before the thing that it describes exists (the name before the agent is configured, the id before it
+//! runs), so that whatever kills us, the next incarnation knows what to remove.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::provider::Registration;
+
+/// The content of the file. It holds no secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Version of this form.
+    pub version: u32,
+    /// The registration in use, or about to be made.
+    pub current: Option<Registration>,
+    /// Registrations of earlier incarnations that could not be let go yet.
+    pub leftovers: Vec<Registration>,
+    /// Failures in a row.
+    pub failures: u32,
+}
+
+/// The file and what it holds.
+#[derive(Debug)]
+pub struct StateFile {
+    directory: PathBuf,
+    /// What the file holds, or will hold after [`StateFile::save`].
+    pub state: State,
+}
+
+/// Why the state cannot be kept. Without it no registration may be made.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be written: {source}; OSCR keeps there what the next incarnation must clean up", path.display())]
+pub struct StateError {
+    /// The file or directory.
+    path: PathBuf,
+    /// Why.
+    source: io::Error,
+}
+
+const NAME: &str = "state.json";
+/// The directory in which a kept registration's files lie.
+const KEPT: &str = "registration";
+/// More than this many leftovers are not remembered: a container that made them all has another problem.
+const LEFTOVERS: usize = 100;
+
+impl StateFile {
+    /// Opens the state in `directory`, which is made if missing. A file that makes no sense is put aside and reported: it
+    /// must not keep the runner from working.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or written.
+    pub fn open(directory: &Path) -> Result<Self, StateError> {
+        let failed = |source| StateError {
+            path: directory.to_owned(),
+            source,
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(failed)?;
+        let path = directory.join(NAME);
+        let state = match fs::read(&path) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(state) => state,
+                Err(error) => {
+                    tracing::warn!(
+                        "{} is damaged ({error}) and was put aside: a registration of the last incarnation may remain",
+                        path.display()
+                    );
+                    let _ = fs::rename(&path, directory.join("state.damaged.json"));
+                    State::default()
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut file = Self {
+            directory: directory.to_owned(),
+            state,
+        };
+        // Now rather than when it matters: a place that cannot be written is a reason not to start.
+        file.save()?;
+        Ok(file)
+    }
+
+    /// Replaces the file in one step.
+    ///
+    /// # Errors
+    /// When it cannot be written, as on a full disk; the old one is intact then.
+    pub fn save(&mut self) -> Result<(), StateError> {
+        self.state.version = 1;
+        self.state.leftovers.truncate(LEFTOVERS);
+        let path = self.directory.join(NAME);
+        let json =
+            serde_json::to_vec(&self.state).map_err(|error| self.error(&path, error.into()))?;
+        replace(&path, &json).map_err(|error| self.error(&path, error))
+    }
+
+    fn error(&self, path: &Path, source: io::Error) -> StateError {
+        StateError {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// Saves what can be lost without harm; a failure is logged.
+    pub fn save_or_warn(&mut self) {
+        if let Err(error) = self.save() {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// Makes the current registration one of those that must be let go.
+    pub fn demote(&mut self) {
+        if let Some(current) = self.state.current.take() {
+            self.state.leftovers.push(current);
+        }
+    }
+
+    /// Keeps the files of a persistent registration, as the agent wrote them before any job ran.
+    ///
+    /// # Errors
+    /// When they cannot be copied.
+    pub fn keep(&self, root: &Path, names: &[&str]) -> Result<(), StateError> {
+        let kept = self.directory.join(KEPT);
+        let copy = || {
+            self.forget_kept();
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&kept)?;
+            for name in names {
+                match fs::read(root.join(name)) {
+                    Ok(content) => replace(&kept.join(name), &content)?,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        };
+        copy().map_err(|error| self.error(&kept, error))
+    }
+
+    /// The kept files: name and content. Empty when none are kept.
+    #[must_use]
+    pub fn kept(&self, names: &[&str]) -> Vec<(String, zeroize::Zeroizing<Vec<u8>>)> {
+        let kept = self.directory.join(KEPT);
+        names
+            .iter()
+            .filter_map(|name| {
+                Some((
+                    (*name).to_owned(),
+                    zeroize::Zeroizing::new(fs::read(kept.join(name)).ok()?),
+                ))
+            })
+            .collect()
+    }
+
+    /// Removes the kept files.
+    pub fn forget_kept(&self) {
+        let _ = fs::remove_dir_all(self.directory.join(KEPT));
+    }
+}
+
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    // The name must be on disk too before what it describes is made.
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn registration(name: &str) -> Registration {
+        Registration {
+            id: Some(7),
+            name: name.to_owned(),
+            scope: "http://x".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_read_by_the_next_incarnation() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("deep/oscr");
+        let mut file = StateFile::open(&place).unwrap();
+        file.state.current = Some(registration("a"));
+        file.save().unwrap();
+        let mut next = StateFile::open(&place).unwrap();
+        next.demote();
+        assert_eq!(next.state.leftovers, [registration("a")]);
+        assert_eq!(
+            fs::metadata(place.join(NAME)).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            fs::metadata(&place).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+    }
+
+    #[test]
+    fn a_damaged_file_is_put_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(NAME), "{\"version\":1,").unwrap();
+        let file = StateFile::open(directory.path()).unwrap();
+        assert_eq!(file.state.current, None);
+        assert!(directory.path().join("state.damaged.json").exists());
+    }
+
+    #[test]
+    fn kept_files_come_back_as_they_were() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join(".runner"), "r").unwrap();
+        let file = StateFile::open(directory.path()).unwrap();
+        file.keep(root.path(), &[".runner", ".credentials"])
+            .unwrap();
+        let kept = file.kept(&[".runner", ".credentials"]);
+        assert_eq!(kept.len(), 1);
+        assert_eq!(
+            (kept[0].0.as_str(), kept[0].1.as_slice()),
+            (".runner", b"r".as_slice())
+        );
+        file.forget_kept();
+        assert!(file.kept(&[".runner"]).is_empty());
+    }
+}

@@ -1,0 +1,142 @@
+//! Ending what remains of a process tree, so that nothing outlives its owner.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+
+use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{Pid, getpid};
+
+use crate::os;
+
+/// Every descendant of this process that is not in `spared` (nor below nothing but spared ones: a spared process' own
+/// children are not spared).
+#[must_use]
+pub fn descendants(spared: &[Pid]) -> Vec<Pid> {
+    let children = children_by_parent();
+    let mut found = Vec::new();
+    let mut seen = HashSet::new();
+    let mut queue = vec![getpid()];
+    while let Some(parent) = queue.pop() {
+        for child in children.get(&parent).into_iter().flatten() {
+            if seen.insert(*child) {
+                queue.push(*child);
+                if !spared.contains(child) {
+                    found.push(*child);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Sends `signal` to everything that descends from this process, but for `spared`. Returns how many were reached.
+///
+/// PID 1 that spares nobody signals its whole namespace in one call, which no fork can outrun; otherwise each descendant
+/// is signalled by itself, because the processes around us are then not ours.
+pub fn signal_all(signal: i32, spared: &[Pid]) -> usize {
+    let targets = descendants(spared);
+    if spared.is_empty() && getpid() == Pid::from_raw(1) && !targets.is_empty() {
+        if os::child::kill(-1, signal).is_ok() {
+            return targets.len();
+        }
+    }
+    targets
+        .iter()
+        .filter(|pid| os::child::kill(pid.as_raw(), signal).is_ok())
+        .count()
+}
+
+/// Whether this process still has a child, be it a zombie. Nothing is reaped.
+#[must_use]
+pub fn any_child() -> bool {
+    !matches!(
+        waitid(
+            Id::All,
+            WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT
+        ),
+        Err(Errno::ECHILD)
+    )
+}
+
+fn children_by_parent() -> HashMap<Pid, Vec<Pid>> {
+    let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return children;
+    };
+    for entry in entries.flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        if let Some(stat) = Stat::read(Pid::from_raw(pid)) {
+            children
+                .entry(stat.parent)
+                .or_default()
+                .push(Pid::from_raw(pid));
+        }
+    }
+    children
+}
+
+/// What `/proc/<pid>/stat` says of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// The name of its program, cut at 15 bytes by the kernel.
+    pub name: String,
+    /// One letter: `R`, `S`, `D`, `T`, `Z`, …
+    pub state: char,
+    /// Its parent.
+    pub parent: Pid,
+}
+
+impl Stat {
+    /// Reads it, unless the process is gone.
+    #[must_use]
+    pub fn read(pid: Pid) -> Option<Self> {
+        let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        Self::parse(&String::from_utf8_lossy(&bytes))
+    }
+
+    fn parse(stat: &str) -> Option<Self> {
+        // The name may hold spaces and parentheses; the last parenthesis ends it.
+        let (head, tail) = stat.rsplit_once(')')?;
+        let (_, name) = head.split_once('(')?;
+        let mut fields = tail.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let parent = fields.next()?.parse().ok()?;
+        Some(Self {
+            name: name.to_owned(),
+            state,
+            parent: Pid::from_raw(parent),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_name_may_hold_anything() {
+        let stat = Stat::parse("12 (a) (b c) S 7 12 12 0").unwrap();
+        assert_eq!(
+            stat,
+            Stat {
+                name: "a) (b c".to_owned(),
+                state: 'S',
+                parent: Pid::from_raw(7)
+            }
+        );
+        assert_eq!(Stat::parse("12 no name"), None);
+    }
+
+    #[test]
+    fn our_own_process_is_readable_and_has_our_parent() {
+        let stat = Stat::read(getpid()).unwrap();
+        assert_eq!(stat.parent, Pid::parent());
+    }
+}

@@ -1,0 +1,150 @@
+//! Starting a child in a well-defined state.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStderr, ChildStdout, Command, Stdio};
+
+use nix::unistd::Pid;
+
+use crate::os::child::{Setup, prepare};
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Spawn {
+    /// A path, or a name looked up in the child's `PATH`.
+    pub program: OsString,
+    /// Arguments, without the program's name.
+    pub args: Vec<OsString>,
+    /// The child's whole environment; `None` hands on ours.
+    pub env: Option<Vec<(OsString, OsString)>>,
+    /// The child's working directory; `None` keeps ours.
+    pub directory: Option<PathBuf>,
+    /// Whether standard output and error come back to us through pipes, with standard input empty.
+    pub captured: bool,
+}
+
+/// A child that was started. It is waited for by [`super::reap`], like everything else.
+#[derive(Debug)]
+pub struct Started {
+    /// Its process id, valid until [`super::reap`] has reported its end.
+    pub pid: Pid,
+    /// Its standard output and error, when captured.
+    pub output: Option<(ChildStdout, ChildStderr)>,
+}
+
+/// Why a child could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// No such program.
+    #[error("{} cannot be found", .0.display())]
+    NotFound(PathBuf),
+    /// The program is there but may not or cannot be executed.
+    #[error("{} cannot be executed: {}", .0.display(), .1)]
+    NotExecutable(PathBuf, io::Error),
+    /// The working directory cannot be entered.
+    #[error("the working directory {} cannot be entered: {}", .0.display(), .1)]
+    Directory(PathBuf, io::Error),
+    /// The kernel refused something else on the way.
+    #[error("{} cannot be started: {}{}", .0.display(), .1, hint(.1))]
+    Other(PathBuf, io::Error),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => " (becoming another user needs the capabilities SETUID and SETGID)",
+        Some(libc::EAGAIN) => " (the limit of processes is reached: see pids_limit and ulimit -u)",
+        _ => "",
+    }
+}
+
+impl SpawnError {
+    /// The code that a shell would exit with: 127 not found, 126 not executable.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotFound(_) => 127,
+            Self::NotExecutable(..) => 126,
+            Self::Directory(..) | Self::Other(..) => 125,
+        }
+    }
+}
+
+/// Starts the child.
+///
+/// # Errors
+/// See [`SpawnError`]; nothing was started then, and nothing is left to be reaped.
+pub fn spawn(what: &Spawn, setup: Setup) -> Result<Started, SpawnError> {
+    let mut command = Command::new(&what.program);
+    command.args(&what.args);
+    if let Some(env) = &what.env {
+        command
+            .env_clear()
+            .envs(env.iter().map(|(name, value)| (name, value)));
+    }
+    if let Some(directory) = &what.directory {
+        // Looked at here because the standard library's error would not say whether the directory or the program is missing.
+        if let Err(error) = std::fs::metadata(directory) {
+            return Err(SpawnError::Directory(directory.clone(), error));
+        }
+        command.current_dir(directory);
+    }
+    if what.captured {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+    }
+    prepare(&mut command, setup);
+    match command.spawn() {
+        Ok(mut child) => {
+            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+            let output = child.stdout.take().zip(child.stderr.take());
+            Ok(Started { pid, output })
+        }
+        Err(error) => Err(classify(&what.program, what.env.as_deref(), error)),
+    }
+}
+
+fn classify(program: &OsStr, env: Option<&[(OsString, OsString)]>, error: io::Error) -> SpawnError {
+    let path = PathBuf::from(program);
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => {
+            if exists(program, env) {
+                // The file is there; what is missing is its interpreter or loader.
+                let error = io::Error::new(
+                    error.kind(),
+                    "its interpreter (the #! line or the dynamic loader) is missing",
+                );
+                SpawnError::NotExecutable(path, error)
+            } else {
+                SpawnError::NotFound(path)
+            }
+        }
+        Some(
+            libc::EACCES
+            | libc::ENOEXEC
+            | libc::EISDIR
+            | libc::ETXTBSY
+            | libc::ELIBBAD
+            | libc::EINVAL,
+        ) => SpawnError::NotExecutable(path, error),
+        _ => SpawnError::Other(path, error),
+    }
+}
+
+fn exists(program: &OsStr, env: Option<&[(OsString, OsString)]>) -> bool {
+    if program.as_encoded_bytes().contains(&b'/') {
+        return Path::new(program).exists();
+    }
+    let path = match env {
+        Some(env) => env
+            .iter()
+            .find(|(name, _)| name == "PATH")
+            .map(|(_, value)| value.clone()),
+        None => std::env::var_os("PATH"),
+    };
+    path.is_some_and(|path| {
+        std::env::split_paths(&path).any(|directory| directory.join(program).exists())
+    })
+}

@@ -1,0 +1,91 @@
+//! System calls that neither the standard library nor nix wraps safely, each in one small function.
+//!
+//! This is the only place in the crate where `unsafe` may stand. nix and the standard library serve everywhere else.
+
+#![allow(
+    unsafe_code,
+    reason = "the one module that may; each block says why it is sound"
+)]
+
+pub mod child;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Opens a descriptor that becomes readable when the process `pid` ends, whoever its parent is.
+///
+/// # Errors
+/// `ESRCH` if there is no such process any more.
+pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1; no memory is shared.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = RawFd::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    // SAFETY: the kernel just made this descriptor for us and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Writes `content` to an anonymous file in memory that survives an `exec`, and gives its descriptor's number.
+///
+/// # Errors
+/// When the kernel refuses the file or it cannot be written.
+pub fn stash(content: &[u8]) -> io::Result<(OwnedFd, RawFd)> {
+    let fd = memfd_create(c"oscr", MFdFlags::MFD_CLOEXEC)?;
+    let mut file = File::from(fd);
+    file.write_all(content)?;
+    file.rewind()?;
+    let fd = OwnedFd::from(file);
+    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    let number = fd.as_raw_fd();
+    Ok((fd, number))
+}
+
+/// Reads and closes what [`stash`] left behind before an `exec`.
+///
+/// # Errors
+/// When `number` is not such a descriptor.
+pub fn unstash(number: RawFd) -> io::Result<Vec<u8>> {
+    if number <= libc::STDERR_FILENO {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let link = std::fs::read_link(format!("/proc/self/fd/{number}"))?;
+    if !link
+        .as_os_str()
+        .as_encoded_bytes()
+        .starts_with(b"/memfd:oscr")
+    {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    // SAFETY: the link above proves that the descriptor is open and is our own memfd; it was inherited through exec, so
+    // no other owner exists in this process.
+    let mut file = unsafe { File::from_raw_fd(number) };
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// Lets the runtime wait until `fd` is readable.
+///
+/// # Errors
+/// When the descriptor is of a kind that cannot be waited for, or the runtime has no room.
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open, always gives the same number, and is not replaced while the `AsyncFd` owns it.
+    let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    watched.map_err(io::Error::from)
+}
+
+/// The environment of this process, for the one place that turns it into a configuration.
+#[must_use]
+pub fn environment() -> Vec<(OsString, OsString)> {
+    std::env::vars_os().collect()
+}

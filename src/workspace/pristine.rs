@@ -1,0 +1,91 @@
+//! The agent's home as the image was built, copied back after it has been emptied.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
+use std::path::Path;
+
+use nix::unistd::Uid;
+
+/// Copies the content, modes and owners of `from` into `to`, which exists and is empty but for mount points. A missing
+/// `from` means that the image keeps no copy, and the home stays empty.
+pub fn restore(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(meta) => {
+            copy_directory(from, to)?;
+            own(to, &meta)
+        }
+    }
+}
+
+fn copy_directory(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let meta = fs::symlink_metadata(&source)?;
+        let kind = meta.file_type();
+        if kind.is_dir() {
+            match fs::create_dir(&target) {
+                // A mount point that was left alone.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                other => other?,
+            }
+            copy_directory(&source, &target)?;
+        } else if kind.is_symlink() {
+            symlink(fs::read_link(&source)?, &target)?;
+        } else if kind.is_file() {
+            if target.exists() {
+                continue;
+            }
+            fs::copy(&source, &target)?;
+        } else {
+            debug_assert!(
+                kind.is_fifo()
+                    || kind.is_socket()
+                    || kind.is_block_device()
+                    || kind.is_char_device()
+            );
+            continue;
+        }
+        own(&target, &meta)?;
+    }
+    Ok(())
+}
+
+fn own(target: &Path, meta: &fs::Metadata) -> io::Result<()> {
+    if Uid::effective().is_root() {
+        lchown(target, Some(meta.uid()), Some(meta.gid()))?;
+    }
+    if !meta.file_type().is_symlink() {
+        // After the owner, whose change clears set-id bits.
+        fs::set_permissions(target, fs::Permissions::from_mode(meta.mode() & 0o7777))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_modes_and_links_come_back() {
+        let from = tempfile::tempdir().unwrap();
+        let to = tempfile::tempdir().unwrap();
+        fs::create_dir(from.path().join("d")).unwrap();
+        fs::write(from.path().join("d/f"), "text").unwrap();
+        fs::set_permissions(from.path().join("d/f"), fs::Permissions::from_mode(0o640)).unwrap();
+        symlink("d/f", from.path().join("l")).unwrap();
+        restore(from.path(), to.path()).unwrap();
+        assert_eq!(fs::read_to_string(to.path().join("l")).unwrap(), "text");
+        assert_eq!(
+            fs::metadata(to.path().join("d/f")).unwrap().mode() & 0o777,
+            0o640
+        );
+        assert_eq!(
+            fs::read_link(to.path().join("l")).unwrap(),
+            Path::new("d/f")
+        );
+    }
+}
