@@ -192,12 +192,11 @@ impl Incarnation {
             self.provider.agent().title,
             self.provider.scope()
         );
-        let needed = common.stop_timeout + common.kill_timeout * 2;
+        let needed = (common.stop_timeout + common.kill_timeout * 2).as_secs() + 10;
         tracing::info!(
-            "a running job gets {} to finish when this container is stopped; Docker must allow for it: stop_grace_period: {}s, \
-             or docker stop -t {0}",
+            "when this container is stopped, a running job gets {} to finish: Docker must allow for it \
+             (stop_grace_period: {needed}s, docker stop -t {needed})",
             humantime::format_duration(common.stop_timeout),
-            needed.as_secs() + 10,
         );
     }
 
