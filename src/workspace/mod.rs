@@ -81,7 +81,7 @@ impl Slate {
         }
         if self.home != Path::new("/") {
             total += empty(&self.home, only_of)?;
-            pristine::restore(&self.pristine_home, &self.home).map_err(|source| {
+            pristine::restore(&self.pristine_home, &self.home, &self.agent).map_err(|source| {
                 SlateError::Place {
                     place: self.home.clone(),
                     source,

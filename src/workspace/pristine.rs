@@ -1,4 +1,7 @@
 //! The agent's home as the image was built, copied back after it has been emptied.
+//!
+//! The copy belongs to root, or a job could write into it what the next one's shell reads. What comes back belongs to the
+//! agent.
 
 use std::fs;
 use std::io;
@@ -7,20 +10,22 @@ use std::path::Path;
 
 use nix::unistd::Uid;
 
-/// Copies the content, modes and owners of `from` into `to`, which exists and is empty but for mount points. A missing
-/// `from` means that the image keeps no copy, and the home stays empty.
-pub fn restore(from: &Path, to: &Path) -> io::Result<()> {
+use crate::os::child::Identity;
+
+/// Copies the content and modes of `from` into `to`, which exists and is empty but for mount points, and gives all of it to
+/// `agent`. A missing `from` means that the image keeps no copy, and the home stays empty.
+pub fn restore(from: &Path, to: &Path, agent: &Identity) -> io::Result<()> {
     match fs::symlink_metadata(from) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         Ok(meta) => {
-            copy_directory(from, to)?;
-            own(to, &meta)
+            copy_directory(from, to, agent)?;
+            own(to, &meta, agent)
         }
     }
 }
 
-fn copy_directory(from: &Path, to: &Path) -> io::Result<()> {
+fn copy_directory(from: &Path, to: &Path, agent: &Identity) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
@@ -32,7 +37,7 @@ fn copy_directory(from: &Path, to: &Path) -> io::Result<()> {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 other => other?,
             }
-            copy_directory(&source, &target)?;
+            copy_directory(&source, &target, agent)?;
         } else if kind.is_symlink() {
             symlink(fs::read_link(&source)?, &target)?;
         } else if kind.is_file() {
@@ -49,14 +54,14 @@ fn copy_directory(from: &Path, to: &Path) -> io::Result<()> {
             );
             continue;
         }
-        own(&target, &meta)?;
+        own(&target, &meta, agent)?;
     }
     Ok(())
 }
 
-fn own(target: &Path, meta: &fs::Metadata) -> io::Result<()> {
+fn own(target: &Path, meta: &fs::Metadata, agent: &Identity) -> io::Result<()> {
     if Uid::effective().is_root() {
-        lchown(target, Some(meta.uid()), Some(meta.gid()))?;
+        lchown(target, Some(agent.uid.as_raw()), Some(agent.gid.as_raw()))?;
     }
     if !meta.file_type().is_symlink() {
         // After the owner, whose change clears set-id bits.
@@ -70,14 +75,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_modes_and_links_come_back() {
+    fn content_modes_and_links_come_back_and_belong_to_the_agent() {
+        let agent = Identity {
+            uid: nix::unistd::getuid(),
+            gid: nix::unistd::getgid(),
+            groups: vec![],
+        };
         let from = tempfile::tempdir().unwrap();
         let to = tempfile::tempdir().unwrap();
         fs::create_dir(from.path().join("d")).unwrap();
         fs::write(from.path().join("d/f"), "text").unwrap();
         fs::set_permissions(from.path().join("d/f"), fs::Permissions::from_mode(0o640)).unwrap();
         symlink("d/f", from.path().join("l")).unwrap();
-        restore(from.path(), to.path()).unwrap();
+        restore(from.path(), to.path(), &agent).unwrap();
         assert_eq!(fs::read_to_string(to.path().join("l")).unwrap(), "text");
         assert_eq!(
             fs::metadata(to.path().join("d/f")).unwrap().mode() & 0o777,
