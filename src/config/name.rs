@@ -76,7 +76,7 @@ impl Naming {
     /// Four random hexadecimal digits' worth of entropy.
     #[must_use]
     pub fn entropy() -> u16 {
-        getrandom::u32().map_or_else(|_| std::process::id(), |random| random) as u16
+        getrandom::u32().unwrap_or_else(|_| std::process::id()) as u16
     }
 }
 

@@ -27,7 +27,7 @@ use crate::control::{Board, Event, Job, Phase, Runner};
 use crate::init::Ended;
 use crate::init::leftovers::{descendants, signal_all};
 use crate::provider::{
-    Fault, Grant, Provider, Reading, Registration, Released, Releasing, Step, Wanted,
+    Fault, Files, Grant, Provider, Reading, Registration, Released, Releasing, Step, Wanted,
 };
 use crate::workspace::{Slate, wipe};
 
@@ -301,7 +301,7 @@ impl Incarnation {
                 self.make_root(&name, &files)
                     .map(|root| (root, registration))
             }
-            Grant::Token(token) => match self.make_root(&name, &[]) {
+            Grant::Token(token) => match self.make_root(&name, &Files::new()) {
                 Ok(root) => {
                     let step = self.provider.configure(&token, wanted);
                     match self.configure(&root, &step).await {
@@ -379,11 +379,7 @@ impl Incarnation {
         Ok(Some(root))
     }
 
-    fn make_root(
-        &self,
-        name: &str,
-        files: &[(String, zeroize::Zeroizing<Vec<u8>>)],
-    ) -> Result<PathBuf, Fault> {
+    fn make_root(&self, name: &str, files: &Files) -> Result<PathBuf, Fault> {
         let roots = self.common.places.agent_roots();
         let fault = |what: String| Fault::Denied {
             what,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::provider::Registration;
+use crate::provider::{Files, Registration};
 
 /// The content of the file. It holds no secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,7 +150,7 @@ impl StateFile {
 
     /// The kept files: name and content. Empty when none are kept.
     #[must_use]
-    pub fn kept(&self, names: &[&str]) -> Vec<(String, zeroize::Zeroizing<Vec<u8>>)> {
+    pub fn kept(&self, names: &[&str]) -> Files {
         let kept = self.directory.join(KEPT);
         names
             .iter()

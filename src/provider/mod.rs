@@ -83,6 +83,9 @@ pub struct Wanted<'a> {
     pub work_directory: &'a Path,
 }
 
+/// Files that configure an agent: name and content.
+pub type Files = Vec<(String, Zeroizing<Vec<u8>>)>;
+
 /// The forge's permission to be an agent.
 #[derive(Debug)]
 pub enum Grant {
@@ -92,8 +95,8 @@ pub enum Grant {
     Files {
         /// The record.
         registration: Registration,
-        /// Name and content of each file.
-        files: Vec<(String, Zeroizing<Vec<u8>>)>,
+        /// The files.
+        files: Files,
     },
 }
 

@@ -344,7 +344,7 @@ mod tests {
         let odd: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"\xff\n*");
         fs::create_dir(top.path().join(odd)).unwrap();
         fs::write(top.path().join(odd).join("x"), "").unwrap();
-        fs::set_permissions(top.path().join(odd), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(top.path().join(odd), fs::Permissions::from_mode(0o000)).unwrap();
         wipe(top.path(), None).unwrap();
         assert_eq!(fs::read_dir(top.path()).unwrap().count(), 0);
     }

@@ -4,14 +4,13 @@ use reqwest::Method;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use super::denied;
 use super::jit;
 use super::settings::{Credential, Scope, Settings};
 use crate::config::{Common, Secret, SecretError, SecretSource};
 use crate::provider::http::{Http, Reply};
-use crate::provider::{Fault, Registration, Released, Wanted};
+use crate::provider::{Fault, Files, Registration, Released, Wanted};
 
 /// The REST API below one scope.
 #[derive(Debug)]
@@ -113,7 +112,7 @@ impl Api {
         &self,
         settings: &Settings,
         wanted: Wanted<'_>,
-    ) -> Result<(u64, Vec<(String, Zeroizing<Vec<u8>>)>), Fault> {
+    ) -> Result<(u64, Files), Fault> {
         let group = match &settings.group {
             Some(name) => self.group_id(name).await?,
             // The default group always has this id.

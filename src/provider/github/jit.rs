@@ -10,12 +10,13 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use crate::config::Secret;
+use crate::provider::Files;
 
 /// Decodes the files. Only plain dot files are accepted: the content comes from the network and ends up on disk.
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub fn decode(encoded: &str) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>, String> {
+pub fn decode(encoded: &str) -> Result<Files, String> {
     let json = Zeroizing::new(
         STANDARD
             .decode(encoded.trim())
