@@ -34,11 +34,7 @@ struct Shared {
     secrets: Vec<Zeroizing<String>>,
 }
 
-static SHARED: Mutex<Shared> = Mutex::new(Shared {
-    phase: "starting",
-    runner: String::new(),
-    secrets: Vec::new(),
-});
+static SHARED: Mutex<Shared> = Mutex::new(Shared { phase: "starting", runner: String::new(), secrets: Vec::new() });
 
 fn shared() -> MutexGuard<'static, Shared> {
     SHARED.lock().unwrap_or_else(PoisonError::into_inner)
@@ -66,9 +62,7 @@ pub fn redact(secret: &str) {
         return;
     }
     shared.secrets.push(Zeroizing::new(secret.to_owned()));
-    shared
-        .secrets
-        .sort_by_key(|known| std::cmp::Reverse(known.len()));
+    shared.secrets.sort_by_key(|known| std::cmp::Reverse(known.len()));
 }
 
 /// `text` without the known secrets.
@@ -152,9 +146,7 @@ struct Fields {
 impl Fields {
     fn put(&mut self, field: &Field, value: Value) {
         if field.name() == "message" {
-            self.message = value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned);
+            self.message = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         } else {
             self.rest.insert(field.name().to_owned(), value);
         }
@@ -192,9 +184,6 @@ mod tests {
         redact("hunter22-and-more");
         redact("hunter22");
         redact("abc");
-        assert_eq!(
-            redacted("x-hunter22-and-more-y hunter22 abc"),
-            "x-***-y *** abc"
-        );
+        assert_eq!(redacted("x-hunter22-and-more-y hunter22 abc"), "x-***-y *** abc");
     }
 }

@@ -78,13 +78,7 @@ pub fn build(sources: &Sources<'_>) -> Vec<(OsString, OsString)> {
         }
     }
     if let Some(bundle) = sources.ca_bundle {
-        for name in [
-            "SSL_CERT_FILE",
-            "NODE_EXTRA_CA_CERTS",
-            "REQUESTS_CA_BUNDLE",
-            "GIT_SSL_CAINFO",
-            "CURL_CA_BUNDLE",
-        ] {
+        for name in ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE"] {
             env.insert(name.to_owned(), bundle.into());
         }
     }
@@ -97,26 +91,19 @@ pub fn build(sources: &Sources<'_>) -> Vec<(OsString, OsString)> {
         env.insert((*name).to_owned(), (*value).into());
     }
     if let (Some(variables), Some((started, completed))) = (sources.facts.hooks, sources.hooks) {
-        for (variable, shim) in [
-            (variables.job_started, started),
-            (variables.job_completed, completed),
-        ] {
+        for (variable, shim) in [(variables.job_started, started), (variables.job_completed, completed)] {
             // A hook that the user named is run by ours, after those in the hook directory.
             if let Some(own) = env.insert(variable.to_owned(), shim.into()) {
                 env.insert(format!("OSCR_CHAINED_{variable}"), own);
             }
         }
     }
-    env.into_iter()
-        .map(|(name, value)| (name.into(), value))
-        .collect()
+    env.into_iter().map(|(name, value)| (name.into(), value)).collect()
 }
 
 fn is_allowed(sources: &Sources<'_>, name: &str) -> bool {
     let lists = ALLOWED.iter().chain(sources.facts.env_allowed).copied();
-    lists
-        .chain(sources.job_env.iter().map(String::as_str))
-        .any(|pattern| matches(pattern, name))
+    lists.chain(sources.job_env.iter().map(String::as_str)).any(|pattern| matches(pattern, name))
 }
 
 fn matches(pattern: &str, name: &str) -> bool {
@@ -144,20 +131,11 @@ mod tests {
     use super::*;
     use crate::provider::PROVIDERS;
 
-    fn built<const N: usize>(
-        variables: [(&str, &str); N],
-        job_env: &[String],
-    ) -> BTreeMap<String, String> {
+    fn built<const N: usize>(variables: [(&str, &str); N], job_env: &[String]) -> BTreeMap<String, String> {
         let environment = Environment::from(variables);
-        let account = crate::init::account::Accounts::below(Path::new("/nonexistent"))
-            .resolve("1001")
-            .unwrap();
-        let reader_environment =
-            Environment::from([("GITHUB_PAT", "pat-value"), ("GITHUB_OWNER", "o")]);
-        let mut reader = crate::config::Reader::new(
-            &reader_environment,
-            vec![table::COMMON, PROVIDERS[0].settings],
-        );
+        let account = crate::init::account::Accounts::below(Path::new("/nonexistent")).resolve("1001").unwrap();
+        let reader_environment = Environment::from([("GITHUB_PAT", "pat-value"), ("GITHUB_OWNER", "o")]);
+        let mut reader = crate::config::Reader::new(&reader_environment, vec![table::COMMON, PROVIDERS[0].settings]);
         let common = crate::config::Common::read(&mut reader);
         let provider = (PROVIDERS[0].read)(&mut reader, &common).unwrap();
         let sources = Sources {
@@ -166,18 +144,12 @@ mod tests {
             facts: provider.agent(),
             settings: PROVIDERS[0].settings,
             job_env,
-            network: &Network {
-                http_proxy: Some("http://p".to_owned()),
-                ..Network::default()
-            },
+            network: &Network { http_proxy: Some("http://p".to_owned()), ..Network::default() },
             ca_bundle: Some(Path::new("/ca")),
             hooks: Some((Path::new("/s"), Path::new("/c"))),
         };
         let text = |text: OsString| text.into_string().unwrap();
-        build(&sources)
-            .into_iter()
-            .map(|(name, value)| (text(name), text(value)))
-            .collect()
+        build(&sources).into_iter().map(|(name, value)| (text(name), text(value))).collect()
     }
 
     #[test]
@@ -193,32 +165,16 @@ mod tests {
                 ("LC_ALL", "C"),
                 ("ACTIONS_RUNNER_DEBUG", "1"),
             ],
-            &[
-                "MY_*".to_owned(),
-                "GITHUB_PAT".to_owned(),
-                "ACTIONS_*".to_owned(),
-            ],
+            &["MY_*".to_owned(), "GITHUB_PAT".to_owned(), "ACTIONS_*".to_owned()],
         );
         let names: Vec<&str> = env.keys().map(String::as_str).collect();
-        for absent in [
-            "GITHUB_PAT",
-            "GITHUB_PAT_FILE",
-            "ACCESS_TOKEN",
-            "ACTIONS_RUNNER_INPUT_JITCONFIG",
-            "AWS_SECRET",
-        ] {
+        for absent in ["GITHUB_PAT", "GITHUB_PAT_FILE", "ACCESS_TOKEN", "ACTIONS_RUNNER_INPUT_JITCONFIG", "AWS_SECRET"]
+        {
             assert!(!names.contains(&absent), "{absent} in {names:?}");
         }
-        for present in [
-            "MY_FLAG",
-            "LC_ALL",
-            "ACTIONS_RUNNER_DEBUG",
-            "PATH",
-            "HOME",
-            "http_proxy",
-            "HTTP_PROXY",
-            "CURL_CA_BUNDLE",
-        ] {
+        for present in
+            ["MY_FLAG", "LC_ALL", "ACTIONS_RUNNER_DEBUG", "PATH", "HOME", "http_proxy", "HTTP_PROXY", "CURL_CA_BUNDLE"]
+        {
             assert!(names.contains(&present), "{present} in {names:?}");
         }
     }
@@ -227,10 +183,7 @@ mod tests {
     fn a_hook_of_the_user_is_chained_behind_ours() {
         let env = built([("ACTIONS_RUNNER_HOOK_JOB_STARTED", "/mine.sh")], &[]);
         assert_eq!(env["ACTIONS_RUNNER_HOOK_JOB_STARTED"], "/s");
-        assert_eq!(
-            env["OSCR_CHAINED_ACTIONS_RUNNER_HOOK_JOB_STARTED"],
-            "/mine.sh"
-        );
+        assert_eq!(env["OSCR_CHAINED_ACTIONS_RUNNER_HOOK_JOB_STARTED"], "/mine.sh");
         assert!(!env.contains_key("OSCR_CHAINED_ACTIONS_RUNNER_HOOK_JOB_COMPLETED"));
     }
 }

@@ -44,10 +44,7 @@ pub fn write_shims(places: &Places) -> io::Result<Shims> {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok::<PathBuf, io::Error>(path)
     };
-    Ok(Shims {
-        job_started: write(Event::JobStarted)?,
-        job_completed: write(Event::JobCompleted)?,
-    })
+    Ok(Shims { job_started: write(Event::JobStarted)?, job_completed: write(Event::JobCompleted)? })
 }
 
 fn quote(path: &Path) -> String {
@@ -68,8 +65,7 @@ pub fn run(event: Event, socket: &Path, hooks: &Path) -> u8 {
         Event::JobCompleted => "JOB_COMPLETED",
     };
     let chained = std::env::vars_os().find(|(name, _)| {
-        name.to_str()
-            .is_some_and(|name| name.starts_with("OSCR_CHAINED_") && name.ends_with(variable))
+        name.to_str().is_some_and(|name| name.starts_with("OSCR_CHAINED_") && name.ends_with(variable))
     });
     let mut commands: Vec<OsString> = executables(&hooks.join(event.to_string()));
     commands.extend(chained.map(|(_, script)| script));
@@ -84,11 +80,7 @@ pub fn run(event: Event, socket: &Path, hooks: &Path) -> u8 {
             Ok(status) if status.success() => {}
             Ok(status) => {
                 eprintln!("oscr: the hook {} failed: {status}", path.display());
-                return status
-                    .code()
-                    .and_then(|code| u8::try_from(code).ok())
-                    .unwrap_or(1)
-                    .max(1);
+                return status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1).max(1);
             }
             Err(error) => {
                 eprintln!("oscr: the hook {} cannot be run: {error}", path.display());
@@ -117,8 +109,7 @@ fn executables(directory: &Path) -> Vec<OsString> {
     let mut found: Vec<OsString> = entries
         .flatten()
         .filter(|entry| {
-            fs::metadata(entry.path())
-                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+            fs::metadata(entry.path()).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
         })
         .map(|entry| entry.path().into_os_string())
         .collect();
@@ -142,31 +133,12 @@ mod tests {
         let started = hooks.path().join("job-started");
         let seen = hooks.path().join("seen");
         let line = |word: &str| format!("#!/bin/sh\necho {word} >> {}\n", seen.display());
-        script(
-            &started,
-            "20-two",
-            &format!("{}exit 7\n", line("two")),
-            0o755,
-        );
+        script(&started, "20-two", &format!("{}exit 7\n", line("two")), 0o755);
         script(&started, "10-one.sh", &line("one"), 0o755);
         script(&started, "15-not-executable", &line("no"), 0o644);
         script(&started, "30-three", &line("three"), 0o755);
-        assert_eq!(
-            run(
-                Event::JobStarted,
-                Path::new("/nonexistent.sock"),
-                hooks.path()
-            ),
-            7
-        );
+        assert_eq!(run(Event::JobStarted, Path::new("/nonexistent.sock"), hooks.path()), 7);
         assert_eq!(fs::read_to_string(&seen).unwrap(), "one\ntwo\n");
-        assert_eq!(
-            run(
-                Event::JobCompleted,
-                Path::new("/nonexistent.sock"),
-                hooks.path()
-            ),
-            0
-        );
+        assert_eq!(run(Event::JobCompleted, Path::new("/nonexistent.sock"), hooks.path()), 0);
     }
 }

@@ -24,12 +24,7 @@ pub enum Marker {
 }
 
 /// Reads `pipe` to its end. Every line is logged; markers go to `markers`; the last lines are kept in `tail`.
-pub async fn relay(
-    pipe: OwnedFd,
-    facts: &'static AgentFacts,
-    markers: UnboundedSender<Marker>,
-    tail: Tail,
-) {
+pub async fn relay(pipe: OwnedFd, facts: &'static AgentFacts, markers: UnboundedSender<Marker>, tail: Tail) {
     let Ok(receiver) = Receiver::from_owned_fd(pipe) else {
         return;
     };
@@ -37,11 +32,7 @@ pub async fn relay(
     let mut line = Vec::new();
     loop {
         line.clear();
-        match (&mut reader)
-            .take(LONGEST)
-            .read_until(b'\n', &mut line)
-            .await
-        {
+        match (&mut reader).take(LONGEST).read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
@@ -81,8 +72,7 @@ fn read_marker(line: &str, facts: &AgentFacts) -> Option<Marker> {
     if let Some((_, job)) = line.split_once(facts.running_marker) {
         return Some(Marker::Running(job.trim().to_owned()));
     }
-    line.contains(facts.listening_marker)
-        .then_some(Marker::Listening)
+    line.contains(facts.listening_marker).then_some(Marker::Listening)
 }
 
 /// The last lines of an output, for an error's text.
@@ -113,10 +103,7 @@ mod tests {
 
     #[test]
     fn colours_and_controls_are_dropped() {
-        assert_eq!(
-            plain("\u{1b}[1;32m√ Connected\u{1b}[0m\u{7}"),
-            "√ Connected"
-        );
+        assert_eq!(plain("\u{1b}[1;32m√ Connected\u{1b}[0m\u{7}"), "√ Connected");
         assert_eq!(plain("\u{1b}"), "");
     }
 }

@@ -43,22 +43,14 @@ pub fn check(pristine: &Path, listener: &'static str) -> Result<(), RootError> {
     if pristine.join(listener).exists() {
         return Ok(());
     }
-    Err(RootError::NoAgent {
-        pristine: pristine.to_owned(),
-        listener,
-    })
+    Err(RootError::NoAgent { pristine: pristine.to_owned(), listener })
 }
 
 /// Makes the root `roots/name` for an agent that runs as `agent`. An old one of that name is an error: the slate was clean.
 ///
 /// # Errors
 /// What could not be made, and why.
-pub fn make(
-    pristine: &Path,
-    roots: &Path,
-    name: &str,
-    agent: &Identity,
-) -> Result<PathBuf, RootError> {
+pub fn make(pristine: &Path, roots: &Path, name: &str, agent: &Identity) -> Result<PathBuf, RootError> {
     let root = roots.join(name);
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -106,11 +98,7 @@ pub fn write(root: &Path, name: &str, content: &[u8], agent: &Identity) -> io::R
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let path = root.join(name);
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     file.write_all(content)?;
     if Uid::effective().is_root() {
         lchown(&path, Some(agent.uid.as_raw()), Some(agent.gid.as_raw()))?;
@@ -134,11 +122,7 @@ mod tests {
     }
 
     fn ourselves() -> Identity {
-        Identity {
-            uid: nix::unistd::getuid(),
-            gid: nix::unistd::getgid(),
-            groups: vec![],
-        }
+        Identity { uid: nix::unistd::getuid(), gid: nix::unistd::getgid(), groups: vec![] }
     }
 
     #[test]
@@ -147,26 +131,15 @@ mod tests {
         let roots = tempfile::tempdir().unwrap();
         let root = make(pristine.path(), roots.path(), "name", &ourselves()).unwrap();
         let listener = fs::canonicalize(root.join("bin/Listener")).unwrap();
-        assert_eq!(
-            listener.parent().unwrap().parent().unwrap(),
-            fs::canonicalize(&root).unwrap()
-        );
+        assert_eq!(listener.parent().unwrap().parent().unwrap(), fs::canonicalize(&root).unwrap());
         assert!(fs::metadata(root.join("run.sh")).is_ok() && root.join("externals").is_dir());
         let links = fs::metadata(root.join("bin/sub/x")).unwrap().nlink();
-        assert!(
-            links == 2 || links == 1,
-            "a hard link where the file system allows it"
-        );
+        assert!(links == 2 || links == 1, "a hard link where the file system allows it");
     }
 
     #[test]
     fn an_image_without_agent_is_named() {
         let empty = tempfile::tempdir().unwrap();
-        assert!(
-            check(empty.path(), "bin/Listener")
-                .unwrap_err()
-                .to_string()
-                .contains("no agent in")
-        );
+        assert!(check(empty.path(), "bin/Listener").unwrap_err().to_string().contains("no agent in"));
     }
 }

@@ -25,16 +25,10 @@ pub struct Worker {
 /// When a process was found but the kernel gives no descriptor for it.
 pub fn find(listener: Pid, name: &str) -> io::Result<Option<Worker>> {
     let is_worker = |pid: Pid| {
-        Stat::read(pid)
-            .is_some_and(|stat| stat.parent == listener && stat.name == name && stat.state != 'Z')
+        Stat::read(pid).is_some_and(|stat| stat.parent == listener && stat.name == name && stat.state != 'Z')
     };
     for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-            .map(Pid::from_raw)
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).map(Pid::from_raw) else {
             continue;
         };
         if !is_worker(pid) {
@@ -47,10 +41,7 @@ pub fn find(listener: Pid, name: &str) -> io::Result<Option<Worker>> {
         };
         // The number may have passed to another process before the descriptor was made.
         if is_worker(pid) {
-            return Ok(Some(Worker {
-                pid,
-                fd: os::watch(fd)?,
-            }));
+            return Ok(Some(Worker { pid, fd: os::watch(fd)? }));
         }
     }
     Ok(None)

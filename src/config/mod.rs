@@ -136,32 +136,17 @@ impl Common {
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let naming = Naming::read(reader);
         let labels = reader.list("RUNNER_LABELS");
-        if let Some(bad) = labels
-            .iter()
-            .flatten()
-            .find(|label| label.chars().any(char::is_control) || label.len() > 256)
+        if let Some(bad) =
+            labels.iter().flatten().find(|label| label.chars().any(char::is_control) || label.len() > 256)
         {
-            reader.problem(
-                "RUNNER_LABELS",
-                format!("{bad:?} is no label"),
-                "use short words separated by commas",
-            );
+            reader.problem("RUNNER_LABELS", format!("{bad:?} is no label"), "use short words separated by commas");
         }
-        let work_directory = PathBuf::from(
-            reader
-                .text("RUNNER_WORKDIR")
-                .unwrap_or_else(|| "/work".to_owned()),
-        );
-        let plain = work_directory
-            .components()
-            .all(|part| !matches!(part, std::path::Component::ParentDir));
+        let work_directory = PathBuf::from(reader.text("RUNNER_WORKDIR").unwrap_or_else(|| "/work".to_owned()));
+        let plain = work_directory.components().all(|part| !matches!(part, std::path::Component::ParentDir));
         if !work_directory.is_absolute() || work_directory.components().count() < 2 || !plain {
             reader.problem(
                 "RUNNER_WORKDIR",
-                format!(
-                    "{} is not an absolute path below /",
-                    work_directory.display()
-                ),
+                format!("{} is not an absolute path below /", work_directory.display()),
                 "use a directory that nothing else uses, such as /work: it is wiped",
             );
         }
@@ -170,43 +155,29 @@ impl Common {
             let flag = reader::parse_flag(&value);
             match flag {
                 Some(_) => reader.note("EPHEMERAL was read as the opposite of RUNNER_PERSISTENT"),
-                None => reader.problem(
-                    "EPHEMERAL",
-                    format!("{value:?} is neither true nor false"),
-                    "use true or false",
-                ),
+                None => {
+                    reader.problem("EPHEMERAL", format!("{value:?} is neither true nor false"), "use true or false")
+                }
             }
             flag
         });
         if persistent.is_some() && ephemeral.is_some() && persistent == ephemeral {
-            reader.problem(
-                "RUNNER_PERSISTENT",
-                "and EPHEMERAL contradict each other",
-                "keep RUNNER_PERSISTENT only",
-            );
+            reader.problem("RUNNER_PERSISTENT", "and EPHEMERAL contradict each other", "keep RUNNER_PERSISTENT only");
         }
         let network = Network::read(reader);
         Self {
             naming,
             labels,
             work_directory,
-            persistent: persistent
-                .or(ephemeral.map(|ephemeral| !ephemeral))
-                .unwrap_or(false),
-            agent_user: reader
-                .text("OSCR_AGENT_USER")
-                .unwrap_or_else(|| "runner".to_owned()),
+            persistent: persistent.or(ephemeral.map(|ephemeral| !ephemeral)).unwrap_or(false),
+            agent_user: reader.text("OSCR_AGENT_USER").unwrap_or_else(|| "runner".to_owned()),
             stop_timeout: reader.duration("OSCR_STOP_TIMEOUT", Duration::from_secs(30 * 60)),
             kill_timeout: reader.duration("OSCR_KILL_TIMEOUT", Duration::from_secs(30)),
             min_uptime: reader.duration("OSCR_MIN_UPTIME", Duration::from_secs(10)),
             job_env: reader.list("OSCR_JOB_ENV").unwrap_or_default(),
             docker_gid0: reader.flag("OSCR_DOCKER_GID0").unwrap_or(false),
             network,
-            log_format: reader.choice(
-                "OSCR_LOG",
-                &[("text", Format::Text), ("json", Format::Json)],
-                Format::Text,
-            ),
+            log_format: reader.choice("OSCR_LOG", &[("text", Format::Text), ("json", Format::Json)], Format::Text),
             log_level: reader.choice(
                 "OSCR_LOG_LEVEL",
                 &[
@@ -217,9 +188,7 @@ impl Common {
                 ],
                 LevelFilter::INFO,
             ),
-            places: Places::below(PathBuf::from(
-                reader.text("OSCR_ROOT").unwrap_or_else(|| "/".to_owned()),
-            )),
+            places: Places::below(PathBuf::from(reader.text("OSCR_ROOT").unwrap_or_else(|| "/".to_owned()))),
         }
     }
 }
@@ -230,17 +199,12 @@ impl Network {
             let value = reader.text(name)?;
             if !value.starts_with("http://") && !value.starts_with("https://") {
                 let shown = reader::redact_credentials(&value);
-                reader.problem(
-                    name,
-                    format!("{shown:?} is no proxy URL"),
-                    "write http://host:port",
-                );
+                reader.problem(name, format!("{shown:?} is no proxy URL"), "write http://host:port");
                 return None;
             }
             // The password in it must not reach the log by way of somebody's error message.
             if let Some((_, rest)) = value.split_once("://")
-                && let Some((credentials, _)) =
-                    rest.split('/').next().unwrap_or_default().rsplit_once('@')
+                && let Some((credentials, _)) = rest.split('/').next().unwrap_or_default().rsplit_once('@')
                 && let Some((_, password)) = credentials.split_once(':')
             {
                 crate::log::redact(password);
@@ -259,11 +223,6 @@ impl Network {
                 "mount a PEM file there, or unset it",
             );
         }
-        Self {
-            http_proxy,
-            https_proxy,
-            no_proxy: reader.text("NO_PROXY"),
-            ca_file,
-        }
+        Self { http_proxy, https_proxy, no_proxy: reader.text("NO_PROXY"), ca_file }
     }
 }

@@ -33,21 +33,14 @@ impl Naming {
                 );
             }
             if prefix.is_some() {
-                reader.problem(
-                    "RUNNER_NAME",
-                    "and RUNNER_NAME_PREFIX exclude each other",
-                    "keep one of them",
-                );
+                reader.problem("RUNNER_NAME", "and RUNNER_NAME_PREFIX exclude each other", "keep one of them");
             }
             check(reader, "RUNNER_NAME", &name, LONGEST);
             return Self::Fixed(name);
         }
         let prefix = prefix.unwrap_or_else(|| "oscr".to_owned());
         check(reader, "RUNNER_NAME_PREFIX", &prefix, 40);
-        let hostname = nix::unistd::gethostname()
-            .ok()
-            .and_then(|name| name.into_string().ok())
-            .unwrap_or_default();
+        let hostname = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
         Self::Fresh { prefix, hostname }
     }
 
@@ -58,16 +51,8 @@ impl Naming {
             Self::Fixed(name) => name.clone(),
             Self::Fresh { prefix, hostname } => {
                 let room = LONGEST - prefix.chars().count() - "--0000".len();
-                let host: String = hostname
-                    .chars()
-                    .filter(|c| is_plain(*c))
-                    .take(room.min(40))
-                    .collect();
-                let host = if host.is_empty() {
-                    "host".to_owned()
-                } else {
-                    host
-                };
+                let host: String = hostname.chars().filter(|c| is_plain(*c)).take(room.min(40)).collect();
+                let host = if host.is_empty() { "host".to_owned() } else { host };
                 format!("{prefix}-{host}-{entropy:04x}")
             }
         }
@@ -100,15 +85,9 @@ mod tests {
 
     #[test]
     fn a_name_has_prefix_host_and_four_digits_and_fits() {
-        let naming = Naming::Fresh {
-            prefix: "oscr".to_owned(),
-            hostname: "f3a9".to_owned(),
-        };
+        let naming = Naming::Fresh { prefix: "oscr".to_owned(), hostname: "f3a9".to_owned() };
         assert_eq!(naming.next(0x00ab), "oscr-f3a9-00ab");
-        let naming = Naming::Fresh {
-            prefix: "p".repeat(40),
-            hostname: "h".repeat(63),
-        };
+        let naming = Naming::Fresh { prefix: "p".repeat(40), hostname: "h".repeat(63) };
         assert_eq!(naming.next(1).len(), LONGEST);
     }
 }

@@ -51,9 +51,7 @@ impl Environment {
 
     /// All variables.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.values
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.0.as_str()))
+        self.values.iter().map(|(name, value)| (name.as_str(), value.0.as_str()))
     }
 }
 
@@ -113,11 +111,7 @@ impl<'a> Reader<'a> {
 
     /// Records a problem.
     pub fn problem(&mut self, setting: &str, what: impl Into<String>, cure: impl Into<String>) {
-        self.problems.push(Problem {
-            setting: setting.to_owned(),
-            what: what.into(),
-            cure: cure.into(),
-        });
+        self.problems.push(Problem { setting: setting.to_owned(), what: what.into(), cure: cure.into() });
     }
 
     /// Records something that the user should know and that is not wrong.
@@ -143,8 +137,7 @@ impl<'a> Reader<'a> {
         if found != name {
             self.note(format!("{found} was read as {name}"));
         }
-        self.effective
-            .insert(name.to_owned(), redact_credentials(&value));
+        self.effective.insert(name.to_owned(), redact_credentials(&value));
         Some(value)
     }
 
@@ -165,10 +158,7 @@ impl<'a> Reader<'a> {
     /// A duration: seconds, or a number with `s`, `m` or `h`.
     pub fn duration(&mut self, name: &'static str, default: Duration) -> Duration {
         let Some(value) = self.text(name) else {
-            self.effective.insert(
-                name.to_owned(),
-                humantime::format_duration(default).to_string(),
-            );
+            self.effective.insert(name.to_owned(), humantime::format_duration(default).to_string());
             return default;
         };
         parse_duration(&value).unwrap_or_else(|| {
@@ -187,32 +177,17 @@ impl<'a> Reader<'a> {
             return default;
         };
         let wanted = value.to_ascii_lowercase();
-        choices
-            .iter()
-            .find(|(word, _)| *word == wanted)
-            .map(|(_, choice)| *choice)
-            .unwrap_or_else(|| {
-                let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-                self.problem(
-                    name,
-                    format!("{value:?} is not known"),
-                    format!("use one of: {}", words.join(", ")),
-                );
-                default
-            })
+        choices.iter().find(|(word, _)| *word == wanted).map(|(_, choice)| *choice).unwrap_or_else(|| {
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            self.problem(name, format!("{value:?} is not known"), format!("use one of: {}", words.join(", ")));
+            default
+        })
     }
 
     /// A list separated by commas.
     pub fn list(&mut self, name: &'static str) -> Option<Vec<String>> {
         let value = self.text(name)?;
-        Some(
-            value
-                .split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty())
-                .map(str::to_owned)
-                .collect(),
-        )
+        Some(value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
     }
 
     /// A secret from `NAME_FILE` or `NAME`, under its own name or an alias. A file that is empty counts as unset, because
@@ -234,26 +209,18 @@ impl<'a> Reader<'a> {
                 }
             }
             if let Some(value) = self.foreign(&candidate) {
-                found.push(SecretSource::environment(
-                    &candidate,
-                    Secret::new(value.trim().to_owned()),
-                ));
+                found.push(SecretSource::environment(&candidate, Secret::new(value.trim().to_owned())));
             }
         }
         if found.len() > 1 {
             let names: Vec<&str> = found.iter().map(|source| source.setting.as_str()).collect();
-            self.problem(
-                name,
-                format!("is given more than once ({})", names.join(", ")),
-                "keep one of them",
-            );
+            self.problem(name, format!("is given more than once ({})", names.join(", ")), "keep one of them");
         }
         let source = found.into_iter().next()?;
         if source.setting.trim_end_matches("_FILE") != name {
             self.note(format!("{} was read as {name}", source.setting));
         }
-        self.effective
-            .insert(name.to_owned(), format!("*** from {source}"));
+        self.effective.insert(name.to_owned(), format!("*** from {source}"));
         Some(source)
     }
 
@@ -267,62 +234,38 @@ impl<'a> Reader<'a> {
             .environment
             .iter()
             .map(|(name, _)| name)
-            .filter(|name| {
-                name.starts_with("OSCR_")
-                    && !self.used.contains(*name)
-                    && self.setting(name).is_none()
-            })
+            .filter(|name| name.starts_with("OSCR_") && !self.used.contains(*name) && self.setting(name).is_none())
             .collect();
         for name in unknown {
-            self.notes.push(format!(
-                "{name} is no setting of OSCR and has no effect: is it misspelt?"
-            ));
+            self.notes.push(format!("{name} is no setting of OSCR and has no effect: is it misspelt?"));
         }
         if self.problems.is_empty() {
-            Ok(Read {
-                notes: self.notes,
-                effective: self.effective,
-            })
+            Ok(Read { notes: self.notes, effective: self.effective })
         } else {
             Err(self.problems)
         }
     }
 
     fn setting(&self, name: &str) -> Option<&'static Setting> {
-        self.tables
-            .iter()
-            .flat_map(|table| table.iter())
-            .find(|setting| setting.name == name)
+        self.tables.iter().flat_map(|table| table.iter()).find(|setting| setting.name == name)
     }
 
     fn names(&self, name: &'static str) -> Vec<String> {
-        let aliases = self
-            .setting(name)
-            .map_or(&[][..], |setting| setting.aliases);
-        std::iter::once(name)
-            .chain(aliases.iter().copied())
-            .map(str::to_owned)
-            .collect()
+        let aliases = self.setting(name).map_or(&[][..], |setting| setting.aliases);
+        std::iter::once(name).chain(aliases.iter().copied()).map(str::to_owned).collect()
     }
 
     fn lookup(&mut self, name: &'static str) -> Option<(String, String)> {
         let given: Vec<(String, String)> = self
             .names(name)
             .into_iter()
-            .filter_map(|candidate| {
-                self.foreign(&candidate)
-                    .map(|value| (candidate, value.trim().to_owned()))
-            })
+            .filter_map(|candidate| self.foreign(&candidate).map(|value| (candidate, value.trim().to_owned())))
             .filter(|(_, value)| !value.is_empty())
             .collect();
         if let [(first, value), (second, other), ..] = given.as_slice()
             && value != other
         {
-            self.problem(
-                name,
-                format!("{first} and {second} say different things"),
-                "keep one of them",
-            );
+            self.problem(name, format!("{first} and {second} say different things"), "keep one of them");
         }
         given.into_iter().next()
     }
@@ -380,62 +323,24 @@ mod tests {
     use crate::config::table::Kind;
 
     const TABLE: &[Setting] = &[
-        Setting {
-            name: "FLAG",
-            kind: Kind::Flag,
-            default: "",
-            about: "",
-            aliases: &[],
-        },
-        Setting {
-            name: "PLACE",
-            kind: Kind::Text,
-            default: "",
-            about: "",
-            aliases: &["SPOT"],
-        },
-        Setting {
-            name: "KEY",
-            kind: Kind::Secret,
-            default: "",
-            about: "",
-            aliases: &["OTHER_KEY"],
-        },
-        Setting {
-            name: "WAIT",
-            kind: Kind::Duration,
-            default: "",
-            about: "",
-            aliases: &[],
-        },
+        Setting { name: "FLAG", kind: Kind::Flag, default: "", about: "", aliases: &[] },
+        Setting { name: "PLACE", kind: Kind::Text, default: "", about: "", aliases: &["SPOT"] },
+        Setting { name: "KEY", kind: Kind::Secret, default: "", about: "", aliases: &["OTHER_KEY"] },
+        Setting { name: "WAIT", kind: Kind::Duration, default: "", about: "", aliases: &[] },
     ];
 
     #[test]
     fn every_problem_is_reported_at_once() {
-        let environment = Environment::from([
-            ("FLAG", "maybe"),
-            ("WAIT", "soon"),
-            ("KEY", "one1"),
-            ("OTHER_KEY", "two2"),
-        ]);
+        let environment =
+            Environment::from([("FLAG", "maybe"), ("WAIT", "soon"), ("KEY", "one1"), ("OTHER_KEY", "two2")]);
         let mut reader = Reader::new(&environment, vec![TABLE]);
         assert_eq!(reader.flag("FLAG"), None);
-        assert_eq!(
-            reader.duration("WAIT", Duration::from_secs(3)),
-            Duration::from_secs(3)
-        );
+        assert_eq!(reader.duration("WAIT", Duration::from_secs(3)), Duration::from_secs(3));
         reader.secret("KEY");
         let problems = reader.finish().unwrap_err();
-        let settings: Vec<&str> = problems
-            .iter()
-            .map(|problem| problem.setting.as_str())
-            .collect();
+        let settings: Vec<&str> = problems.iter().map(|problem| problem.setting.as_str()).collect();
         assert_eq!(settings, ["FLAG", "WAIT", "KEY"]);
-        assert!(
-            problems
-                .iter()
-                .all(|problem| !problem.cure.is_empty() && !problem.to_string().contains("one1"))
-        );
+        assert!(problems.iter().all(|problem| !problem.cure.is_empty() && !problem.to_string().contains("one1")));
     }
 
     #[test]
@@ -466,11 +371,7 @@ mod tests {
         let environment = Environment::from([("KEY_FILE", "/nonexistent/key")]);
         let mut reader = Reader::new(&environment, vec![TABLE]);
         assert!(reader.secret("KEY").is_none());
-        assert!(
-            reader.finish().unwrap_err()[0]
-                .to_string()
-                .contains("/nonexistent/key")
-        );
+        assert!(reader.finish().unwrap_err()[0].to_string().contains("/nonexistent/key"));
     }
 
     #[test]
@@ -487,10 +388,7 @@ mod tests {
 
     #[test]
     fn credentials_in_a_url_are_not_shown() {
-        assert_eq!(
-            redact_credentials("http://me:pw@proxy:3128/x@y"),
-            "http://***@proxy:3128/x@y"
-        );
+        assert_eq!(redact_credentials("http://me:pw@proxy:3128/x@y"), "http://***@proxy:3128/x@y");
         assert_eq!(redact_credentials("http://proxy:3128"), "http://proxy:3128");
         assert_eq!(redact_credentials("plain"), "plain");
     }

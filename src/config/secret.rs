@@ -97,19 +97,13 @@ impl SecretSource {
     /// A secret given as a plain value.
     #[must_use]
     pub fn environment(setting: &str, value: Secret) -> Self {
-        Self {
-            setting: setting.to_owned(),
-            origin: Origin::Environment(value),
-        }
+        Self { setting: setting.to_owned(), origin: Origin::Environment(value) }
     }
 
     /// A secret in a file.
     #[must_use]
     pub fn file(setting: &str, file: PathBuf) -> Self {
-        Self {
-            setting: setting.to_owned(),
-            origin: Origin::File(file),
-        }
+        Self { setting: setting.to_owned(), origin: Origin::File(file) }
     }
 
     /// The file, if it is one.
@@ -131,29 +125,15 @@ impl SecretSource {
             Origin::File(file) => file,
         };
         let setting = self.setting.clone();
-        let unreadable = |source| SecretError::Unreadable {
-            setting: setting.clone(),
-            file: file.clone(),
-            source,
-        };
+        let unreadable = |source| SecretError::Unreadable { setting: setting.clone(), file: file.clone(), source };
         let mut bytes = Zeroizing::new(Vec::new());
-        File::open(file)
-            .map_err(unreadable)?
-            .take(LONGEST + 1)
-            .read_to_end(&mut bytes)
-            .map_err(unreadable)?;
+        File::open(file).map_err(unreadable)?.take(LONGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         match std::str::from_utf8(&bytes) {
             Ok(text) if bytes.len() as u64 <= LONGEST => match text.trim() {
-                "" => Err(SecretError::Empty {
-                    setting,
-                    file: file.clone(),
-                }),
+                "" => Err(SecretError::Empty { setting, file: file.clone() }),
                 text => Ok(Secret::new(text.to_owned())),
             },
-            _ => Err(SecretError::NotText {
-                setting,
-                file: file.clone(),
-            }),
+            _ => Err(SecretError::NotText { setting, file: file.clone() }),
         }
     }
 
@@ -162,13 +142,7 @@ impl SecretSource {
     pub fn stamp(&self) -> Stamp {
         Stamp(self.path().and_then(|file| {
             let meta = fs::metadata(file).ok()?;
-            Some((
-                meta.dev(),
-                meta.ino(),
-                meta.mtime(),
-                meta.mtime_nsec(),
-                meta.size(),
-            ))
+            Some((meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()))
         }))
     }
 }
@@ -198,13 +172,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pat");
         let source = SecretSource::file("GITHUB_PAT_FILE", file.clone());
-        assert!(
-            source
-                .read()
-                .unwrap_err()
-                .to_string()
-                .contains("cannot be read")
-        );
+        assert!(source.read().unwrap_err().to_string().contains("cannot be read"));
         let absent = source.stamp();
         fs::write(&file, "one-secret\n").unwrap();
         assert_ne!(source.stamp(), absent);

@@ -195,11 +195,7 @@ pub fn markdown(settings: &[Setting]) -> String {
             [] => String::new(),
             aliases => format!(" Also read from `{}`.", aliases.join("`, `")),
         };
-        let _ = writeln!(
-            text,
-            "| {name} | {} | {}{kind}{aliases} |",
-            setting.default, setting.about
-        );
+        let _ = writeln!(text, "| {name} | {} | {}{kind}{aliases} |", setting.default, setting.about);
     }
     text
 }

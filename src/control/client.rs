@@ -38,8 +38,7 @@ pub enum ClientError {
 /// # Errors
 /// See [`ClientError`].
 pub fn ask(socket: &Path, request: &Request) -> Result<serde_json::Value, ClientError> {
-    let mut stream = UnixStream::connect(socket)
-        .map_err(|error| ClientError::Nobody(socket.to_owned(), error))?;
+    let mut stream = UnixStream::connect(socket).map_err(|error| ClientError::Nobody(socket.to_owned(), error))?;
     if !matches!(request, Request::Drain { .. }) {
         stream.set_read_timeout(Some(PATIENCE))?;
     }

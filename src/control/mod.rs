@@ -91,39 +91,20 @@ impl Job {
     /// Reads the variables that the agent gives a hook.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
         let repository = variable("GITHUB_REPOSITORY");
-        let run_url = match (
-            variable("GITHUB_SERVER_URL"),
-            &repository,
-            variable("GITHUB_RUN_ID"),
-        ) {
-            (Some(server), Some(repository), Some(run)) => {
-                Some(format!("{server}/{repository}/actions/runs/{run}"))
-            }
+        let run_url = match (variable("GITHUB_SERVER_URL"), &repository, variable("GITHUB_RUN_ID")) {
+            (Some(server), Some(repository), Some(run)) => Some(format!("{server}/{repository}/actions/runs/{run}")),
             _ => None,
         };
-        Self {
-            name: variable("GITHUB_JOB"),
-            repository,
-            run_url,
-        }
+        Self { name: variable("GITHUB_JOB"), repository, run_url }
     }
 
     /// The same with every text cut to a sane length and freed of control characters.
     #[must_use]
     pub fn sanitised(self) -> Self {
         let clean = |text: Option<String>| {
-            text.map(|text| {
-                text.chars()
-                    .filter(|c| !c.is_control())
-                    .take(200)
-                    .collect::<String>()
-            })
-            .filter(|text| !text.is_empty())
+            text.map(|text| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>())
+                .filter(|text| !text.is_empty())
         };
-        Self {
-            name: clean(self.name),
-            repository: clean(self.repository),
-            run_url: clean(self.run_url),
-        }
+        Self { name: clean(self.name), repository: clean(self.repository), run_url: clean(self.run_url) }
     }
 }

@@ -84,26 +84,18 @@ pub async fn serve(listener: UnixListener, board: Board, orders: mpsc::Unbounded
 }
 
 async fn answer(mut stream: UnixStream, board: &Board, orders: &mpsc::UnboundedSender<Order>) {
-    let ours = stream
-        .peer_cred()
-        .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == Uid::effective().as_raw());
+    let ours = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == Uid::effective().as_raw());
     let (reader, mut writer) = stream.split();
     let mut line = Vec::new();
     let mut reader = BufReader::new(reader.take(LARGEST));
-    if !matches!(
-        timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await,
-        Ok(Ok(_))
-    ) {
+    if !matches!(timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await, Ok(Ok(_))) {
         return;
     }
     let reply = match serde_json::from_slice(&line) {
         Err(error) => json!({ "error": format!("no request: {error}") }),
         Ok(Request::Status) => json!(board.status()),
         Ok(Request::Hook { event, job }) => {
-            let _ = orders.send(Order::Hook {
-                event,
-                job: job.sanitised(),
-            });
+            let _ = orders.send(Order::Hook { event, job: job.sanitised() });
             json!({ "ok": true })
         }
         Ok(Request::Drain { .. }) if !ours => {

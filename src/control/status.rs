@@ -154,10 +154,7 @@ impl Board {
             secrets: Vec::new(),
             weaknesses: Vec::new(),
         };
-        Self {
-            status: Rc::new(watch::Sender::new(status)),
-            faulty_since: Rc::default(),
-        }
+        Self { status: Rc::new(watch::Sender::new(status)), faulty_since: Rc::default() }
     }
 
     /// Enters a phase.
@@ -168,10 +165,7 @@ impl Board {
                 status.phase = phase;
                 status.since = rfc3339(SystemTime::now());
             }
-            if !matches!(
-                phase,
-                Phase::BackingOff | Phase::Denied | Phase::Outdated | Phase::Dirty
-            ) {
+            if !matches!(phase, Phase::BackingOff | Phase::Denied | Phase::Outdated | Phase::Dirty) {
                 status.next_retry = None;
             }
         });
@@ -239,12 +233,7 @@ impl Board {
     }
 
     fn trouble(&self, status: &Status) -> Option<String> {
-        let error = || {
-            status
-                .last_error
-                .clone()
-                .unwrap_or_else(|| status.phase.to_string())
-        };
+        let error = || status.last_error.clone().unwrap_or_else(|| status.phase.to_string());
         match status.phase {
             Phase::Denied | Phase::Outdated | Phase::Dirty => Some(error()),
             Phase::BackingOff => {
@@ -267,9 +256,7 @@ impl Board {
     pub async fn reached(&self, phases: &[Phase]) {
         let mut watcher = self.status.subscribe();
         // The sender lives as long as this board, so the wait cannot fail.
-        let _ = watcher
-            .wait_for(|status| phases.contains(&status.phase))
-            .await;
+        let _ = watcher.wait_for(|status| phases.contains(&status.phase)).await;
     }
 }
 
@@ -288,17 +275,9 @@ impl fmt::Display for Status {
         writeln!(f, "scope     {} ({})", self.scope, self.provider)?;
         if let Some(job) = &self.job {
             let since = self.job_since.as_deref().unwrap_or("-");
-            writeln!(
-                f,
-                "job       {} since {since}",
-                job.name.as_deref().unwrap_or("(no name)")
-            )?;
+            writeln!(f, "job       {} since {since}", job.name.as_deref().unwrap_or("(no name)"))?;
             if let Some(repository) = &job.repository {
-                writeln!(
-                    f,
-                    "          {repository} {}",
-                    job.run_url.as_deref().unwrap_or_default()
-                )?;
+                writeln!(f, "          {repository} {}", job.run_url.as_deref().unwrap_or_default())?;
             }
         }
         if let Some(error) = &self.last_error {

@@ -45,9 +45,7 @@ impl Backoff {
 }
 
 fn doubled(first: Duration, times: u32, last: Duration) -> Duration {
-    first
-        .saturating_mul(1u32.checked_shl(times).unwrap_or(u32::MAX))
-        .min(last)
+    first.saturating_mul(1u32.checked_shl(times).unwrap_or(u32::MAX)).min(last)
 }
 
 /// Between 0 and 1.
@@ -65,10 +63,7 @@ mod tests {
         for failure in 0..40 {
             let ceiling = Duration::from_secs(2u64.saturating_pow(failure + 1)).min(LAST);
             let wait = backoff.after_fault();
-            assert!(
-                wait <= ceiling && wait >= Duration::from_millis(500),
-                "{failure}: {wait:?}"
-            );
+            assert!(wait <= ceiling && wait >= Duration::from_millis(500), "{failure}: {wait:?}");
         }
         assert_eq!(backoff.failures, 40);
     }

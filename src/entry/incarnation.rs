@@ -26,9 +26,7 @@ use crate::control::server::Order;
 use crate::control::{Board, Event, Job, Phase, Runner};
 use crate::init::Ended;
 use crate::init::leftovers::{descendants, signal_all};
-use crate::provider::{
-    Fault, Files, Grant, Provider, Reading, Registration, Released, Releasing, Step, Wanted,
-};
+use crate::provider::{Fault, Files, Grant, Provider, Reading, Registration, Released, Releasing, Step, Wanted};
 use crate::workspace::{Slate, wipe};
 
 /// How often we look for a worker that must be about to appear, and for how long after its job was announced.
@@ -93,10 +91,7 @@ enum Retired {
 }
 
 impl Incarnation {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "it owns all that a life needs, and is made in one place"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "it owns all that a life needs, and is made in one place")]
     pub fn new(
         common: Common,
         provider: Box<dyn Provider>,
@@ -112,28 +107,10 @@ impl Incarnation {
             state.demote();
             state.forget_kept();
         }
-        let backoff = Backoff {
-            failures: state.state.failures,
-        };
+        let backoff = Backoff { failures: state.state.failures };
         let hooked = Rc::new(Notify::new());
-        tokio::task::spawn_local(obey(
-            orders,
-            board.clone(),
-            stop.clone(),
-            Rc::clone(&hooked),
-        ));
-        Self {
-            common,
-            provider,
-            starter,
-            slate,
-            state,
-            board,
-            stop,
-            backoff,
-            born: Instant::now(),
-            hooked,
-        }
+        tokio::task::spawn_local(obey(orders, board.clone(), stop.clone(), Rc::clone(&hooked)));
+        Self { common, provider, starter, slate, state, board, stop, backoff, born: Instant::now(), hooked }
     }
 
     /// Lives, and returns the exit code.
@@ -151,9 +128,7 @@ impl Incarnation {
             self.board.job(None);
             self.unregister(&root, &ending).await;
             match ending {
-                Ending::JobDone
-                    if self.common.persistent && self.stop.urgency() == Urgency::None =>
-                {
+                Ending::JobDone if self.common.persistent && self.stop.urgency() == Urgency::None => {
                     self.forget_failures()
                 }
                 Ending::JobDone => {
@@ -222,8 +197,7 @@ impl Incarnation {
                 }
                 Err(error) => {
                     let wait = self.backoff.after_denial();
-                    self.wait_out(Phase::Dirty, &format!("no job is taken: {error}"), wait)
-                        .await;
+                    self.wait_out(Phase::Dirty, &format!("no job is taken: {error}"), wait).await;
                     if self.stop.urgency() > Urgency::None {
                         return false;
                     }
@@ -249,9 +223,7 @@ impl Incarnation {
                 break;
             }
             let (phase, wait) = match &fault {
-                Fault::Unreachable(_) | Fault::NameTaken(_) => {
-                    (Phase::BackingOff, self.backoff.after_fault())
-                }
+                Fault::Unreachable(_) | Fault::NameTaken(_) => (Phase::BackingOff, self.backoff.after_fault()),
                 Fault::Limited { wait, .. } => (Phase::BackingOff, self.backoff.after_limit(*wait)),
                 Fault::Denied { .. } => (Phase::Denied, self.backoff.after_denial()),
             };
@@ -272,15 +244,9 @@ impl Incarnation {
         };
         self.state.state.current = Some(self.provider.registration(&name));
         self.save()?;
-        self.board.runner(Some(Runner {
-            name: name.clone(),
-            id: None,
-        }));
+        self.board.runner(Some(Runner { name: name.clone(), id: None }));
         let work_directory = self.common.work_directory.clone();
-        let wanted = Wanted {
-            name: &name,
-            work_directory: &work_directory,
-        };
+        let wanted = Wanted { name: &name, work_directory: &work_directory };
         let grant = match self.provider.grant(wanted).await {
             Ok(grant) => grant,
             Err(fault) => {
@@ -291,25 +257,17 @@ impl Incarnation {
             }
         };
         let made = match grant {
-            Grant::Files {
-                registration,
-                files,
-            } => {
+            Grant::Files { registration, files } => {
                 // Known to the forge already, so known to the next incarnation before anything else.
                 self.state.state.current = Some(registration.clone());
                 self.save()?;
-                self.make_root(&name, &files)
-                    .map(|root| (root, registration))
+                self.make_root(&name, &files).map(|root| (root, registration))
             }
             Grant::Token(token) => match self.make_root(&name, &Files::new()) {
                 Ok(root) => {
                     let step = self.provider.configure(&token, wanted);
                     match self.configure(&root, &step).await {
-                        Ok(()) => self
-                            .provider
-                            .identify(&name, &root)
-                            .await
-                            .map(|registration| (root, registration)),
+                        Ok(()) => self.provider.identify(&name, &root).await.map(|registration| (root, registration)),
                         Err(fault) => Err(fault),
                     }
                 }
@@ -326,19 +284,10 @@ impl Incarnation {
         self.state.state.current = Some(registration.clone());
         self.save()?;
         if self.common.persistent {
-            self.state
-                .keep(&root, self.provider.agent().configuration)
-                .map_err(|error| on_disk(&error))?;
+            self.state.keep(&root, self.provider.agent().configuration).map_err(|error| on_disk(&error))?;
         }
-        self.board.runner(Some(Runner {
-            name,
-            id: registration.id,
-        }));
-        tracing::info!(
-            id = registration.id,
-            "registered with {}",
-            self.provider.scope()
-        );
+        self.board.runner(Some(Runner { name, id: registration.id }));
+        tracing::info!(id = registration.id, "registered with {}", self.provider.scope());
         Ok(root)
     }
 
@@ -348,9 +297,10 @@ impl Incarnation {
             return Ok(None);
         }
         let files = self.state.kept(self.provider.agent().configuration);
-        let current = self.state.state.current.clone().filter(|current| {
-            !files.is_empty() && current.scope == self.provider.registration(&current.name).scope
-        });
+        let current =
+            self.state.state.current.clone().filter(|current| {
+                !files.is_empty() && current.scope == self.provider.registration(&current.name).scope
+            });
         let Some(current) = current else {
             self.state.forget_kept();
             self.demote_known();
@@ -362,51 +312,35 @@ impl Incarnation {
             Releasing::Command(_) => true,
         };
         if !known {
-            tracing::warn!(
-                "the forge does not know {} any more: registering anew",
-                current.name
-            );
+            tracing::warn!("the forge does not know {} any more: registering anew", current.name);
             self.state.forget_kept();
             self.state.state.current = None;
             return Ok(None);
         }
         let root = self.make_root(&current.name, &files)?;
-        self.board.runner(Some(Runner {
-            name: current.name.clone(),
-            id: current.id,
-        }));
+        self.board.runner(Some(Runner { name: current.name.clone(), id: current.id }));
         tracing::debug!("taking up the registration {}", current.name);
         Ok(Some(root))
     }
 
     fn make_root(&self, name: &str, files: &Files) -> Result<PathBuf, Fault> {
         let roots = self.common.places.agent_roots();
-        let fault = |what: String| Fault::Denied {
-            what,
-            cure: "check the disk and the permissions of that place".to_owned(),
-        };
+        let fault =
+            |what: String| Fault::Denied { what, cure: "check the disk and the permissions of that place".to_owned() };
         // An earlier attempt may have left one.
-        wipe(&roots, None)
-            .map_err(|error| fault(format!("{} cannot be emptied: {error}", roots.display())))?;
+        wipe(&roots, None).map_err(|error| fault(format!("{} cannot be emptied: {error}", roots.display())))?;
         let agent = &self.slate.agent;
-        let made = root::make(&self.common.places.agent(), &roots, name, agent)
-            .map_err(|error| fault(error.to_string()))?;
+        let made =
+            root::make(&self.common.places.agent(), &roots, name, agent).map_err(|error| fault(error.to_string()))?;
         for (file, content) in files {
-            root::write(&made, file, content, agent).map_err(|error| {
-                fault(format!(
-                    "{} cannot be written: {error}",
-                    made.join(file).display()
-                ))
-            })?;
+            root::write(&made, file, content, agent)
+                .map_err(|error| fault(format!("{} cannot be written: {error}", made.join(file).display())))?;
         }
         Ok(made)
     }
 
     async fn configure(&self, root: &Path, step: &Step) -> Result<(), Fault> {
-        let (mut agent, _) = self
-            .starter
-            .start(root, step)
-            .map_err(|error| cannot_start(&error))?;
+        let (mut agent, _) = self.starter.start(root, step).map_err(|error| cannot_start(&error))?;
         let ended = tokio::select! {
             ended = agent.ended() => ended,
             () = self.stop.reached(Urgency::Finish) => self.interrupt(&mut agent).await,
@@ -423,15 +357,8 @@ impl Incarnation {
             }),
             ended => {
                 let words = agent.tail.lines();
-                let words = words
-                    .iter()
-                    .rev()
-                    .find(|line| !line.is_empty())
-                    .cloned()
-                    .unwrap_or_default();
-                Err(self.provider.configure_failed(&format!(
-                    "the agent's configure step failed ({ended}): {words}"
-                )))
+                let words = words.iter().rev().find(|line| !line.is_empty()).cloned().unwrap_or_default();
+                Err(self.provider.configure_failed(&format!("the agent's configure step failed ({ended}): {words}")))
             }
         }
     }
@@ -549,24 +476,13 @@ impl Incarnation {
         self.read_ending(ended, watch.seen, interrupted, root)
     }
 
-    fn read_ending(
-        &mut self,
-        ended: Ended,
-        job_seen: bool,
-        interrupted: bool,
-        root: &Path,
-    ) -> Ending {
+    fn read_ending(&mut self, ended: Ended, job_seen: bool, interrupted: bool, root: &Path) -> Ending {
         let cancelled = interrupted && self.stop.urgency() > Urgency::None;
         let reading = self.provider.read_exit(ended, job_seen);
         match reading {
             _ if cancelled => Ending::Stopped,
             Reading::Done => Ending::JobDone,
-            Reading::Retry(why)
-            | Reading::Lost(why)
-            | Reading::Outdated(why)
-            | Reading::Fatal(why)
-                if job_seen =>
-            {
+            Reading::Retry(why) | Reading::Lost(why) | Reading::Outdated(why) | Reading::Fatal(why) if job_seen => {
                 Ending::JobBroken(why)
             }
             Reading::Lost(why) => {
@@ -647,12 +563,7 @@ impl Incarnation {
 
     /// Makes sure that the forge does not have the registration any more, or that the next incarnation will.
     async fn unregister(&mut self, root: &Path, ending: &Ending) {
-        if self.common.persistent
-            && !matches!(
-                ending,
-                Ending::Again(_) | Ending::Outdated(_) | Ending::Fatal(_)
-            )
-        {
+        if self.common.persistent && !matches!(ending, Ending::Again(_) | Ending::Outdated(_) | Ending::Fatal(_)) {
             return;
         }
         if self.state.state.current.is_none() {
@@ -669,18 +580,14 @@ impl Incarnation {
                 }
                 Ok(Released::Busy) => "the forge still believes that a job runs".to_owned(),
                 Err(fault @ Fault::Denied { .. }) => {
-                    tracing::warn!(
-                        "the registration cannot be removed: {fault}; the next incarnation will try"
-                    );
+                    tracing::warn!("the registration cannot be removed: {fault}; the next incarnation will try");
                     self.demote();
                     break;
                 }
                 Err(fault) => fault.to_string(),
             };
             if Instant::now() + pause >= given_up {
-                tracing::warn!(
-                    "the registration could not be removed: {trouble}; the next incarnation will"
-                );
+                tracing::warn!("the registration could not be removed: {trouble}; the next incarnation will");
                 self.demote();
                 break;
             }
@@ -709,10 +616,7 @@ impl Incarnation {
     }
 
     async fn release_by_command(&self, root: &Path, step: &Step) -> Result<Released, Fault> {
-        let (mut agent, _) = self
-            .starter
-            .start(root, step)
-            .map_err(|error| cannot_start(&error))?;
+        let (mut agent, _) = self.starter.start(root, step).map_err(|error| cannot_start(&error))?;
         let ended = match timeout(self.common.kill_timeout, agent.ended()).await {
             Ok(ended) => ended,
             Err(_) => self.interrupt(&mut agent).await,
@@ -724,9 +628,7 @@ impl Incarnation {
         if words.contains("running a job") || words.contains("currently running") {
             return Ok(Released::Busy);
         }
-        Err(Fault::Unreachable(format!(
-            "the agent's remove command failed ({ended}): {words}"
-        )))
+        Err(Fault::Unreachable(format!("the agent's remove command failed ({ended}): {words}")))
     }
 
     /// Lets go of what earlier incarnations could not. What is busy stays for later; what another scope refuses is given up.
@@ -735,13 +637,7 @@ impl Incarnation {
             return Ok(());
         }
         if matches!(self.provider.releasing(), Releasing::Command(_)) {
-            let names: Vec<&str> = self
-                .state
-                .state
-                .leftovers
-                .iter()
-                .map(|left| left.name.as_str())
-                .collect();
+            let names: Vec<&str> = self.state.state.leftovers.iter().map(|left| left.name.as_str()).collect();
             tracing::warn!(
                 "{} may still be registered and cannot be removed without a token for the API; the forge removes an ephemeral \
                  runner after a day",
@@ -757,13 +653,11 @@ impl Incarnation {
                 kept.push(registration);
                 continue;
             }
-            let foreign =
-                registration.scope != self.provider.registration(&registration.name).scope;
+            let foreign = registration.scope != self.provider.registration(&registration.name).scope;
             match self.provider.release(&registration).await {
-                Ok(Released::Gone) => tracing::info!(
-                    "{} of an earlier incarnation is not registered any more",
-                    registration.name
-                ),
+                Ok(Released::Gone) => {
+                    tracing::info!("{} of an earlier incarnation is not registered any more", registration.name)
+                }
                 Ok(Released::Busy) => {
                     tracing::info!(
                         "the forge believes that {} still runs a job; it is removed later",
@@ -794,12 +688,8 @@ impl Incarnation {
         }
         if !self.state.state.leftovers.is_empty() {
             self.board.enter(Phase::Unregistering);
-            if let Ok(Err(fault)) =
-                timeout(self.common.kill_timeout, self.release_leftovers()).await
-            {
-                tracing::warn!(
-                    "a registration could not be removed: {fault}; the next incarnation will"
-                );
+            if let Ok(Err(fault)) = timeout(self.common.kill_timeout, self.release_leftovers()).await {
+                tracing::warn!("a registration could not be removed: {fault}; the next incarnation will");
             }
         }
         self.provider.rest();
@@ -844,13 +734,7 @@ impl Incarnation {
             Phase::BackingOff => tracing::warn!("{trouble}; trying again in {next}"),
             _ => tracing::error!("{trouble}; trying again in {next}"),
         }
-        let stamps = || {
-            self.provider
-                .secrets()
-                .into_iter()
-                .map(|source| source.stamp())
-                .collect::<Vec<_>>()
-        };
+        let stamps = || self.provider.secrets().into_iter().map(|source| source.stamp()).collect::<Vec<_>>();
         let before = stamps();
         let until = Instant::now() + wait;
         while Instant::now() < until {
@@ -878,13 +762,7 @@ impl Incarnation {
 
     /// Demotes a registration that the forge is known to have had; a name that was only tried stays to be tried again.
     fn demote_known(&mut self) {
-        if self
-            .state
-            .state
-            .current
-            .as_ref()
-            .is_some_and(|current: &Registration| current.id.is_some())
-        {
+        if self.state.state.current.as_ref().is_some_and(|current: &Registration| current.id.is_some()) {
             self.demote();
         }
     }
@@ -983,10 +861,7 @@ fn cannot_start(error: &crate::init::SpawnError) -> Fault {
 }
 
 fn on_disk(error: &super::state::StateError) -> Fault {
-    Fault::Denied {
-        what: error.to_string(),
-        cure: "free some space, or make that place writable".to_owned(),
-    }
+    Fault::Denied { what: error.to_string(), cure: "free some space, or make that place writable".to_owned() }
 }
 
 /// Turns what clients of the control socket ask into requests to stop and facts about the job.
@@ -997,24 +872,13 @@ async fn obey(mut orders: UnboundedReceiver<Order>, board: Board, stop: Stop, ho
                 tracing::info!("asked to drain");
                 stop.drain(exit);
             }
-            Order::Hook {
-                event: Event::JobStarted,
-                job,
-            } => {
+            Order::Hook { event: Event::JobStarted, job } => {
                 let (repository, run_url) = (job.repository.as_deref(), job.run_url.as_deref());
-                tracing::info!(
-                    job = job.name.as_deref(),
-                    repository,
-                    run_url,
-                    "a job begins"
-                );
+                tracing::info!(job = job.name.as_deref(), repository, run_url, "a job begins");
                 board.describe_job(job);
                 hooked.notify_one();
             }
-            Order::Hook {
-                event: Event::JobCompleted,
-                job,
-            } => {
+            Order::Hook { event: Event::JobCompleted, job } => {
                 tracing::info!(job = job.name.as_deref(), "the job's steps are over");
             }
         }

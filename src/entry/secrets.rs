@@ -32,30 +32,20 @@ pub fn environment_without_trace() -> io::Result<Vec<(OsString, OsString)>> {
     let mut variables = os::environment();
     if let Some(at) = variables.iter().position(|(name, _)| name == STASH) {
         let (_, number) = variables.swap_remove(at);
-        let number = number
-            .to_str()
-            .and_then(|number| number.parse().ok())
-            .unwrap_or(-1);
+        let number = number.to_str().and_then(|number| number.parse().ok()).unwrap_or(-1);
         let stash = Zeroizing::new(os::unstash(number)?);
-        let pairs: Vec<(String, String)> =
-            serde_json::from_slice(&stash).map_err(io::Error::from)?;
-        variables.extend(
-            pairs
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into())),
-        );
+        let pairs: Vec<(String, String)> = serde_json::from_slice(&stash).map_err(io::Error::from)?;
+        variables.extend(pairs.into_iter().map(|(name, value)| (name.into(), value.into())));
         return Ok(variables);
     }
-    let (secret, plain): (Vec<_>, Vec<_>) = variables.into_iter().partition(|(name, value)| {
-        name.to_str().is_some_and(is_secret) && value.to_str().is_some()
-    });
+    let (secret, plain): (Vec<_>, Vec<_>) = variables
+        .into_iter()
+        .partition(|(name, value)| name.to_str().is_some_and(is_secret) && value.to_str().is_some());
     if secret.iter().all(|(_, value)| value.is_empty()) {
         return Ok(plain);
     }
-    let pairs: Vec<(&str, &str)> = secret
-        .iter()
-        .filter_map(|(name, value)| name.to_str().zip(value.to_str()))
-        .collect();
+    let pairs: Vec<(&str, &str)> =
+        secret.iter().filter_map(|(name, value)| name.to_str().zip(value.to_str())).collect();
     let json = Zeroizing::new(serde_json::to_vec(&pairs).map_err(io::Error::from)?);
     let (_stash, number) = os::stash(&json)?;
     let mut arguments = std::env::args_os();
@@ -72,10 +62,7 @@ pub fn environment_without_trace() -> io::Result<Vec<(OsString, OsString)>> {
 
 /// Whether a variable holds a secret itself, of whatever provider and under whatever name.
 fn is_secret(name: &str) -> bool {
-    let tables = PROVIDERS
-        .iter()
-        .map(|provider| provider.settings)
-        .chain([table::COMMON]);
+    let tables = PROVIDERS.iter().map(|provider| provider.settings).chain([table::COMMON]);
     tables
         .flatten()
         .filter(|setting| setting.kind == Kind::Secret)
@@ -94,21 +81,14 @@ pub fn guard(source: &SecretSource, agent: &Identity) -> Result<(), Problem> {
     if !readable_by(path, agent) {
         return Ok(());
     }
-    let problem = |what: String, cure: &str| Problem {
-        setting: source.setting.clone(),
-        what,
-        cure: cure.to_owned(),
-    };
+    let problem = |what: String, cure: &str| Problem { setting: source.setting.clone(), what, cure: cure.to_owned() };
     let on_own_layer = match (fs::metadata(path), fs::metadata("/")) {
         (Ok(file), Ok(root)) => file.dev() == root.dev(),
         _ => false,
     };
     if !on_own_layer {
         return Err(problem(
-            format!(
-                "{} can be read by the agent's user, and so by every job",
-                path.display()
-            ),
+            format!("{} can be read by the agent's user, and so by every job", path.display()),
             "on the host, give the file to root and make its mode 0400 (chown 0:0, chmod 400), or use a Compose secret",
         ));
     }
@@ -123,10 +103,7 @@ pub fn guard(source: &SecretSource, agent: &Identity) -> Result<(), Problem> {
             "mount it read-only for root",
         )),
         Err(error) => Err(problem(
-            format!(
-                "{} can be read by the agent's user and cannot be protected: {error}",
-                path.display()
-            ),
+            format!("{} can be read by the agent's user and cannot be protected: {error}", path.display()),
             "give the file to root and make its mode 0400",
         )),
     }
@@ -144,23 +121,14 @@ fn readable_by(path: &Path, user: &Identity) -> bool {
         let mode = meta.mode();
         if meta.uid() == user.uid.as_raw() {
             mode >> 6 & bit != 0
-        } else if user
-            .groups
-            .iter()
-            .chain([&user.gid])
-            .any(|gid| gid.as_raw() == meta.gid())
-        {
+        } else if user.groups.iter().chain([&user.gid]).any(|gid| gid.as_raw() == meta.gid()) {
             mode >> 3 & bit != 0
         } else {
             mode & bit != 0
         }
     };
     user.uid == Uid::from_raw(0)
-        || (allowed(&path, 4)
-            && path
-                .ancestors()
-                .skip(1)
-                .all(|directory| allowed(directory, 1)))
+        || (allowed(&path, 4) && path.ancestors().skip(1).all(|directory| allowed(directory, 1)))
 }
 
 #[cfg(test)]
@@ -169,11 +137,7 @@ mod tests {
     use nix::unistd::Gid;
 
     fn somebody() -> Identity {
-        Identity {
-            uid: Uid::from_raw(54321),
-            gid: Gid::from_raw(54321),
-            groups: vec![Gid::from_raw(54322)],
-        }
+        Identity { uid: Uid::from_raw(54321), gid: Gid::from_raw(54321), groups: vec![Gid::from_raw(54322)] }
     }
 
     #[test]

@@ -56,15 +56,8 @@ impl StateFile {
     /// # Errors
     /// When the directory cannot be made or written.
     pub fn open(directory: &Path) -> Result<Self, StateError> {
-        let failed = |source| StateError {
-            path: directory.to_owned(),
-            source,
-        };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(failed)?;
+        let failed = |source| StateError { path: directory.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let path = directory.join(NAME);
         let state = match fs::read(&path) {
             Ok(bytes) => match serde_json::from_slice(&bytes) {
@@ -81,10 +74,7 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
             Err(error) => return Err(failed(error)),
         };
-        let mut file = Self {
-            directory: directory.to_owned(),
-            state,
-        };
+        let mut file = Self { directory: directory.to_owned(), state };
         // Now rather than when it matters: a place that cannot be written is a reason not to start.
         file.save()?;
         Ok(file)
@@ -98,16 +88,12 @@ impl StateFile {
         self.state.version = 1;
         self.state.leftovers.truncate(LEFTOVERS);
         let path = self.directory.join(NAME);
-        let json =
-            serde_json::to_vec(&self.state).map_err(|error| self.error(&path, error.into()))?;
+        let json = serde_json::to_vec(&self.state).map_err(|error| self.error(&path, error.into()))?;
         replace(&path, &json).map_err(|error| self.error(&path, error))
     }
 
     fn error(&self, path: &Path, source: io::Error) -> StateError {
-        StateError {
-            path: path.to_owned(),
-            source,
-        }
+        StateError { path: path.to_owned(), source }
     }
 
     /// Saves what can be lost without harm; a failure is logged.
@@ -132,10 +118,7 @@ impl StateFile {
         let kept = self.directory.join(KEPT);
         let copy = || {
             self.forget_kept();
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&kept)?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&kept)?;
             for name in names {
                 match fs::read(root.join(name)) {
                     Ok(content) => replace(&kept.join(name), &content)?,
@@ -154,12 +137,7 @@ impl StateFile {
         let kept = self.directory.join(KEPT);
         names
             .iter()
-            .filter_map(|name| {
-                Some((
-                    (*name).to_owned(),
-                    zeroize::Zeroizing::new(fs::read(kept.join(name)).ok()?),
-                ))
-            })
+            .filter_map(|name| Some(((*name).to_owned(), zeroize::Zeroizing::new(fs::read(kept.join(name)).ok()?))))
             .collect()
     }
 
@@ -171,12 +149,7 @@ impl StateFile {
 
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
@@ -190,11 +163,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn registration(name: &str) -> Registration {
-        Registration {
-            id: Some(7),
-            name: name.to_owned(),
-            scope: "http://x".to_owned(),
-        }
+        Registration { id: Some(7), name: name.to_owned(), scope: "http://x".to_owned() }
     }
 
     #[test]
@@ -207,14 +176,8 @@ mod tests {
         let mut next = StateFile::open(&place).unwrap();
         next.demote();
         assert_eq!(next.state.leftovers, [registration("a")]);
-        assert_eq!(
-            fs::metadata(place.join(NAME)).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert_eq!(
-            fs::metadata(&place).unwrap().permissions().mode() & 0o777,
-            0o700
-        );
+        assert_eq!(fs::metadata(place.join(NAME)).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]
@@ -232,14 +195,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join(".runner"), "r").unwrap();
         let file = StateFile::open(directory.path()).unwrap();
-        file.keep(root.path(), &[".runner", ".credentials"])
-            .unwrap();
+        file.keep(root.path(), &[".runner", ".credentials"]).unwrap();
         let kept = file.kept(&[".runner", ".credentials"]);
         assert_eq!(kept.len(), 1);
-        assert_eq!(
-            (kept[0].0.as_str(), kept[0].1.as_slice()),
-            (".runner", b"r".as_slice())
-        );
+        assert_eq!((kept[0].0.as_str(), kept[0].1.as_slice()), (".runner", b"r".as_slice()));
         file.forget_kept();
         assert!(file.kept(&[".runner"]).is_empty());
     }

@@ -39,10 +39,7 @@ impl Stop {
     /// A running job gets `patience` from the first stop signal.
     #[must_use]
     pub fn new(patience: Duration) -> Self {
-        Self {
-            requests: watch::Sender::new(Requests::default()),
-            patience,
-        }
+        Self { requests: watch::Sender::new(Requests::default()), patience }
     }
 
     /// A stop signal arrived. Returns how many there were.
@@ -57,8 +54,7 @@ impl Stop {
 
     /// A drain was ordered.
     pub fn drain(&self, exit: bool) {
-        self.requests
-            .send_modify(|requests| requests.drain = Some(exit));
+        self.requests.send_modify(|requests| requests.drain = Some(exit));
     }
 
     /// How urgent it is now.
@@ -122,12 +118,7 @@ mod tests {
     use super::*;
 
     fn on_a_clock_that_waits_for_nobody(test: impl Future<Output = ()>) {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap()
-            .block_on(test);
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test);
     }
 
     #[test]

@@ -24,10 +24,7 @@ pub fn bundle(common: &Common) -> io::Result<Option<PathBuf>> {
     let Some(own) = &common.network.ca_file else {
         return Ok(None);
     };
-    let mut text = SYSTEM
-        .iter()
-        .find_map(|file| fs::read(Path::new(file)).ok())
-        .unwrap_or_default();
+    let mut text = SYSTEM.iter().find_map(|file| fs::read(Path::new(file)).ok()).unwrap_or_default();
     if !text.is_empty() && !text.ends_with(b"\n") {
         text.push(b'\n');
     }

@@ -45,13 +45,7 @@ impl Http {
     #[must_use]
     pub fn new(network: Network, base: &str, headers: HeaderMap) -> Self {
         let encrypted = base.starts_with("https://");
-        Self {
-            network,
-            encrypted,
-            headers,
-            client: RefCell::default(),
-            skew_reported: Cell::new(false),
-        }
+        Self { network, encrypted, headers, client: RefCell::default(), skew_reported: Cell::new(false) }
     }
 
     /// Sends one request and reads the whole answer.
@@ -65,56 +59,35 @@ impl Http {
         bearer: &Secret,
         body: Option<&serde_json::Value>,
     ) -> Result<Reply, Fault> {
-        let mut authorization = HeaderValue::try_from(format!("Bearer {}", bearer.expose()))
-            .map_err(|_| Fault::Denied {
+        let mut authorization =
+            HeaderValue::try_from(format!("Bearer {}", bearer.expose())).map_err(|_| Fault::Denied {
                 what: "the credential holds characters that no HTTP header can carry".to_owned(),
                 cure: "check that the secret is the token alone, on one line".to_owned(),
             })?;
         authorization.set_sensitive(true);
-        let mut request = self
-            .client()?
-            .request(method.clone(), url)
-            .header(AUTHORIZATION, authorization);
+        let mut request = self.client()?.request(method.clone(), url).header(AUTHORIZATION, authorization);
         if let Some(body) = body {
             request = request.json(body);
         }
         tracing::debug!(method = %method, url, "asking the forge");
-        let mut response = request
-            .send()
-            .await
-            .map_err(|error| unreachable(url, &error))?;
+        let mut response = request.send().await.map_err(|error| unreachable(url, &error))?;
         let status = response.status().as_u16();
         self.compare_clocks(response.headers());
         let limit = rate_limit(status, response.headers());
         let mut bytes = Vec::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| unreachable(url, &error))?
-        {
+        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(url, &error))? {
             if bytes.len() + chunk.len() > LARGEST {
-                return Err(Fault::Unreachable(format!(
-                    "{url} answered with more than {LARGEST} bytes"
-                )));
+                return Err(Fault::Unreachable(format!("{url} answered with more than {LARGEST} bytes")));
             }
             bytes.extend_from_slice(&chunk);
         }
         tracing::debug!(method = %method, url, status, "the forge answered");
-        let reply = Reply {
-            status,
-            body: bytes,
-        };
+        let reply = Reply { status, body: bytes };
         if let Some(wait) = limit {
-            return Err(Fault::Limited {
-                wait,
-                what: format!("{status} {}", reply.message()),
-            });
+            return Err(Fault::Limited { wait, what: format!("{status} {}", reply.message()) });
         }
         if status >= 500 {
-            return Err(Fault::Unreachable(format!(
-                "{url} answered {status} {}",
-                reply.message()
-            )));
+            return Err(Fault::Unreachable(format!("{url} answered {status} {}", reply.message())));
         }
         Ok(reply)
     }
@@ -144,33 +117,19 @@ impl Http {
             .pool_idle_timeout(Duration::from_secs(20))
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
-        let exceptions = self
-            .network
-            .no_proxy
-            .as_deref()
-            .and_then(NoProxy::from_string);
+        let exceptions = self.network.no_proxy.as_deref().and_then(NoProxy::from_string);
         if let Some(url) = &self.network.http_proxy {
-            builder = builder.proxy(
-                Proxy::http(url)
-                    .map_err(|error| no_client(&error))?
-                    .no_proxy(exceptions.clone()),
-            );
+            builder = builder.proxy(Proxy::http(url).map_err(|error| no_client(&error))?.no_proxy(exceptions.clone()));
         }
         if let Some(url) = &self.network.https_proxy {
-            builder = builder.proxy(
-                Proxy::https(url)
-                    .map_err(|error| no_client(&error))?
-                    .no_proxy(exceptions),
-            );
+            builder = builder.proxy(Proxy::https(url).map_err(|error| no_client(&error))?.no_proxy(exceptions));
         }
         if !self.encrypted {
             // Certificates are read when the client is made, and an image for a forge without TLS may have none.
             builder = builder.tls_certs_only([]);
         } else if let Some(file) = &self.network.ca_file {
-            let pem = fs::read(file)
-                .map_err(|error| Fault::Unreachable(format!("OSCR_CA_FILE: {error}")))?;
-            let certificates =
-                Certificate::from_pem_bundle(&pem).map_err(|error| no_client(&error))?;
+            let pem = fs::read(file).map_err(|error| Fault::Unreachable(format!("OSCR_CA_FILE: {error}")))?;
+            let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| no_client(&error))?;
             builder = builder.tls_certs_merge(certificates);
         }
         builder.build().map_err(|error| no_client(&error))
@@ -204,10 +163,7 @@ impl Reply {
     /// [`Fault::Unreachable`]: what answered is most likely not the forge.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Fault> {
         serde_json::from_slice(&self.body).map_err(|error| {
-            Fault::Unreachable(format!(
-                "the answer ({} bytes) is not the expected JSON: {error}",
-                self.body.len()
-            ))
+            Fault::Unreachable(format!("the answer ({} bytes) is not the expected JSON: {error}", self.body.len()))
         })
     }
 
@@ -219,12 +175,7 @@ impl Reply {
             Some(message) => message.to_owned(),
             None => String::from_utf8_lossy(&self.body[..self.body.len().min(200)]).into_owned(),
         };
-        text.chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(300)
-            .collect::<String>()
-            .trim()
-            .to_owned()
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect::<String>().trim().to_owned()
     }
 }
 
@@ -233,16 +184,8 @@ fn rate_limit(status: u16, headers: &HeaderMap) -> Option<Duration> {
     if status != 429 && status != 403 {
         return None;
     }
-    let text = |name: &str| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .map(str::trim)
-    };
-    if let Some(after) = headers
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok())
-    {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    if let Some(after) = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()) {
         if let Ok(seconds) = after.trim().parse() {
             return Some(Duration::from_secs(seconds));
         }
@@ -251,12 +194,8 @@ fn rate_limit(status: u16, headers: &HeaderMap) -> Option<Duration> {
         }
     }
     if text("x-ratelimit-remaining") == Some("0") {
-        let reset = text("x-ratelimit-reset")
-            .and_then(|reset| reset.parse().ok())
-            .map(Duration::from_secs);
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let reset = text("x-ratelimit-reset").and_then(|reset| reset.parse().ok()).map(Duration::from_secs);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         return Some(reset.map_or(UNTOLD_LIMIT, |reset| reset.saturating_sub(now)));
     }
     (status == 429).then_some(UNTOLD_LIMIT)
@@ -271,14 +210,10 @@ fn no_client(error: &reqwest::Error) -> Fault {
     if text.contains("No CA certificates") {
         return Fault::Denied {
             what: "this image has no CA certificates, so no forge can be trusted".to_owned(),
-            cure: "install the package ca-certificates in the image, or set OSCR_CA_FILE"
-                .to_owned(),
+            cure: "install the package ca-certificates in the image, or set OSCR_CA_FILE".to_owned(),
         };
     }
-    Fault::Denied {
-        what: text,
-        cure: "check OSCR_CA_FILE and the proxy settings".to_owned(),
-    }
+    Fault::Denied { what: text, cure: "check OSCR_CA_FILE and the proxy settings".to_owned() }
 }
 
 /// The reasons behind an error, outermost first, without its URL (which our own text names) and without repetitions.
@@ -306,49 +241,27 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_str(value).unwrap()))
-            .collect()
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_str(value).unwrap())).collect()
     }
 
     #[test]
     fn a_limit_is_told_from_a_denial() {
         assert_eq!(rate_limit(403, &headers(&[])), None);
         assert_eq!(rate_limit(401, &headers(&[("retry-after", "5")])), None);
-        assert_eq!(
-            rate_limit(403, &headers(&[("retry-after", "7")])),
-            Some(Duration::from_secs(7))
-        );
+        assert_eq!(rate_limit(403, &headers(&[("retry-after", "7")])), Some(Duration::from_secs(7)));
         assert_eq!(rate_limit(429, &headers(&[])), Some(UNTOLD_LIMIT));
-        assert_eq!(
-            rate_limit(403, &headers(&[("x-ratelimit-remaining", "3")])),
-            None
-        );
-        let reset = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap()
-            .as_secs()
-            + 100;
-        let limited = headers(&[
-            ("x-ratelimit-remaining", "0"),
-            ("x-ratelimit-reset", &reset.to_string()),
-        ]);
+        assert_eq!(rate_limit(403, &headers(&[("x-ratelimit-remaining", "3")])), None);
+        let reset = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + 100;
+        let limited = headers(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &reset.to_string())]);
         let wait = rate_limit(403, &limited).unwrap().as_secs();
         assert!((98..=100).contains(&wait), "{wait}");
     }
 
     #[test]
     fn a_message_is_one_short_line() {
-        let reply = Reply {
-            status: 404,
-            body: br#"{"message":"Not\nFound"}"#.to_vec(),
-        };
+        let reply = Reply { status: 404, body: br#"{"message":"Not\nFound"}"#.to_vec() };
         assert_eq!(reply.message(), "Not Found");
-        let reply = Reply {
-            status: 404,
-            body: vec![b'x'; 10_000],
-        };
+        let reply = Reply { status: 404, body: vec![b'x'; 10_000] };
         assert!(reply.message().len() <= 300);
     }
 }

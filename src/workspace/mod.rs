@@ -59,11 +59,7 @@ pub enum SlateError {
 }
 
 fn more(others: usize) -> String {
-    if others == 0 {
-        String::new()
-    } else {
-        format!(" (and {others} more)")
-    }
+    if others == 0 { String::new() } else { format!(" (and {others} more)") }
 }
 
 impl Slate {
@@ -81,20 +77,12 @@ impl Slate {
         }
         if self.home != Path::new("/") {
             total += empty(&self.home, only_of)?;
-            pristine::restore(&self.pristine_home, &self.home, &self.agent).map_err(|source| {
-                SlateError::Place {
-                    place: self.home.clone(),
-                    source,
-                }
-            })?;
+            pristine::restore(&self.pristine_home, &self.home, &self.agent)
+                .map_err(|source| SlateError::Place { place: self.home.clone(), source })?;
         }
         for place in [&self.work, &self.agent_roots] {
-            prepare(place, place == &self.work, &self.agent).map_err(|source| {
-                SlateError::Place {
-                    place: place.clone(),
-                    source,
-                }
-            })?;
+            prepare(place, place == &self.work, &self.agent)
+                .map_err(|source| SlateError::Place { place: place.clone(), source })?;
         }
         total.took = started.elapsed();
         Ok(total)
@@ -106,10 +94,7 @@ fn empty(place: &Path, only_of: Option<Uid>) -> Result<Wiped, SlateError> {
         Ok(wiped) => wiped,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Wiped::default()),
         Err(source) => {
-            return Err(SlateError::Place {
-                place: place.to_owned(),
-                source,
-            });
+            return Err(SlateError::Place { place: place.to_owned(), source });
         }
     };
     match wiped.failures.first() {
@@ -127,11 +112,7 @@ fn prepare(place: &Path, agents: bool, agent: &Identity) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::create_dir_all(place)?;
     if Uid::effective().is_root() {
-        let (uid, gid) = if agents {
-            (agent.uid.as_raw(), agent.gid.as_raw())
-        } else {
-            (0, 0)
-        };
+        let (uid, gid) = if agents { (agent.uid.as_raw(), agent.gid.as_raw()) } else { (0, 0) };
         std::os::unix::fs::lchown(place, Some(uid), Some(gid))?;
         std::fs::set_permissions(place, std::fs::Permissions::from_mode(0o755))?;
     }

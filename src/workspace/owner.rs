@@ -46,10 +46,7 @@ mod tests {
     fn the_second_owner_is_refused_until_the_first_is_gone() {
         let directory = tempfile::tempdir().unwrap();
         let first = Owned::take(directory.path()).unwrap();
-        assert!(matches!(
-            Owned::take(directory.path()),
-            Err(OwnerError::Shared(_))
-        ));
+        assert!(matches!(Owned::take(directory.path()), Err(OwnerError::Shared(_))));
         drop(first);
         assert!(Owned::take(directory.path()).is_ok());
     }

@@ -46,12 +46,7 @@ fn copy_directory(from: &Path, to: &Path, agent: &Identity) -> io::Result<()> {
             }
             fs::copy(&source, &target)?;
         } else {
-            debug_assert!(
-                kind.is_fifo()
-                    || kind.is_socket()
-                    || kind.is_block_device()
-                    || kind.is_char_device()
-            );
+            debug_assert!(kind.is_fifo() || kind.is_socket() || kind.is_block_device() || kind.is_char_device());
             continue;
         }
         own(&target, &meta, agent)?;
@@ -76,11 +71,7 @@ mod tests {
 
     #[test]
     fn content_modes_and_links_come_back_and_belong_to_the_agent() {
-        let agent = Identity {
-            uid: nix::unistd::getuid(),
-            gid: nix::unistd::getgid(),
-            groups: vec![],
-        };
+        let agent = Identity { uid: nix::unistd::getuid(), gid: nix::unistd::getgid(), groups: vec![] };
         let from = tempfile::tempdir().unwrap();
         let to = tempfile::tempdir().unwrap();
         fs::create_dir(from.path().join("d")).unwrap();
@@ -89,13 +80,7 @@ mod tests {
         symlink("d/f", from.path().join("l")).unwrap();
         restore(from.path(), to.path(), &agent).unwrap();
         assert_eq!(fs::read_to_string(to.path().join("l")).unwrap(), "text");
-        assert_eq!(
-            fs::metadata(to.path().join("d/f")).unwrap().mode() & 0o777,
-            0o640
-        );
-        assert_eq!(
-            fs::read_link(to.path().join("l")).unwrap(),
-            Path::new("d/f")
-        );
+        assert_eq!(fs::metadata(to.path().join("d/f")).unwrap().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_link(to.path().join("l")).unwrap(), Path::new("d/f"));
     }
 }

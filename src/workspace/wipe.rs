@@ -51,19 +51,10 @@ impl AddAssign for Wiped {
 /// # Errors
 /// When `top` cannot be opened as a directory, or is a link. What cannot be removed inside is in [`Wiped::failures`].
 pub fn wipe(top: &Path, only_of: Option<Uid>) -> io::Result<Wiped> {
-    let directory = open(
-        top,
-        OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?;
+    let directory =
+        open(top, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let device = fstat(&directory)?.st_dev;
-    let mut walk = Walk {
-        top: directory,
-        device,
-        only_of,
-        moved: 0,
-        wiped: Wiped::default(),
-    };
+    let mut walk = Walk { top: directory, device, only_of, moved: 0, wiped: Wiped::default() };
     for round in 0.. {
         let moved_before = walk.moved;
         walk.wiped.failures.clear();
@@ -126,13 +117,7 @@ impl Walk {
     }
 
     /// Removes one entry; `Ok(false)` when it was left alone on purpose.
-    fn remove(
-        &mut self,
-        parent: &OwnedFd,
-        name: &CStr,
-        path: &mut PathBuf,
-        depth: usize,
-    ) -> Result<bool, Errno> {
+    fn remove(&mut self, parent: &OwnedFd, name: &CStr, path: &mut PathBuf, depth: usize) -> Result<bool, Errno> {
         let stat = match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::ENOENT) => return Ok(true),
@@ -167,9 +152,7 @@ impl Walk {
             // Needed when we are not root; for root without DAC_OVERRIDE as well. A failure shows at the first unlink.
             let _ = fchmod(&directory, Mode::S_IRWXU);
         }
-        let empty = self
-            .empty(directory, path, depth + 1)
-            .map_err(|error| to_errno(&error))?;
+        let empty = self.empty(directory, path, depth + 1).map_err(|error| to_errno(&error))?;
         match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
             Ok(()) => {
                 self.wiped.entries += 1;
@@ -187,13 +170,7 @@ impl Walk {
         }
     }
 
-    fn unlink(
-        &mut self,
-        parent: &OwnedFd,
-        name: &CStr,
-        path: &Path,
-        stat: &FileStat,
-    ) -> Result<bool, Errno> {
+    fn unlink(&mut self, parent: &OwnedFd, name: &CStr, path: &Path, stat: &FileStat) -> Result<bool, Errno> {
         match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) => {
                 self.wiped.entries += 1;
@@ -254,12 +231,7 @@ fn open_directory(parent: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
         Err(Errno::EACCES) => {
             // A directory of mode 000, met without the capability to ignore it. fchmodat follows links, but only on the last
             // part of a name that was no link a moment ago, and at worst changes the mode of a file that is ours.
-            nix::sys::stat::fchmodat(
-                parent,
-                name,
-                Mode::S_IRWXU,
-                nix::sys::stat::FchmodatFlags::FollowSymlink,
-            )?;
+            nix::sys::stat::fchmodat(parent, name, Mode::S_IRWXU, nix::sys::stat::FchmodatFlags::FollowSymlink)?;
             openat(parent, name, flags, Mode::empty())
         }
         other => other,
@@ -267,12 +239,7 @@ fn open_directory(parent: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
 }
 
 fn reopen(directory: &OwnedFd) -> Result<OwnedFd, Errno> {
-    openat(
-        directory,
-        ".",
-        OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
+    openat(directory, ".", OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 fn is_directory(stat: &FileStat) -> bool {

@@ -25,9 +25,7 @@ pub(super) enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Status {
-                status, message, ..
-            } => write!(f, "Response status code {status}: {message}"),
+            Self::Status { status, message, .. } => write!(f, "Response status code {status}: {message}"),
             Self::Broken(why) => f.write_str(why),
         }
     }
@@ -59,17 +57,10 @@ impl Client {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(timeout))
-            .user_agent(format!(
-                "GitHubActionsRunner-linux/{}",
-                crate::AGENT_VERSION
-            ))
+            .user_agent(format!("GitHubActionsRunner-linux/{}", crate::AGENT_VERSION))
             .build()
             .new_agent();
-        Self {
-            agent,
-            base: base.trim_end_matches('/').into(),
-            secret: secret.into(),
-        }
+        Self { agent, base: base.trim_end_matches('/').into(), secret: secret.into() }
     }
 
     pub(super) fn base(&self) -> &str {
@@ -77,12 +68,7 @@ impl Client {
     }
 
     /// Sends a request; `body` is a text, or nothing.
-    fn send(
-        &self,
-        method: &str,
-        path: &str,
-        body: Option<(&str, String)>,
-    ) -> Result<(u16, String), Refusal> {
+    fn send(&self, method: &str, path: &str, body: Option<(&str, String)>) -> Result<(u16, String), Refusal> {
         let mut request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
@@ -95,10 +81,7 @@ impl Client {
         let broken = |error: &dyn fmt::Display| Refusal::Broken(error.to_string());
         let answer = match body {
             Some((kind, text)) => {
-                let request = request
-                    .header("content-type", kind)
-                    .body(text)
-                    .map_err(|e| broken(&e))?;
+                let request = request.header("content-type", kind).body(text).map_err(|e| broken(&e))?;
                 self.agent.run(request)
             }
             None => self.agent.run(request.body(()).map_err(|e| broken(&e))?),
@@ -113,11 +96,7 @@ impl Client {
             .ok()
             .and_then(|v| v["message"].as_str().map(str::to_owned))
             .unwrap_or_else(|| text.clone());
-        Err(Refusal::Status {
-            status,
-            message,
-            body: text,
-        })
+        Err(Refusal::Status { status, message, body: text })
     }
 
     /// An empty answer gives none.
@@ -126,38 +105,24 @@ impl Client {
         if text.is_empty() {
             return Ok(None);
         }
-        serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|e| Refusal::Broken(e.to_string()))
+        serde_json::from_str(&text).map(Some).map_err(|e| Refusal::Broken(e.to_string()))
     }
 
-    pub(super) fn post<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        body: Option<&impl Serialize>,
-    ) -> Result<T, Refusal> {
+    pub(super) fn post<T: DeserializeOwned>(&self, path: &str, body: Option<&impl Serialize>) -> Result<T, Refusal> {
         let text = self.post_raw(path, body)?;
         serde_json::from_str(&text).map_err(|e| Refusal::Broken(e.to_string()))
     }
 
-    pub(super) fn post_raw(
-        &self,
-        path: &str,
-        body: Option<&impl Serialize>,
-    ) -> Result<String, Refusal> {
+    pub(super) fn post_raw(&self, path: &str, body: Option<&impl Serialize>) -> Result<String, Refusal> {
         let text = match body {
-            Some(body) => {
-                serde_json::to_string(body).map_err(|e| Refusal::Broken(e.to_string()))?
-            }
+            Some(body) => serde_json::to_string(body).map_err(|e| Refusal::Broken(e.to_string()))?,
             None => String::new(),
         };
-        self.send("POST", path, Some(("application/json", text)))
-            .map(|(_, text)| text)
+        self.send("POST", path, Some(("application/json", text))).map(|(_, text)| text)
     }
 
     pub(super) fn post_text(&self, path: &str, text: String) -> Result<(), Refusal> {
-        self.send("POST", path, Some(("text/plain", text)))
-            .map(|_| ())
+        self.send("POST", path, Some(("text/plain", text))).map(|_| ())
     }
 
     pub(super) fn delete(&self, path: &str) -> Result<(), Refusal> {

@@ -31,10 +31,7 @@ fn token(arguments: &Arguments, base: &str, scope: &Scope, kind: &str) -> Result
         return Ok(token);
     }
     let Some(pat) = arguments.value("pat") else {
-        return Err(
-            "Invalid configuration provided for token. Terminating unattended configuration."
-                .into(),
-        );
+        return Err("Invalid configuration provided for token. Terminating unattended configuration.".into());
     };
     let answer: Value = Client::new(&format!("{base}/api/v3"), &pat)
         .post(&format!("/{scope}/actions/runners/{kind}"), None::<&()>)
@@ -81,17 +78,11 @@ fn register(root: &Path, trace: &Trace, arguments: &Arguments) -> Result<(), Str
         .value("url")
         .ok_or("Invalid configuration provided for url. Terminating unattended configuration.")?;
     let (base, scope) = target(&url).ok_or_else(|| {
-        format!(
-            "Invalid configuration provided for url: {url}. Terminating unattended configuration."
-        )
+        format!("Invalid configuration provided for url: {url}. Terminating unattended configuration.")
     })?;
     let token = token(arguments, &base, &scope, "registration-token")?;
     let split = |text: String| -> Vec<String> {
-        text.split(',')
-            .map(str::trim)
-            .filter(|l| !l.is_empty())
-            .map(str::to_owned)
-            .collect()
+        text.split(',').map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect()
     };
     let name = arguments.value("name").unwrap_or_else(host_name);
     let ask = RegisterRequest {
@@ -120,15 +111,10 @@ fn register(root: &Path, trace: &Trace, arguments: &Arguments) -> Result<(), Str
         })?;
     trace.say("√ Connected to GitHub");
     trace.say("\n# Runner Registration\n");
-    trace.say(if answer.replaced {
-        "√ Successfully replaced the runner"
-    } else {
-        "√ Runner successfully added"
-    });
+    trace.say(if answer.replaced { "√ Successfully replaced the runner" } else { "√ Runner successfully added" });
     trace.say("\n# Runner settings\n");
     let work = arguments.value("work").unwrap_or_else(|| "_work".into());
-    write_settings(root, arguments, &answer, &base, &url, &work)
-        .map_err(|error| error.to_string())?;
+    write_settings(root, arguments, &answer, &base, &url, &work).map_err(|error| error.to_string())?;
     trace.say("√ Settings Saved.\n");
     Ok(())
 }
@@ -159,28 +145,21 @@ fn write_settings(
         "data": {"clientId": answer.id.to_string(), "authorizationUrl": format!("{base}/_agent/sessions")},
     });
     let key = json!({"d": answer.secret});
-    for (name, value, mode) in [
-        (".credentials_rsaparams", &key, 0o600),
-        (".credentials", &credentials, 0o644),
-        (".runner", &settings, 0o644),
-    ] {
+    for (name, value, mode) in
+        [(".credentials_rsaparams", &key, 0o600), (".credentials", &credentials, 0o644), (".runner", &settings, 0o644)]
+    {
         let path = root.join(name);
         // .NET's `Encoding.UTF8` puts a byte order mark before the text.
         fs::write(&path, format!("\u{feff}{value:#}"))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
     }
     let service = root.join("svc.sh");
-    fs::write(
-        &service,
-        "#!/bin/bash\necho 'the stand-in has no service' >&2\nexit 1\n",
-    )?;
+    fs::write(&service, "#!/bin/bash\necho 'the stand-in has no service' >&2\nexit 1\n")?;
     fs::set_permissions(&service, fs::Permissions::from_mode(0o755))
 }
 
 fn host_name() -> String {
-    fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|n| n.trim().to_owned())
-        .unwrap_or_default()
+    fs::read_to_string("/proc/sys/kernel/hostname").map(|n| n.trim().to_owned()).unwrap_or_default()
 }
 
 /// Takes the registration away, and the files.
@@ -189,7 +168,9 @@ pub(super) fn remove(root: &Path, trace: &Trace, arguments: &Arguments) -> i32 {
     let settings = super::read_json(&root.join(".runner"));
     if !arguments.flag("local") {
         match &settings {
-            Err(_) => trace.say("Cannot connect to server, because config files are missing. Skipping removing runner from the server."),
+            Err(_) => trace.say(
+                "Cannot connect to server, because config files are missing. Skipping removing runner from the server.",
+            ),
             Ok(settings) => {
                 if let Err(why) = remove_at_forge(trace, arguments, settings) {
                     trace.complain(&why);
@@ -204,27 +185,17 @@ pub(super) fn remove(root: &Path, trace: &Trace, arguments: &Arguments) -> i32 {
 
 fn remove_at_forge(trace: &Trace, arguments: &Arguments, settings: &Value) -> Result<(), String> {
     // A JIT configuration has no address to remove from (AR#2920).
-    let url = settings["gitHubUrl"]
-        .as_str()
-        .ok_or("Value cannot be null. (Parameter 'url')")?;
+    let url = settings["gitHubUrl"].as_str().ok_or("Value cannot be null. (Parameter 'url')")?;
     let (base, scope) = target(url).ok_or("Invalid URI")?;
     let token = token(arguments, &base, &scope, "remove-token")?;
     let id = settings["agentId"].as_u64().unwrap_or_default();
-    let ask = RemoveRequest {
-        scope: scope.to_string(),
-        token,
-        id,
-    };
-    match tried(trace, || {
-        Client::new(&base, "").post_raw("/_agent/remove", Some(&ask))
-    }) {
+    let ask = RemoveRequest { scope: scope.to_string(), token, id };
+    match tried(trace, || Client::new(&base, "").post_raw("/_agent/remove", Some(&ask))) {
         Ok(_) => {
             trace.say("√ Runner removed successfully");
             Ok(())
         }
-        Err(Refusal::Status { message, .. }) => Err(format!(
-            "Failed: Removing runner from the server\n{message}"
-        )),
+        Err(Refusal::Status { message, .. }) => Err(format!("Failed: Removing runner from the server\n{message}")),
         Err(refusal) => Err(refusal.to_string()),
     }
 }

@@ -49,13 +49,7 @@ pub(super) fn run(
     received: &Receiver<Happening>,
     sender: &Sender<Happening>,
 ) -> JobResult {
-    let repository = assignment
-        .job
-        .repository
-        .rsplit('/')
-        .next()
-        .unwrap_or("repository")
-        .to_owned();
+    let repository = assignment.job.repository.rsplit('/').next().unwrap_or("repository").to_owned();
     let mut run = Run {
         assignment,
         log,
@@ -68,10 +62,7 @@ pub(super) fn run(
         env: BTreeMap::new(),
         commands: 0,
     };
-    log.line(&format!(
-        "Current runner version: '{}'",
-        crate::AGENT_VERSION
-    ));
+    log.line(&format!("Current runner version: '{}'", crate::AGENT_VERSION));
     log.line(&format!("Runner name: '{}'", assignment.runner));
     let tracking = format!("github_{}", crate::forge::random_id());
     if let Err(error) = run.set_up(&tracking) {
@@ -104,13 +95,7 @@ pub(super) fn run(
 
 impl Run<'_> {
     fn set_up(&mut self, tracking: &str) -> std::io::Result<()> {
-        let Assignment {
-            job,
-            work,
-            root,
-            server,
-            runner,
-        } = self.assignment;
+        let Assignment { job, work, root, server, runner } = self.assignment;
         let at = |error: std::io::Error, path: &Path| {
             std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
         };
@@ -123,48 +108,26 @@ impl Run<'_> {
             }
         }
         let mut tools = work.join("_tool");
-        for name in [
-            "RUNNER_TOOLSDIRECTORY",
-            "AGENT_TOOLSDIRECTORY",
-            "RUNNER_TOOL_CACHE",
-        ] {
+        for name in ["RUNNER_TOOLSDIRECTORY", "AGENT_TOOLSDIRECTORY", "RUNNER_TOOL_CACHE"] {
             if let Ok(path) = std::env::var(name) {
                 tools = path.into();
             }
         }
         let workflow = self.temp.join("_github_workflow");
-        for folder in [
-            &self.workspace,
-            &workflow,
-            &work.join("_actions"),
-            &work.join("_PipelineMapping"),
-            &tools,
-        ] {
+        for folder in [&self.workspace, &workflow, &work.join("_actions"), &work.join("_PipelineMapping"), &tools] {
             fs::create_dir_all(folder).map_err(|error| at(error, folder))?;
         }
         let commands = self.temp.join("_runner_file_commands");
         fs::create_dir_all(&commands).map_err(|error| at(error, &commands))?;
         let event = workflow.join("event.json");
-        let payload = if job.payload.is_null() {
-            serde_json::json!({})
-        } else {
-            job.payload.clone()
-        };
+        let payload = if job.payload.is_null() { serde_json::json!({}) } else { job.payload.clone() };
         fs::write(&event, payload.to_string()).map_err(|error| at(error, &event))?;
 
-        self.env = std::env::vars_os()
-            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
-            .collect();
-        let (owner, _) = job
-            .repository
-            .split_once('/')
-            .unwrap_or((&job.repository, ""));
+        self.env =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+        let (owner, _) = job.repository.split_once('/').unwrap_or((&job.repository, ""));
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let arch = if cfg!(target_arch = "aarch64") {
-            "ARM64"
-        } else {
-            "X64"
-        };
+        let arch = if cfg!(target_arch = "aarch64") { "ARM64" } else { "X64" };
         for (key, value) in [
             ("CI", "true".into()),
             ("GITHUB_ACTIONS", "true".into()),
@@ -183,13 +146,7 @@ impl Run<'_> {
             ("GITHUB_SERVER_URL", server.clone()),
             ("GITHUB_SHA", "0".repeat(40)),
             ("GITHUB_WORKFLOW", "simulated".into()),
-            (
-                "GITHUB_WORKFLOW_REF",
-                format!(
-                    "{}/.github/workflows/ci.yml@refs/heads/main",
-                    job.repository
-                ),
-            ),
+            ("GITHUB_WORKFLOW_REF", format!("{}/.github/workflows/ci.yml@refs/heads/main", job.repository)),
             ("GITHUB_WORKSPACE", text(&self.workspace)),
             ("RUNNER_ARCH", arch.into()),
             ("RUNNER_ENVIRONMENT", "self-hosted".into()),
@@ -198,10 +155,7 @@ impl Run<'_> {
             ("RUNNER_TEMP", text(&self.temp)),
             ("RUNNER_TOOL_CACHE", text(&tools)),
             ("RUNNER_TRACKING_ID", tracking.into()),
-            (
-                "RUNNER_WORKSPACE",
-                self.workspace.parent().map(text).unwrap_or_default(),
-            ),
+            ("RUNNER_WORKSPACE", self.workspace.parent().map(text).unwrap_or_default()),
         ] {
             self.env.insert(key.into(), value);
         }
@@ -220,10 +174,7 @@ impl Run<'_> {
 
     /// A hook's condition is `always()`: only a shutdown stops it.
     fn hook(&mut self, variable: &str, title: &str) {
-        let Some(path) = std::env::var_os(variable)
-            .filter(|p| !p.is_empty())
-            .map(PathBuf::from)
-        else {
+        let Some(path) = std::env::var_os(variable).filter(|p| !p.is_empty()).map(PathBuf::from) else {
             return;
         };
         self.catch_up();
@@ -312,10 +263,7 @@ impl Run<'_> {
         ]
         .map(|(name, kind)| (name, file(kind)))
         .into();
-        command
-            .env_clear()
-            .envs(&self.env)
-            .current_dir(&self.workspace);
+        command.env_clear().envs(&self.env).current_dir(&self.workspace);
         for (name, path) in &files {
             if let Err(error) = fs::write(path, "") {
                 return self.fail(&format!("{}: {error}", path.display()));
@@ -327,21 +275,11 @@ impl Run<'_> {
             after_int: Duration::from_millis(job.sigint_ms),
             after_term: Duration::from_millis(job.sigterm_ms),
         };
-        let outcome = process::run(
-            command,
-            self.log,
-            self.received,
-            self.sender,
-            &mut self.interruption,
-            yields_to,
-            patience,
-        );
+        let outcome =
+            process::run(command, self.log, self.received, self.sender, &mut self.interruption, yields_to, patience);
         match outcome {
             Ok(outcome) if outcome.code == 0 => {}
-            Ok(outcome) => self.fail(&format!(
-                "Process completed with exit code {}.",
-                outcome.code
-            )),
+            Ok(outcome) => self.fail(&format!("Process completed with exit code {}.", outcome.code)),
             Err(error) => self.fail(&error.to_string()),
         }
         self.read_commands(&files);
@@ -370,9 +308,8 @@ impl Run<'_> {
 
 /// `bash -e`, or `sh -e` where there is no bash.
 fn shell(script: &Path) -> Command {
-    let bash = std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|folder| folder.join("bash").is_file())
-    });
+    let bash = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("bash").is_file()));
     let mut command = Command::new(if bash { "bash" } else { "sh" });
     command.arg("-e").arg(script);
     command
@@ -401,20 +338,11 @@ fn kill_orphans(tracking: &str, log: &Log) {
     let Ok(entries) = fs::read_dir("/proc") else {
         return;
     };
-    for pid in entries
-        .flatten()
-        .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok())
-    {
+    for pid in entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok()) {
         let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        if environ
-            .split(|b| *b == 0)
-            .any(|entry| entry == wanted.as_bytes())
-        {
+        if environ.split(|b| *b == 0).any(|entry| entry == wanted.as_bytes()) {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            log.line(&format!(
-                "Terminate orphan process: pid ({pid}) ({})",
-                name.trim()
-            ));
+            log.line(&format!("Terminate orphan process: pid ({pid}) ({})", name.trim()));
             // It may have ended just now.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
@@ -429,10 +357,7 @@ mod tests {
     fn env_files_hold_single_and_multi_line_values() {
         let text = "A=1\nB<<END\none\ntwo=2\nEND\nC=x<<y\n";
         let found = assignments(text);
-        let found: Vec<(&str, &str)> = found
-            .iter()
-            .map(|(k, v)| (k.as_str(), v.as_str()))
-            .collect();
+        let found: Vec<(&str, &str)> = found.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(found, [("A", "1"), ("B", "one\ntwo=2"), ("C", "x<<y")]);
     }
 }

@@ -13,24 +13,14 @@ use sha2::{Digest as _, Sha256};
 const FILES: [(&str, u32, &str); 6] = [
     ("config.sh", 0o755, include_str!("layout/config.sh")),
     ("run.sh", 0o755, include_str!("layout/run.sh")),
-    (
-        "run-helper.sh.template",
-        0o755,
-        include_str!("layout/run-helper.sh.template"),
-    ),
+    ("run-helper.sh.template", 0o755, include_str!("layout/run-helper.sh.template")),
     ("env.sh", 0o755, include_str!("layout/env.sh")),
     ("safe_sleep.sh", 0o755, include_str!("layout/safe_sleep.sh")),
-    (
-        "externals/README",
-        0o644,
-        "The official agent has its Node.js versions here; the stand-in needs none.\n",
-    ),
+    ("externals/README", 0o644, "The official agent has its Node.js versions here; the stand-in needs none.\n"),
 ];
 
-const PROGRAMS: [(&str, &str); 2] = [
-    ("runner-listener", "bin/Runner.Listener"),
-    ("runner-worker", "bin/Runner.Worker"),
-];
+const PROGRAMS: [(&str, &str); 2] =
+    [("runner-listener", "bin/Runner.Listener"), ("runner-worker", "bin/Runner.Worker")];
 
 const FOLDERS: [&str; 3] = ["./", "bin/", "externals/"];
 
@@ -40,10 +30,7 @@ const FOLDERS: [&str; 3] = ["./", "bin/", "externals/"];
 ///
 /// When they are not there; the text says what to run.
 pub fn programs_dir() -> io::Result<PathBuf> {
-    let mut candidates: Vec<PathBuf> = std::env::var_os("OSCR_SIM_BIN_DIR")
-        .map(PathBuf::from)
-        .into_iter()
-        .collect();
+    let mut candidates: Vec<PathBuf> = std::env::var_os("OSCR_SIM_BIN_DIR").map(PathBuf::from).into_iter().collect();
     let this = std::env::current_exe()?;
     candidates.extend(this.ancestors().skip(1).take(2).map(Path::to_path_buf));
     candidates
@@ -99,30 +86,19 @@ pub fn pack(programs: &Path, archive: &Path) -> io::Result<String> {
         append(&mut tar, folder, 0o755, tar::EntryType::Directory, &[])?;
     }
     for (name, mode, text) in FILES {
-        append(
-            &mut tar,
-            name,
-            mode,
-            tar::EntryType::Regular,
-            text.as_bytes(),
-        )?;
+        append(&mut tar, name, mode, tar::EntryType::Regular, text.as_bytes())?;
     }
     for (program, name) in PROGRAMS {
         let path = programs.join(program);
         let mut bytes = Vec::new();
         File::open(&path)
             .and_then(|mut file| file.read_to_end(&mut bytes))
-            .map_err(|error| {
-                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-            })?;
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         append(&mut tar, name, 0o755, tar::EntryType::Regular, &bytes)?;
     }
     let bytes = tar.into_inner()?.finish()?;
     File::create(archive)?.write_all(&bytes)?;
-    Ok(Sha256::digest(&bytes)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect())
+    Ok(Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect())
 }
 
 fn append(

@@ -26,8 +26,7 @@ use super::client::{Client, Refusal};
 use super::configure;
 use super::trace::Trace;
 use crate::protocol::{
-    CompleteRequest, ConflictAnswer, ExitOrder, JobMessage, JobResult, Message, SessionAnswer,
-    WorkerMessage,
+    CompleteRequest, ConflictAnswer, ExitOrder, JobMessage, JobResult, Message, SessionAnswer, WorkerMessage,
 };
 
 /// Exit code 1.
@@ -97,9 +96,7 @@ impl Arguments {
                 }
             } else if let Some(name) = wants.take() {
                 parsed.given.insert(name, argument);
-            } else if parsed.command.is_none()
-                && COMMANDS.contains(&argument.to_lowercase().as_str())
-            {
+            } else if parsed.command.is_none() && COMMANDS.contains(&argument.to_lowercase().as_str()) {
                 parsed.command = Some(argument.to_lowercase());
             } else {
                 parsed.unknown.push(argument);
@@ -113,11 +110,7 @@ impl Arguments {
         const PREFIX: &str = "ACTIONS_RUNNER_INPUT_";
         let inputs: Vec<(OsString, String, OsString)> = std::env::vars_os()
             .filter_map(|(key, value)| {
-                let name = key
-                    .to_str()?
-                    .to_uppercase()
-                    .strip_prefix(PREFIX)?
-                    .to_lowercase();
+                let name = key.to_str()?.to_uppercase().strip_prefix(PREFIX)?.to_lowercase();
                 Some((key, name, value))
             })
             .collect();
@@ -136,9 +129,7 @@ impl Arguments {
     }
 
     pub(super) fn flag(&self, name: &str) -> bool {
-        self.given
-            .get(name)
-            .is_some_and(|v| matches!(v.to_lowercase().as_str(), "true" | "1" | "t" | "yes" | "y"))
+        self.given.get(name).is_some_and(|v| matches!(v.to_lowercase().as_str(), "true" | "1" | "t" | "yes" | "y"))
     }
 }
 
@@ -158,9 +149,7 @@ pub fn main() -> i32 {
         return 0;
     }
     if arguments.flag("help") {
-        println!(
-            "Commands: configure, remove, run, warmup. See the official runner's help for the flags."
-        );
+        println!("Commands: configure, remove, run, warmup. See the official runner's help for the flags.");
         return 0;
     }
     let trace = Trace::open(&root, "Runner");
@@ -177,12 +166,10 @@ pub fn main() -> i32 {
         return TERMINATED;
     }
     match arguments.command.as_deref() {
-        Some("configure") => until_signal(&trace, received, move |trace| {
-            configure::configure(&root, trace, &arguments)
-        }),
-        Some("remove") => until_signal(&trace, received, move |trace| {
-            configure::remove(&root, trace, &arguments)
-        }),
+        Some("configure") => {
+            until_signal(&trace, received, move |trace| configure::configure(&root, trace, &arguments))
+        }
+        Some("remove") => until_signal(&trace, received, move |trace| configure::remove(&root, trace, &arguments)),
         Some("warmup") => 0,
         None if arguments.flag("warmup") => 0,
         Some(_) | None => {
@@ -191,9 +178,7 @@ pub fn main() -> i32 {
                 Err(code) => return code,
             };
             let code = listener.run();
-            listener.trace.info(&format!(
-                "Runner execution has finished with return code {code}"
-            ));
+            listener.trace.info(&format!("Runner execution has finished with return code {code}"));
             code
         }
     }
@@ -213,11 +198,7 @@ fn load_env_file(root: &Path) {
 }
 
 /// Configuring is cut short by a signal, with code 1.
-fn until_signal(
-    trace: &Trace,
-    received: Receiver<Event>,
-    work: impl FnOnce(&Trace) -> i32 + Send,
-) -> i32 {
+fn until_signal(trace: &Trace, received: Receiver<Event>, work: impl FnOnce(&Trace) -> i32 + Send) -> i32 {
     thread::scope(|scope| {
         scope.spawn(move || {
             if let Ok(Event::Signal(_)) = received.recv() {
@@ -247,15 +228,13 @@ enum Event {
 
 fn forward_signals(events: Sender<Event>) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            for signal in signals.forever() {
-                if events.send(Event::Signal(signal)).is_err() {
-                    return;
-                }
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if events.send(Event::Signal(signal)).is_err() {
+                return;
             }
-        })?;
+        }
+    })?;
     Ok(())
 }
 
@@ -297,30 +276,18 @@ impl Listener {
             trace.complain(&why);
             return Err(TERMINATED);
         }
-        let loaded = super::read_json(&root.join(".runner")).and_then(|settings| {
-            Ok((
-                settings,
-                super::read_json(&root.join(".credentials_rsaparams"))?,
-            ))
-        });
+        let loaded = super::read_json(&root.join(".runner"))
+            .and_then(|settings| Ok((settings, super::read_json(&root.join(".credentials_rsaparams"))?)));
         let Ok((settings, key)) = loaded else {
             trace.complain("Not configured. Run config.(sh/cmd) to configure the runner.");
             return Err(TERMINATED);
         };
-        let text = |name: &str| {
-            field(&settings, name)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let ephemeral = field(&settings, "ephemeral").is_some_and(|v| {
-            v == &Value::Bool(true) || v.as_str().is_some_and(|v| v.eq_ignore_ascii_case("true"))
-        });
+        let text = |name: &str| field(&settings, name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let ephemeral = field(&settings, "ephemeral")
+            .is_some_and(|v| v == &Value::Bool(true) || v.as_str().is_some_and(|v| v.eq_ignore_ascii_case("true")));
         let secret = field(&key, "d").and_then(Value::as_str).unwrap_or_default();
         if arguments.flag("once") {
-            trace.say(
-                "The --once flag is deprecated; configure the runner with --ephemeral instead.",
-            );
+            trace.say("The --once flag is deprecated; configure the runner with --ephemeral instead.");
         }
         Ok(Self {
             client: Client::new(&text("serverUrl"), secret),
@@ -341,10 +308,7 @@ impl Listener {
             Ok(None) => return 0,
             Err(code) => return code,
         };
-        self.trace.say(&format!(
-            "Current runner version: '{}'",
-            crate::AGENT_VERSION
-        ));
+        self.trace.say(&format!("Current runner version: '{}'", crate::AGENT_VERSION));
         self.trace.say_timed("Listening for Jobs");
         let polling = self.poll(session, backoff);
         let end = self.listen();
@@ -391,20 +355,14 @@ impl Listener {
                         return Err(self.obey(&order));
                     }
                     self.trace.say("\n√ Connected to GitHub\n");
-                    return Ok(Some((
-                        answer.session,
-                        Duration::from_millis(answer.backoff_ms),
-                    )));
+                    return Ok(Some((answer.session, Duration::from_millis(answer.backoff_ms))));
                 }
-                Err(Refusal::Status {
-                    status: 409, body, ..
-                }) => {
-                    let conflict: ConflictAnswer =
-                        serde_json::from_str(&body).unwrap_or(ConflictAnswer {
-                            message: "A session for this runner already exists.".into(),
-                            retry_ms: 30_000,
-                            limit_ms: 240_000,
-                        });
+                Err(Refusal::Status { status: 409, body, .. }) => {
+                    let conflict: ConflictAnswer = serde_json::from_str(&body).unwrap_or(ConflictAnswer {
+                        message: "A session for this runner already exists.".into(),
+                        retry_ms: 30_000,
+                        limit_ms: 240_000,
+                    });
                     self.trace.complain(&conflict.message);
                     if started.elapsed() >= Duration::from_millis(conflict.limit_ms) {
                         self.trace.complain(
@@ -414,9 +372,7 @@ impl Listener {
                     }
                     Duration::from_millis(conflict.retry_ms)
                 }
-                Err(Refusal::Status {
-                    status: 404 | 401, ..
-                }) => {
+                Err(Refusal::Status { status: 404 | 401, .. }) => {
                     self.trace.complain(
                         "Failed to create a session. The runner registration has been deleted from the server, please \
                          re-configure. Runner registrations are automatically deleted for runners that have not \
@@ -426,8 +382,7 @@ impl Listener {
                 }
                 Err(refusal) => {
                     if !failing {
-                        let text =
-                            format!("Runner connect error: {refusal}. Retrying until reconnected.");
+                        let text = format!("Runner connect error: {refusal}. Retrying until reconnected.");
                         self.trace.say_timed(&text);
                     }
                     failing = true;
@@ -452,11 +407,7 @@ impl Listener {
     /// Polls on a thread of its own until told otherwise.
     fn poll(&self, session: u64, backoff: Duration) -> Arc<AtomicBool> {
         let polling = Arc::new(AtomicBool::new(true));
-        let (go_on, events, client) = (
-            Arc::clone(&polling),
-            self.events.clone(),
-            self.client.clone(),
-        );
+        let (go_on, events, client) = (Arc::clone(&polling), self.events.clone(), self.client.clone());
         thread::spawn(move || {
             let mut failing = false;
             while go_on.load(Ordering::Relaxed) {
@@ -478,8 +429,7 @@ impl Listener {
                         return;
                     }
                     Err(refusal) => {
-                        if !failing && events.send(Event::PollFailed(refusal.to_string())).is_err()
-                        {
+                        if !failing && events.send(Event::PollFailed(refusal.to_string())).is_err() {
                             return;
                         }
                         failing = true;
@@ -499,13 +449,8 @@ impl Listener {
         let mut running: Option<Running> = None;
         loop {
             let event = match running.as_ref().and_then(|r| r.kill_at) {
-                None => self
-                    .received
-                    .recv()
-                    .map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => self
-                    .received
-                    .recv_timeout(at.saturating_duration_since(Instant::now())),
+                None => self.received.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => self.received.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
             match event {
                 Ok(Event::Signal(signal)) => {
@@ -523,19 +468,15 @@ impl Listener {
                 }
                 Ok(Event::Message(Message::Job { id, name })) => {
                     if running.is_some() {
-                        self.trace
-                            .error(&format!("Job {id} came while another runs; left alone."));
+                        self.trace.error(&format!("Job {id} came while another runs; left alone."));
                         continue;
                     }
-                    self.trace.info(&format!(
-                        "Acknowledging runner request for job '{id}' ({name})."
-                    ));
+                    self.trace.info(&format!("Acknowledging runner request for job '{id}' ({name})."));
                     running = self.start_job(id);
                 }
                 Ok(Event::Message(Message::Cancel { id })) => {
                     if let Some(running) = running.as_mut().filter(|r| r.job.id == id) {
-                        self.trace
-                            .info(&format!("Cancellation of job {id} received."));
+                        self.trace.info(&format!("Cancellation of job {id} received."));
                         self.tell(running, &WorkerMessage::Cancel);
                         let limit = Duration::from_millis(running.job.worker_kill_ms);
                         running.cancelled = true;
@@ -543,15 +484,12 @@ impl Listener {
                     }
                 }
                 Ok(Event::PollFailed(why)) => {
-                    self.trace.say_timed(&format!(
-                        "Runner connect error: {why}. Retrying until reconnected."
-                    ));
+                    self.trace.say_timed(&format!("Runner connect error: {why}. Retrying until reconnected."));
                 }
                 Ok(Event::PollRecovered) => self.trace.say_timed("Runner reconnected."),
                 Ok(Event::Gone) => {
                     if running.is_some() {
-                        self.trace
-                            .info("The registration is gone while a job runs.");
+                        self.trace.info("The registration is gone while a job runs.");
                         continue;
                     }
                     self.trace.complain("The runner no longer exists on the server. Cleaning up local configuration.");
@@ -567,10 +505,7 @@ impl Listener {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     if let Some(running) = running.as_mut() {
-                        self.trace.info(&format!(
-                            "Kill worker {} after the cancel timeout.",
-                            running.worker
-                        ));
+                        self.trace.info(&format!("Kill worker {} after the cancel timeout.", running.worker));
                         self.kill_worker(running);
                         running.kill_at = None;
                     }
@@ -581,29 +516,20 @@ impl Listener {
     }
 
     fn start_job(&self, id: u64) -> Option<Running> {
-        let job: JobMessage = match self
-            .client
-            .post(&format!("/_agent/jobs/{id}/acquire"), None::<&()>)
-        {
+        let job: JobMessage = match self.client.post(&format!("/_agent/jobs/{id}/acquire"), None::<&()>) {
             Ok(job) => job,
-            Err(Refusal::Status {
-                status: 404 | 409 | 422,
-                message,
-                ..
-            }) => {
+            Err(Refusal::Status { status: 404 | 409 | 422, message, .. }) => {
                 self.trace.info(&format!("Skipping message Job. {message}"));
                 return None;
             }
             Err(refusal) => {
-                self.trace
-                    .error(&format!("Job {id} was not acquired: {refusal}"));
+                self.trace.error(&format!("Job {id} was not acquired: {refusal}"));
                 return None;
             }
         };
         self.trace.say_timed(&format!("Running job: {}", job.name));
         let started = self.spawn_worker().map_err(|error| {
-            self.trace
-                .complain(&format!("The worker did not start: {error}"));
+            self.trace.complain(&format!("The worker did not start: {error}"));
             self.report(&job, JobResult::Failed);
         });
         let (mut worker, mut orders) = started.ok()?;
@@ -622,24 +548,13 @@ impl Listener {
             let _ = events.send(Event::WorkerExited(code));
         });
         let renewing = self.renew(&job);
-        Some(Running {
-            job,
-            worker: pid,
-            orders,
-            cancelled: false,
-            kill_at: None,
-            renewing,
-        })
+        Some(Running { job, worker: pid, orders, cancelled: false, kill_at: None, renewing })
     }
 
     fn spawn_worker(&self) -> std::io::Result<(Child, std::process::ChildStdin)> {
         let bin = self.root.join("bin");
         let output = || {
-            if super::flag("ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT") {
-                Stdio::inherit()
-            } else {
-                Stdio::null()
-            }
+            if super::flag("ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT") { Stdio::inherit() } else { Stdio::null() }
         };
         let mut worker = Command::new(bin.join("Runner.Worker"))
             .arg("spawnclient")
@@ -656,10 +571,7 @@ impl Listener {
     fn renew(&self, job: &JobMessage) -> Arc<AtomicBool> {
         let renewing = Arc::new(AtomicBool::new(true));
         let (go_on, client) = (Arc::clone(&renewing), self.client.clone());
-        let (path, pause) = (
-            format!("/_agent/jobs/{}/renew", job.id),
-            Duration::from_millis(job.renew_ms),
-        );
+        let (path, pause) = (format!("/_agent/jobs/{}/renew", job.id), Duration::from_millis(job.renew_ms));
         thread::spawn(move || {
             loop {
                 thread::sleep(pause);
@@ -680,8 +592,7 @@ impl Listener {
     fn write_order(&self, orders: &mut impl std::io::Write, message: &WorkerMessage) {
         let line = serde_json::to_string(message).expect("messages have only string keys");
         if let Err(error) = writeln!(orders, "{line}").and_then(|()| orders.flush()) {
-            self.trace
-                .error(&format!("The worker does not listen: {error}"));
+            self.trace.error(&format!("The worker does not listen: {error}"));
         }
     }
 
@@ -698,13 +609,8 @@ impl Listener {
         let deadline = (signal == SIGTERM).then(|| Instant::now() + UNLOAD_TIMEOUT);
         loop {
             let event = match deadline {
-                None => self
-                    .received
-                    .recv()
-                    .map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => self
-                    .received
-                    .recv_timeout(at.saturating_duration_since(Instant::now())),
+                None => self.received.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => self.received.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
             match event {
                 Ok(Event::WorkerExited(code)) => return self.finish_job(&running, code),
@@ -717,32 +623,21 @@ impl Listener {
     fn finish_job(&self, running: &Running, code: Option<i32>) {
         running.renewing.store(false, Ordering::Relaxed);
         let known = code.and_then(JobResult::from_worker_code);
-        let result = known.unwrap_or(if running.cancelled {
-            JobResult::Canceled
-        } else {
-            JobResult::Failed
-        });
+        let result = known.unwrap_or(if running.cancelled { JobResult::Canceled } else { JobResult::Failed });
         if known.is_none() {
             let text = format!("Worker finished for job {}. Code: {code:?}", running.job.id);
             self.trace.error(&text);
             self.report(&running.job, result);
         }
-        self.trace.say_timed(&format!(
-            "Job {} completed with result: {}",
-            running.job.name,
-            result.word()
-        ));
+        self.trace.say_timed(&format!("Job {} completed with result: {}", running.job.name, result.word()));
     }
 
     /// Completes the job in place of a worker that could not.
     fn report(&self, job: &JobMessage, result: JobResult) {
         let client = Client::new(self.client.base(), &job.token);
         let request = CompleteRequest { result };
-        if let Err(refusal) =
-            client.post_raw(&format!("/_agent/jobs/{}/complete", job.id), Some(&request))
-        {
-            self.trace
-                .error(&format!("The job's end was not reported: {refusal}"));
+        if let Err(refusal) = client.post_raw(&format!("/_agent/jobs/{}/complete", job.id), Some(&request)) {
+            self.trace.error(&format!("The job's end was not reported: {refusal}"));
         }
     }
 
@@ -753,17 +648,13 @@ impl Listener {
                 RETRYABLE => "An error occurred: Unhandled exception",
                 3 | 4 => "Runner update in process, please do not shutdown or sleep.",
                 CONFLICT => "A session for this runner already exists.",
-                DEPRECATED => {
-                    "An error occurred: Runner version v2.336.0 is deprecated and cannot receive messages."
-                }
+                DEPRECATED => "An error occurred: Runner version v2.336.0 is deprecated and cannot receive messages.",
                 _ => "An error occurred",
             }
             .into()
         });
         self.trace.complain(&text);
-        if order.code == DEPRECATED
-            && !super::flag("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE")
-        {
+        if order.code == DEPRECATED && !super::flag("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE") {
             return TERMINATED;
         }
         order.code
@@ -781,11 +672,7 @@ enum End {
 
 /// A member by name, whatever its case: JIT settings are written in another case than those of `configure`.
 fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
-    value
-        .as_object()?
-        .iter()
-        .find(|(key, _)| key.eq_ignore_ascii_case(name))
-        .map(|(_, v)| v)
+    value.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, v)| v)
 }
 
 /// Writes the files of a JIT configuration.

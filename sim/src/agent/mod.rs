@@ -24,16 +24,12 @@ pub use worker::main as worker_main;
 fn root() -> PathBuf {
     let program = std::fs::read_link("/proc/self/exe").unwrap_or_default();
     let program = program.canonicalize().unwrap_or(program);
-    program
-        .parent()
-        .and_then(Path::parent)
-        .map_or_else(|| PathBuf::from("/"), Path::to_path_buf)
+    program.parent().and_then(Path::parent).map_or_else(|| PathBuf::from("/"), Path::to_path_buf)
 }
 
 /// Whether a variable holds one of upstream's words for yes.
 fn flag(name: &str) -> bool {
-    std::env::var(name)
-        .is_ok_and(|v| matches!(v.to_lowercase().as_str(), "1" | "true" | "t" | "yes" | "y"))
+    std::env::var(name).is_ok_and(|v| matches!(v.to_lowercase().as_str(), "1" | "true" | "t" | "yes" | "y"))
 }
 
 /// A file of settings may begin with a byte order mark: upstream writes one.

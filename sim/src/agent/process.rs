@@ -51,10 +51,7 @@ pub(super) fn run(
     patience: Patience,
 ) -> std::io::Result<Outcome> {
     let (reader, writer) = std::io::pipe()?;
-    command
-        .stdin(Stdio::null())
-        .stdout(writer.try_clone()?)
-        .stderr(writer);
+    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
     let mut child = command.spawn()?;
     // The command holds the writing end: output ends only when it is gone.
     drop(command);
@@ -74,9 +71,7 @@ pub(super) fn run(
     });
     let done = sender.clone();
     thread::spawn(move || {
-        let status = child
-            .wait()
-            .unwrap_or_else(|_| ExitStatus::from_raw(0xff00));
+        let status = child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0xff00));
         // The worker waits for this for as long as it lives.
         let _ = done.send(Happening::Exited(pid.as_raw(), status));
     });
@@ -91,9 +86,7 @@ pub(super) fn run(
         }
         let event = match deadline {
             Some(at) => happenings.recv_timeout(at.saturating_duration_since(Instant::now())),
-            None => happenings
-                .recv()
-                .map_err(|_| RecvTimeoutError::Disconnected),
+            None => happenings.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match event {
             Ok(Happening::Interrupt(asked)) => {
@@ -123,14 +116,8 @@ pub(super) fn run(
                     // Only this process, as upstream; it may have ended just now.
                     let _ = kill(pid, signal);
                     (next, deadline) = match signal {
-                        Signal::SIGINT => (
-                            Some(Signal::SIGTERM),
-                            Some(Instant::now() + patience.after_int),
-                        ),
-                        Signal::SIGTERM => (
-                            Some(Signal::SIGKILL),
-                            Some(Instant::now() + patience.after_term),
-                        ),
+                        Signal::SIGINT => (Some(Signal::SIGTERM), Some(Instant::now() + patience.after_int)),
+                        Signal::SIGTERM => (Some(Signal::SIGKILL), Some(Instant::now() + patience.after_term)),
                         _ => (None, None),
                     };
                 }
@@ -138,9 +125,7 @@ pub(super) fn run(
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    let code = status.map_or(-1, |s| {
-        s.code().or(s.signal().map(|n| 128 + n)).unwrap_or(-1)
-    });
+    let code = status.map_or(-1, |s| s.code().or(s.signal().map(|n| 128 + n)).unwrap_or(-1));
     Ok(Outcome { code })
 }
 

@@ -25,11 +25,7 @@ impl Trace {
             .and_then(|()| OpenOptions::new().create(true).append(true).open(&path))
             .map_err(|error| eprintln!("{}: {error}", path.display()))
             .ok();
-        Self {
-            file: Mutex::new(file),
-            component,
-            on_stdout: super::flag("ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT"),
-        }
+        Self { file: Mutex::new(file), component, on_stdout: super::flag("ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT") }
     }
 
     /// A line of the log, also on standard output with `ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT`.

@@ -74,9 +74,7 @@ fn uploader(client: Client, path: String) -> Log {
 fn upload(client: &Client, path: &str, text: &str) {
     for _ in 0..5 {
         match client.post_text(path, text.to_owned()) {
-            Err(refusal) if refusal.status().is_none_or(|s| s >= 500) => {
-                thread::sleep(Duration::from_millis(500))
-            }
+            Err(refusal) if refusal.status().is_none_or(|s| s >= 500) => thread::sleep(Duration::from_millis(500)),
             _ => return,
         }
     }
@@ -88,18 +86,8 @@ pub fn main() -> i32 {
     let root = super::root();
     let trace = Trace::open(&root, "Worker");
     let mut line = String::new();
-    let message = stdin()
-        .lock()
-        .read_line(&mut line)
-        .ok()
-        .and_then(|_| serde_json::from_str(&line).ok());
-    let Some(WorkerMessage::Job {
-        server,
-        runner,
-        work,
-        job,
-    }) = message
-    else {
+    let message = stdin().lock().read_line(&mut line).ok().and_then(|_| serde_json::from_str(&line).ok());
+    let Some(WorkerMessage::Job { server, runner, work, job }) = message else {
         trace.complain("The worker is started by the listener, with a job on its standard input.");
         return 1;
     };
@@ -109,13 +97,7 @@ pub fn main() -> i32 {
     let client = Client::new(&server, &job.token);
     let log = uploader(client.clone(), format!("/_agent/jobs/{}/log", job.id));
     let id = job.id;
-    let assignment = Assignment {
-        server,
-        runner,
-        root,
-        work: work.into(),
-        job: *job,
-    };
+    let assignment = Assignment { server, runner, root, work: work.into(), job: *job };
     let result = job::run(&assignment, &log, &received, &happenings);
     // All lines are at the forge before the job is over there.
     log.flush();

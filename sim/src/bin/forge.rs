@@ -54,12 +54,7 @@ struct Serve {
     #[arg(long, default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
     /// A valid personal access token; repeatable
-    #[arg(
-        long = "pat",
-        env = "FORGE_PAT",
-        value_delimiter = ',',
-        hide_env_values = true
-    )]
+    #[arg(long = "pat", env = "FORGE_PAT", value_delimiter = ',', hide_env_values = true)]
     pats: Vec<String>,
     /// Orders in force from the start, as JSON (see POST /_sim/orders)
     #[arg(long, env = "FORGE_ORDERS")]
@@ -99,11 +94,7 @@ fn serve(serve: Serve) -> std::io::Result<()> {
     orders.pats.extend(serve.pats);
     // Before anything else: as PID 1 a signal without a handler would be lost.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let forge = Forge::start(Options {
-        listen: serve.listen,
-        orders,
-        echo: true,
-    })?;
+    let forge = Forge::start(Options { listen: serve.listen, orders, echo: true })?;
     println!("forge listens on {}", forge.address());
     if let Some(signal) = signals.forever().next() {
         println!("forge ends on signal {signal}");

@@ -35,22 +35,11 @@ fn docker(arguments: &[&str]) -> Result<String, String> {
 pub(super) fn find(project: &str, service: &str) -> Result<Vec<Container>, String> {
     let project = format!("label=com.docker.compose.project={project}");
     let service = format!("label=com.docker.compose.service={service}");
-    let text = docker(&[
-        "ps",
-        "--filter",
-        &project,
-        "--filter",
-        &service,
-        "--format",
-        "{{.ID}} {{.Names}}",
-    ])?;
+    let text = docker(&["ps", "--filter", &project, "--filter", &service, "--format", "{{.ID}} {{.Names}}"])?;
     let mut found: Vec<Container> = text
         .lines()
         .filter_map(|line| line.split_once(' '))
-        .map(|(id, name)| Container {
-            id: id.into(),
-            name: name.into(),
-        })
+        .map(|(id, name)| Container { id: id.into(), name: name.into() })
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
@@ -60,22 +49,10 @@ pub(super) fn find(project: &str, service: &str) -> Result<Vec<Container>, Strin
 pub(super) fn stop(ids: &[&str]) -> Result<(), String> {
     // One command stops one after the other: each gets its own.
     let results: Vec<Result<String, String>> = thread::scope(|scope| {
-        let stops: Vec<_> = ids
-            .iter()
-            .map(|id| scope.spawn(move || docker(&["stop", "-t", "60", id])))
-            .collect();
-        stops
-            .into_iter()
-            .map(|s| {
-                s.join()
-                    .unwrap_or_else(|_| Err("docker stop panicked".into()))
-            })
-            .collect()
+        let stops: Vec<_> = ids.iter().map(|id| scope.spawn(move || docker(&["stop", "-t", "60", id]))).collect();
+        stops.into_iter().map(|s| s.join().unwrap_or_else(|_| Err("docker stop panicked".into()))).collect()
     });
-    results
-        .into_iter()
-        .collect::<Result<Vec<_>, _>>()
-        .map(|_| ())
+    results.into_iter().collect::<Result<Vec<_>, _>>().map(|_| ())
 }
 
 /// The phases that the containers report, kept up to date by a thread per container.
@@ -106,11 +83,7 @@ impl Phases {
 
     /// What a container said last; none while it cannot be asked.
     pub(super) fn of(&self, id: &str) -> Option<String> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(id)
-            .cloned()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 }
 

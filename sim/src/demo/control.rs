@@ -22,19 +22,12 @@ impl Control {
             .proxy(None)
             .build()
             .new_agent();
-        Self {
-            agent,
-            base: format!("{}/_sim", base.trim_end_matches('/')),
-        }
+        Self { agent, base: format!("{}/_sim", base.trim_end_matches('/')) }
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, String> {
         let url = format!("{}{path}", self.base);
-        let text = self
-            .agent
-            .get(&url)
-            .call()
-            .and_then(|mut answer| answer.body_mut().read_to_string());
+        let text = self.agent.get(&url).call().and_then(|mut answer| answer.body_mut().read_to_string());
         text.map_err(|e| format!("{url}: {e}"))
             .and_then(|t| serde_json::from_str(&t).map_err(|e| format!("{url}: {e}")))
     }
@@ -42,16 +35,10 @@ impl Control {
     pub(super) fn submit(&self, job: &JobSpec) -> Result<u64, String> {
         let url = format!("{}/jobs", self.base);
         let body = serde_json::to_string(job).map_err(|e| e.to_string())?;
-        let text = self
-            .agent
-            .post(&url)
-            .send(body)
-            .and_then(|mut answer| answer.body_mut().read_to_string());
-        let answer: Value = serde_json::from_str(&text.map_err(|e| format!("{url}: {e}"))?)
-            .map_err(|e| e.to_string())?;
-        answer["id"]
-            .as_u64()
-            .ok_or_else(|| format!("{url}: no id in {answer}"))
+        let text = self.agent.post(&url).send(body).and_then(|mut answer| answer.body_mut().read_to_string());
+        let answer: Value =
+            serde_json::from_str(&text.map_err(|e| format!("{url}: {e}"))?).map_err(|e| e.to_string())?;
+        answer["id"].as_u64().ok_or_else(|| format!("{url}: no id in {answer}"))
     }
 
     pub(super) fn runners(&self) -> Result<Vec<RunnerView>, String> {
@@ -64,10 +51,7 @@ impl Control {
 
     /// The events after number `after`; waits a moment for one.
     pub(super) fn events(&self, after: u64, wait: Duration) -> Result<Vec<Event>, String> {
-        self.get(&format!(
-            "/events?after={after}&timeout={}",
-            wait.as_secs_f64()
-        ))
+        self.get(&format!("/events?after={after}&timeout={}", wait.as_secs_f64()))
     }
 
     /// Waits until no registration is left; the names of those that are.

@@ -52,26 +52,17 @@ pub(super) const LONG_NAME: &str = "long build";
 
 fn counting(name: &str, seconds: u32, runner: Option<&str>) -> JobSpec {
     let script = format!("for i in $(seq {seconds}); do sleep 1; echo \"$i of {seconds}\"; done");
-    JobSpec {
-        runner: runner.map(str::to_owned),
-        ..JobSpec::script(name, &script)
-    }
+    JobSpec { runner: runner.map(str::to_owned), ..JobSpec::script(name, &script) }
 }
 
 /// Leaves a mess on one container.
 pub(super) fn mess(host: &str) -> JobSpec {
-    JobSpec {
-        runner: Some(host.into()),
-        ..JobSpec::script(MESS_NAME, MESS)
-    }
+    JobSpec { runner: Some(host.into()), ..JobSpec::script(MESS_NAME, MESS) }
 }
 
 /// Looks for it, on the same container.
 pub(super) fn search(host: &str) -> JobSpec {
-    JobSpec {
-        runner: Some(host.into()),
-        ..JobSpec::script(SEARCH_NAME, SEARCH)
-    }
+    JobSpec { runner: Some(host.into()), ..JobSpec::script(SEARCH_NAME, SEARCH) }
 }
 
 /// The job whose container is stopped meanwhile.
@@ -81,9 +72,5 @@ pub(super) fn long(host: &str) -> JobSpec {
 
 /// The others, for whoever is free.
 pub(super) fn others() -> [JobSpec; 3] {
-    [
-        counting("unit tests", 6, None),
-        counting("lint", 2, None),
-        counting("package", 4, None),
-    ]
+    [counting("unit tests", 6, None), counting("lint", 2, None), counting("package", 4, None)]
 }

@@ -61,8 +61,7 @@ pub fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(why) => {
-            demo.screen
-                .line(&demo.screen.paint(&format!("demo: {why}"), Tone::Bad));
+            demo.screen.line(&demo.screen.paint(&format!("demo: {why}"), Tone::Bad));
             ExitCode::FAILURE
         }
     }
@@ -93,22 +92,14 @@ impl Demo {
         self.control.submit(&jobs::long(&stopped.id))?;
         let [tests, lint, package] = jobs::others();
         self.control.submit(&tests)?;
-        self.follow("the first three jobs run", |d| {
-            d.started(jobs::MESS_NAME) && d.started(jobs::LONG_NAME)
-        })?;
+        self.follow("the first three jobs run", |d| d.started(jobs::MESS_NAME) && d.started(jobs::LONG_NAME))?;
         // Only now, or the incarnation that makes the mess could look for it.
         self.control.submit(&jobs::search(&messy.id))?;
         self.control.submit(&lint)?;
         self.control.submit(&package)?;
 
-        self.follow("the long build has got somewhere", |d| {
-            d.log(jobs::LONG_NAME).contains("\n3 of 12\n")
-        })?;
-        self.screen.event(&format!(
-            "docker stop {}, in the middle of \"{}\"",
-            stopped.name,
-            jobs::LONG_NAME
-        ));
+        self.follow("the long build has got somewhere", |d| d.log(jobs::LONG_NAME).contains("\n3 of 12\n"))?;
+        self.screen.event(&format!("docker stop {}, in the middle of \"{}\"", stopped.name, jobs::LONG_NAME));
         let stop = stop_in_background(vec![stopped.id.clone()]);
         let all_done = self.follow("all six jobs are done", |d| {
             d.jobs.len() == 6 && d.jobs.iter().all(|j| j.status == JobStatus::Completed)
@@ -117,21 +108,13 @@ impl Demo {
             self.screen.event(&self.screen.paint(why, Tone::Bad));
         }
         self.screen.event("docker stop, for the other runners");
-        let others = self
-            .containers
-            .iter()
-            .map(|c| c.id.clone())
-            .filter(|id| *id != stopped.id)
-            .collect();
+        let others = self.containers.iter().map(|c| c.id.clone()).filter(|id| *id != stopped.id).collect();
         let stops = [stop, stop_in_background(others)];
         while stops.iter().any(|s| !s.is_finished()) {
             self.look()?;
         }
         for stop in stops {
-            if let Err(why) = stop
-                .join()
-                .unwrap_or_else(|_| Err("docker stop panicked".into()))
-            {
+            if let Err(why) = stop.join().unwrap_or_else(|_| Err("docker stop panicked".into())) {
                 self.screen.event(&self.screen.paint(&why, Tone::Bad));
             }
         }
@@ -168,10 +151,7 @@ impl Demo {
         self.phases = Phases::watch(&self.containers);
         self.told = vec![None; self.containers.len()];
         self.follow("all runners are online", |d| {
-            d.containers.iter().all(|c| {
-                d.runner_of(c)
-                    .is_some_and(|r| r.status == "online" && !r.busy)
-            })
+            d.containers.iter().all(|c| d.runner_of(c).is_some_and(|r| r.status == "online" && !r.busy))
         })
     }
 
@@ -203,8 +183,7 @@ impl Demo {
             let phase = self.phases.of(&container.id);
             if phase.is_some() && phase != *told {
                 let phase_text = phase.as_deref().unwrap_or_default();
-                self.screen
-                    .event(&format!("{:<24} {phase_text}", container.name));
+                self.screen.event(&format!("{:<24} {phase_text}", container.name));
                 *told = phase;
             }
         }
@@ -215,11 +194,7 @@ impl Demo {
 
     fn describe(&self, event: &Event) -> Option<String> {
         let runner = event.runner.as_deref().unwrap_or("-");
-        let place = self
-            .containers
-            .iter()
-            .find(|c| runner.contains(&c.id))
-            .map_or(runner, |c| c.name.as_str());
+        let place = self.containers.iter().find(|c| runner.contains(&c.id)).map_or(runner, |c| c.name.as_str());
         let job = event.job_name.as_deref().unwrap_or("-");
         let detail = event.detail.as_deref().unwrap_or_default();
         let text = match event.kind.as_str() {
@@ -227,11 +202,7 @@ impl Demo {
             "runner_unregistered" => format!("unregistered {runner}: {detail}"),
             "job_started" => format!("runs \"{job}\""),
             "job_finished" => {
-                let tone = if detail == "succeeded" {
-                    Tone::Good
-                } else {
-                    Tone::Bad
-                };
+                let tone = if detail == "succeeded" { Tone::Good } else { Tone::Bad };
                 format!("\"{job}\" {}", self.screen.paint(detail, tone))
             }
             _ => return None,
@@ -243,16 +214,9 @@ impl Demo {
         let mut lines = vec![String::new()];
         for container in &self.containers {
             let runner = self.runner_of(container);
-            let job = runner
-                .and_then(|r| r.job)
-                .and_then(|id| self.jobs.iter().find(|j| j.id == id));
+            let job = runner.and_then(|r| r.job).and_then(|id| self.jobs.iter().find(|j| j.id == id));
             let phase = self.phases.of(&container.id).unwrap_or_else(|| {
-                runner
-                    .map_or(
-                        "not registered",
-                        |r| if r.busy { "running" } else { &r.status },
-                    )
-                    .to_owned()
+                runner.map_or("not registered", |r| if r.busy { "running" } else { &r.status }).to_owned()
             });
             let tone = match (job.is_some(), runner.is_some()) {
                 (true, _) => Tone::Busy,
@@ -260,19 +224,16 @@ impl Demo {
                 (false, false) => Tone::Dim,
             };
             let phase = self.screen.paint(&format!("{phase:<14}"), tone);
-            let doing = job
-                .map(|j| format!("{} ({} s)", j.name, seconds(j) as u64))
-                .unwrap_or_default();
+            let doing = job.map(|j| format!("{} ({} s)", j.name, seconds(j) as u64)).unwrap_or_default();
             lines.push(format!("  {:<26} {phase} {doing}", container.name));
         }
         if !self.jobs.is_empty() {
             let count = |status| self.jobs.iter().filter(|j| j.status == status).count();
             let (queued, done) = (count(JobStatus::Queued), count(JobStatus::Completed));
             let running = self.jobs.len() - queued - done;
-            lines.push(self.screen.paint(
-                &format!("  jobs: {queued} queued, {running} running, {done} done"),
-                Tone::Dim,
-            ));
+            lines.push(
+                self.screen.paint(&format!("  jobs: {queued} queued, {running} running, {done} done"), Tone::Dim),
+            );
         }
         lines
     }
@@ -296,46 +257,24 @@ impl Demo {
 
     /// Prints the table; true when nothing is amiss.
     fn report(&mut self, left: &[String]) -> bool {
-        let mut lines = vec![
-            String::new(),
-            format!(
-                "{:<20} {:<11} {:<32} {:>7}",
-                "job", "result", "runner", "seconds"
-            ),
-        ];
+        let mut lines =
+            vec![String::new(), format!("{:<20} {:<11} {:<32} {:>7}", "job", "result", "runner", "seconds")];
         let mut all_good = self.jobs.len() == 6;
         for job in &self.jobs {
             let good = job.result == Some(JobResult::Succeeded);
             all_good &= good;
-            let result = job
-                .result
-                .map_or("not done".into(), |r| r.word().to_lowercase());
-            let result = self.screen.paint(
-                &format!("{result:<11}"),
-                if good { Tone::Good } else { Tone::Bad },
-            );
+            let result = job.result.map_or("not done".into(), |r| r.word().to_lowercase());
+            let result = self.screen.paint(&format!("{result:<11}"), if good { Tone::Good } else { Tone::Bad });
             let runner = job.runner.as_deref().unwrap_or("-");
-            lines.push(format!(
-                "{:<20} {result} {runner:<32} {:>7.1}",
-                job.name,
-                seconds(job)
-            ));
+            lines.push(format!("{:<20} {result} {runner:<32} {:>7.1}", job.name, seconds(job)));
         }
         lines.push(String::new());
         let mut verdict = |what: &str, good: bool, text: String| {
             all_good &= good;
-            lines.push(format!(
-                "{what}: {}",
-                self.screen
-                    .paint(&text, if good { Tone::Good } else { Tone::Bad })
-            ));
+            lines.push(format!("{what}: {}", self.screen.paint(&text, if good { Tone::Good } else { Tone::Bad })));
         };
         let none = |found: &[String]| {
-            if found.is_empty() {
-                "none".into()
-            } else {
-                found.join(", ")
-            }
+            if found.is_empty() { "none".into() } else { found.join(", ") }
         };
         verdict("registrations left", left.is_empty(), none(left));
         let findings: Vec<String> = self
@@ -349,11 +288,7 @@ impl Demo {
         if made && searched {
             verdict("leftovers found", findings.is_empty(), none(&findings));
         } else {
-            verdict(
-                "leftovers found",
-                false,
-                "nobody left or looked for anything".into(),
-            );
+            verdict("leftovers found", false, "nobody left or looked for anything".into());
         }
         for line in &lines {
             self.screen.line(line);

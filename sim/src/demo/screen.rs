@@ -27,11 +27,7 @@ impl Screen {
         let dumb = std::env::var_os("TERM").is_none_or(|t| t == "dumb" || t.is_empty());
         let live = stdout().is_terminal() && !dumb;
         let colours = live && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        Self {
-            live,
-            colours,
-            drawn: 0,
-        }
+        Self { live, colours, drawn: 0 }
     }
 
     /// Text in a colour, where there are colours.
@@ -42,20 +38,13 @@ impl Screen {
             Tone::Good => 32,
             Tone::Bad => 31,
         };
-        if self.colours {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
     /// A line of its own: above the block on a terminal, with the time elsewhere.
     pub(super) fn event(&mut self, text: &str) {
         self.erase();
-        let time = jiff::Timestamp::now()
-            .to_zoned(TimeZone::UTC)
-            .strftime("%H:%M:%S")
-            .to_string();
+        let time = jiff::Timestamp::now().to_zoned(TimeZone::UTC).strftime("%H:%M:%S").to_string();
         let time = self.paint(&time, Tone::Dim);
         self.write(&format!("{time} {text}\n"));
     }

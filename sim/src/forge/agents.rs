@@ -14,8 +14,7 @@ use super::Shared;
 use super::scope::Scope;
 use super::state::{DeleteOutcome, JobStatus, Polled, TokenKind};
 use crate::protocol::{
-    CompleteRequest, ConflictAnswer, JobMessage, RegisterAnswer, RegisterRequest, RemoveRequest,
-    SessionAnswer,
+    CompleteRequest, ConflictAnswer, JobMessage, RegisterAnswer, RegisterRequest, RemoveRequest, SessionAnswer,
 };
 
 pub(crate) fn routes() -> Router<Arc<Shared>> {
@@ -36,11 +35,7 @@ fn refuse(status: StatusCode, message: &str) -> Response {
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers
-        .get(header::AUTHORIZATION)?
-        .to_str()
-        .ok()?
-        .strip_prefix("Bearer ")
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 
 async fn register(State(shared): State<Arc<Shared>>, Json(ask): Json<RegisterRequest>) -> Response {
@@ -49,24 +44,15 @@ async fn register(State(shared): State<Arc<Shared>>, Json(ask): Json<RegisterReq
     };
     shared.change(|s| {
         if !s.token_is_good(&ask.token, TokenKind::Registration, &scope)
-            || s.tokens
-                .get(&ask.token)
-                .is_some_and(|t| t.kind == TokenKind::Remove)
+            || s.tokens.get(&ask.token).is_some_and(|t| t.kind == TokenKind::Remove)
         {
             return refuse(StatusCode::NOT_FOUND, "Not Found");
         }
         if ask.name.is_empty() || ask.name.len() > 64 {
-            return refuse(
-                StatusCode::BAD_REQUEST,
-                "Runner name must have 1 to 64 characters",
-            );
+            return refuse(StatusCode::BAD_REQUEST, "Runner name must have 1 to 64 characters");
         }
         if let Some(group) = &ask.group
-            && !s
-                .orders
-                .runner_groups
-                .iter()
-                .any(|g| g.eq_ignore_ascii_case(group))
+            && !s.orders.runner_groups.iter().any(|g| g.eq_ignore_ascii_case(group))
         {
             let text = format!("Could not find any self-hosted runner group named \"{group}\".");
             return refuse(StatusCode::UNPROCESSABLE_ENTITY, &text);
@@ -82,11 +68,7 @@ async fn register(State(shared): State<Arc<Shared>>, Json(ask): Json<RegisterReq
         let mut labels: Vec<String> = if ask.no_default_labels {
             Vec::new()
         } else {
-            let arch = if cfg!(target_arch = "aarch64") {
-                "ARM64"
-            } else {
-                "X64"
-            };
+            let arch = if cfg!(target_arch = "aarch64") { "ARM64" } else { "X64" };
             vec!["self-hosted".into(), "Linux".into(), arch.into()]
         };
         for label in &ask.labels {
@@ -130,20 +112,11 @@ async fn remove(State(shared): State<Arc<Shared>>, Json(ask): Json<RemoveRequest
 
 async fn open_session(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     let secret = bearer(&headers).unwrap_or_default().to_owned();
-    let version = headers
-        .get("x-agent-version")
-        .and_then(|v| v.to_str().ok())
-        .map(str::to_owned);
+    let version = headers.get("x-agent-version").and_then(|v| v.to_str().ok()).map(str::to_owned);
     shared.change(|s| {
         let runner = s.runner_by_secret(&secret);
-        let Some(runner) = runner
-            .and_then(|id| s.runners.get_mut(&id))
-            .filter(|r| r.registered)
-        else {
-            return refuse(
-                StatusCode::NOT_FOUND,
-                "The runner registration was not found.",
-            );
+        let Some(runner) = runner.and_then(|id| s.runners.get_mut(&id)).filter(|r| r.registered) else {
+            return refuse(StatusCode::NOT_FOUND, "The runner registration was not found.");
         };
         runner.version = version.or(runner.version.take());
         let (runner, taken) = (runner.id, runner.session.is_some());
@@ -157,16 +130,8 @@ async fn open_session(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> 
             return (StatusCode::CONFLICT, Json(conflict)).into_response();
         }
         let exit = s.take_listener_exit(runner, true);
-        let session = if exit.is_some() {
-            0
-        } else {
-            s.open_session(runner)
-        };
-        let answer = SessionAnswer {
-            session,
-            backoff_ms: s.orders.agent_backoff_ms,
-            exit,
-        };
+        let session = if exit.is_some() { 0 } else { s.open_session(runner) };
+        let answer = SessionAnswer { session, backoff_ms: s.orders.agent_backoff_ms, exit };
         Json(answer).into_response()
     })
 }
@@ -190,10 +155,7 @@ impl PollGuard {
                 session.last_poll = Instant::now();
             }
         });
-        Self {
-            shared: Arc::clone(shared),
-            session,
-        }
+        Self { shared: Arc::clone(shared), session }
     }
 }
 
@@ -220,37 +182,26 @@ async fn poll(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Respons
         match shared.lock().poll(id, first, last) {
             Polled::Message(message) => return Json(message).into_response(),
             Polled::Gone => {
-                return refuse(
-                    StatusCode::NOT_FOUND,
-                    "The runner no longer exists on the server.",
-                );
+                return refuse(StatusCode::NOT_FOUND, "The runner no longer exists on the server.");
             }
             Polled::Nothing if last => return StatusCode::ACCEPTED.into_response(),
             Polled::Nothing => {}
         }
         first = false;
-        last = tokio::time::timeout_at(deadline, changes.changed())
-            .await
-            .is_err();
+        last = tokio::time::timeout_at(deadline, changes.changed()).await.is_err();
     }
 }
 
-async fn acquire(
-    State(shared): State<Arc<Shared>>,
-    Path(id): Path<u64>,
-    headers: HeaderMap,
-) -> Response {
+async fn acquire(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: HeaderMap) -> Response {
     let secret = bearer(&headers).unwrap_or_default().to_owned();
     shared.change(|s| {
         let runner = s.runner_by_secret(&secret);
-        let mine = s.jobs.get(&id).is_some_and(|j| {
-            j.status == JobStatus::Assigned && j.runner_id.is_some() && j.runner_id == runner
-        });
+        let mine = s
+            .jobs
+            .get(&id)
+            .is_some_and(|j| j.status == JobStatus::Assigned && j.runner_id.is_some() && j.runner_id == runner);
         if !mine {
-            return refuse(
-                StatusCode::NOT_FOUND,
-                &format!("Job message not found '{id}'."),
-            );
+            return refuse(StatusCode::NOT_FOUND, &format!("Job message not found '{id}'."));
         }
         if let Some(lost) = s.orders.lost_assignments.as_mut().filter(|l| l.times > 0) {
             lost.times -= 1;
@@ -293,12 +244,7 @@ async fn renew(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Status
     })
 }
 
-async fn log(
-    State(shared): State<Arc<Shared>>,
-    Path(id): Path<u64>,
-    headers: HeaderMap,
-    text: String,
-) -> StatusCode {
+async fn log(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: HeaderMap, text: String) -> StatusCode {
     let token = bearer(&headers).unwrap_or_default();
     shared.change(|s| match s.jobs.get_mut(&id).filter(|j| j.token == token) {
         Some(job) => {

@@ -51,24 +51,13 @@ pub(crate) async fn answer(State(shared): State<Arc<Shared>>, request: Request) 
     if let Some(refusal) = refuse_scope(&shared, &scope) {
         return refusal;
     }
-    let query = Query::<HashMap<String, String>>::try_from_uri(&parts.uri)
-        .map(|q| q.0)
-        .unwrap_or_default();
-    let base = format!(
-        "http://{}",
-        parts
-            .headers
-            .get(header::HOST)
-            .and_then(|h| h.to_str().ok())
-            .unwrap_or("forge")
-    );
+    let query = Query::<HashMap<String, String>>::try_from_uri(&parts.uri).map(|q| q.0).unwrap_or_default();
+    let base = format!("http://{}", parts.headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("forge"));
     match (&parts.method, rest) {
         (&Method::POST, ["actions", "runners", "registration-token"]) => {
             new_token(&shared, TokenKind::Registration, scope)
         }
-        (&Method::POST, ["actions", "runners", "remove-token"]) => {
-            new_token(&shared, TokenKind::Remove, scope)
-        }
+        (&Method::POST, ["actions", "runners", "remove-token"]) => new_token(&shared, TokenKind::Remove, scope),
         (&Method::POST, ["actions", "runners", "generate-jitconfig"]) => {
             let body = to_bytes(body, 1 << 20).await.unwrap_or_default();
             match serde_json::from_slice(&body) {
@@ -76,9 +65,7 @@ pub(crate) async fn answer(State(shared): State<Arc<Shared>>, request: Request) 
                 Err(_) => error(StatusCode::BAD_REQUEST, "Problems parsing JSON"),
             }
         }
-        (&Method::GET, ["actions", "runners"]) => {
-            list_runners(&shared, &scope, &query, &base, path)
-        }
+        (&Method::GET, ["actions", "runners"]) => list_runners(&shared, &scope, &query, &base, path),
         (&Method::GET, ["actions", "runners", "downloads"]) => downloads(&shared),
         (&Method::GET, ["actions", "runner-groups"]) if !matches!(scope, Scope::Repository(..)) => {
             list_groups(&shared, &scope, &query, &base, path)
@@ -93,26 +80,18 @@ pub(crate) async fn answer(State(shared): State<Arc<Shared>>, request: Request) 
 }
 
 fn refuse_credentials(shared: &Shared, headers: &HeaderMap) -> Option<Response> {
-    let Some(given) = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|v| v.to_str().ok())
-    else {
+    let Some(given) = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()) else {
         return Some(error(StatusCode::UNAUTHORIZED, "Requires authentication"));
     };
     let token = match given.split_once(' ') {
-        Some((kind, token))
-            if kind.eq_ignore_ascii_case("bearer") || kind.eq_ignore_ascii_case("token") =>
-        {
+        Some((kind, token)) if kind.eq_ignore_ascii_case("bearer") || kind.eq_ignore_ascii_case("token") => {
             Some(token.trim().to_owned())
         }
         Some((kind, pair)) if kind.eq_ignore_ascii_case("basic") => BASE64
             .decode(pair.trim())
             .ok()
             .and_then(|pair| String::from_utf8(pair).ok())
-            .and_then(|pair| {
-                pair.split_once(':')
-                    .map(|(_, password)| password.to_owned())
-            }),
+            .and_then(|pair| pair.split_once(':').map(|(_, password)| password.to_owned())),
         _ => None,
     };
     let good = token.is_some_and(|token| shared.read(|s| s.orders.pats.contains(&token)));
@@ -134,9 +113,7 @@ fn refuse_scope(shared: &Shared, scope: &Scope) -> Option<Response> {
 
 /// As GitHub writes it: milliseconds, and the offset of a place on the Pacific rather than `Z`.
 fn github_time(at: Timestamp) -> String {
-    at.to_zoned(TimeZone::fixed(tz::offset(-8)))
-        .strftime("%Y-%m-%dT%H:%M:%S.000%:z")
-        .to_string()
+    at.to_zoned(TimeZone::fixed(tz::offset(-8))).strftime("%Y-%m-%dT%H:%M:%S.000%:z").to_string()
 }
 
 fn new_token(shared: &Shared, kind: TokenKind, scope: Scope) -> Response {
@@ -160,30 +137,14 @@ fn runner_json(runner: &Runner) -> Value {
 }
 
 /// One page of a list, and the `Link` header that leads to the others.
-fn page<T>(
-    all: Vec<T>,
-    query: &HashMap<String, String>,
-    base: &str,
-    path: &str,
-) -> (Vec<T>, usize, HeaderMap) {
-    let number = |key: &str, default: usize| {
-        query
-            .get(key)
-            .and_then(|v| v.parse().ok())
-            .unwrap_or(default)
-    };
+fn page<T>(all: Vec<T>, query: &HashMap<String, String>, base: &str, path: &str) -> (Vec<T>, usize, HeaderMap) {
+    let number = |key: &str, default: usize| query.get(key).and_then(|v| v.parse().ok()).unwrap_or(default);
     let per_page = number("per_page", 30).clamp(1, 100);
     let at = number("page", 1).max(1);
     let total = all.len();
     let last = total.div_ceil(per_page).max(1);
-    let others: String = query
-        .iter()
-        .filter(|(k, _)| *k == "name")
-        .map(|(k, v)| format!("&{k}={v}"))
-        .collect();
-    let link = |to: usize, rel: &str| {
-        format!("<{base}{path}?per_page={per_page}&page={to}{others}>; rel=\"{rel}\"")
-    };
+    let others: String = query.iter().filter(|(k, _)| *k == "name").map(|(k, v)| format!("&{k}={v}")).collect();
+    let link = |to: usize, rel: &str| format!("<{base}{path}?per_page={per_page}&page={to}{others}>; rel=\"{rel}\"");
     let mut links = Vec::new();
     if at > 1 {
         links.push(link(at - 1, "prev"));
@@ -199,39 +160,18 @@ fn page<T>(
     {
         headers.insert(header::LINK, value);
     }
-    (
-        all.into_iter()
-            .skip((at - 1) * per_page)
-            .take(per_page)
-            .collect(),
-        total,
-        headers,
-    )
+    (all.into_iter().skip((at - 1) * per_page).take(per_page).collect(), total, headers)
 }
 
-fn list_runners(
-    shared: &Shared,
-    scope: &Scope,
-    query: &HashMap<String, String>,
-    base: &str,
-    path: &str,
-) -> Response {
+fn list_runners(shared: &Shared, scope: &Scope, query: &HashMap<String, String>, base: &str, path: &str) -> Response {
     let all: Vec<Value> = shared.read(|s| {
         s.registered(scope)
-            .filter(|r| {
-                query
-                    .get("name")
-                    .is_none_or(|n| r.name.eq_ignore_ascii_case(n))
-            })
+            .filter(|r| query.get("name").is_none_or(|n| r.name.eq_ignore_ascii_case(n)))
             .map(runner_json)
             .collect()
     });
     let (runners, total_count, headers) = page(all, query, base, path);
-    (
-        headers,
-        Json(json!({"total_count": total_count, "runners": runners})),
-    )
-        .into_response()
+    (headers, Json(json!({"total_count": total_count, "runners": runners}))).into_response()
 }
 
 fn get_runner(shared: &Shared, scope: &Scope, id: u64) -> Response {
@@ -244,36 +184,22 @@ fn delete_runner(shared: &Shared, scope: &Scope, id: u64) -> Response {
     match shared.change(|s| s.delete_runner(scope, id)) {
         DeleteOutcome::Deleted => StatusCode::NO_CONTENT.into_response(),
         DeleteOutcome::Missing => not_found(),
-        DeleteOutcome::Busy(name) => error(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            &format!("Bad request - Runner \"{name}\" is still running a job"),
-        ),
+        DeleteOutcome::Busy(name) => {
+            error(StatusCode::UNPROCESSABLE_ENTITY, &format!("Bad request - Runner \"{name}\" is still running a job"))
+        }
     }
 }
 
 fn jit_config(shared: &Shared, scope: Scope, base: &str, ask: &Value) -> Response {
-    let invalid = |what: &str| {
-        error(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            &format!("Validation Failed: {what}"),
-        )
-    };
-    let Some(name) = ask["name"]
-        .as_str()
-        .filter(|n| !n.is_empty() && n.len() <= 64)
-    else {
+    let invalid = |what: &str| error(StatusCode::UNPROCESSABLE_ENTITY, &format!("Validation Failed: {what}"));
+    let Some(name) = ask["name"].as_str().filter(|n| !n.is_empty() && n.len() <= 64) else {
         return invalid("name");
     };
     let Some(group) = ask["runner_group_id"].as_u64() else {
         return invalid("runner_group_id");
     };
-    let labels: Vec<String> = ask["labels"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect();
+    let labels: Vec<String> =
+        ask["labels"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     if labels.is_empty() || labels.len() > 100 {
         return invalid("labels must have between 1 and 100 entries");
     }
@@ -363,13 +289,7 @@ fn downloads(shared: &Shared) -> Response {
     .into_response()
 }
 
-fn list_groups(
-    shared: &Shared,
-    scope: &Scope,
-    query: &HashMap<String, String>,
-    base: &str,
-    path: &str,
-) -> Response {
+fn list_groups(shared: &Shared, scope: &Scope, query: &HashMap<String, String>, base: &str, path: &str) -> Response {
     let names = shared.read(|s| s.orders.runner_groups.clone());
     let all: Vec<Value> = names
         .iter()
@@ -393,11 +313,7 @@ fn list_groups(
         })
         .collect();
     let (groups, total_count, headers) = page(all, query, base, path);
-    (
-        headers,
-        Json(json!({"total_count": total_count, "runner_groups": groups})),
-    )
-        .into_response()
+    (headers, Json(json!({"total_count": total_count, "runner_groups": groups}))).into_response()
 }
 
 fn rate_limit(shared: &Shared) -> Response {

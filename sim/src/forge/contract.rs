@@ -9,8 +9,7 @@ use axum::http::{HeaderMap, header};
 use serde_json::Value;
 
 static DESCRIPTION: LazyLock<Value> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("../../openapi/github-runners.openapi.json"))
-        .expect("the file is JSON")
+    serde_json::from_str(include_str!("../../openapi/github-runners.openapi.json")).expect("the file is JSON")
 });
 
 /// Statuses that any GitHub endpoint may answer without listing them. All have the form of `basic-error`.
@@ -18,23 +17,13 @@ const COMMON: [u16; 9] = [304, 400, 401, 403, 404, 429, 500, 502, 503];
 
 /// Problems of one request; `path` without `/api/v3`.
 #[must_use]
-pub fn check_request(
-    method: &str,
-    path: &str,
-    query: &str,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Vec<String> {
+pub fn check_request(method: &str, path: &str, query: &str, headers: &HeaderMap, body: &[u8]) -> Vec<String> {
     let at = format!("{method} {path}");
     let Some(operation) = find(method, path) else {
         return vec![format!("{at}: no such operation")];
     };
     let mut problems = Vec::new();
-    for key in query
-        .split('&')
-        .filter(|p| !p.is_empty())
-        .map(|p| p.split('=').next().unwrap_or_default())
-    {
+    for key in query.split('&').filter(|p| !p.is_empty()).map(|p| p.split('=').next().unwrap_or_default()) {
         let known = operation["parameters"]
             .as_array()
             .into_iter()
@@ -45,23 +34,13 @@ pub fn check_request(
             problems.push(format!("{at}: unknown query parameter {key}"));
         }
     }
-    let text = |name: &str| {
-        headers
-            .get(name)
-            .and_then(|v| v.to_str().ok())
-            .unwrap_or_default()
-    };
+    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if text("accept") != "application/vnd.github+json" {
-        problems.push(format!(
-            "{at}: Accept is {:?}, wanted application/vnd.github+json",
-            text("accept")
-        ));
+        problems.push(format!("{at}: Accept is {:?}, wanted application/vnd.github+json", text("accept")));
     }
     let version = text("x-github-api-version");
     if version.parse::<jiff::civil::Date>().is_err() {
-        problems.push(format!(
-            "{at}: X-GitHub-Api-Version is {version:?}, wanted a date such as 2022-11-28"
-        ));
+        problems.push(format!("{at}: X-GitHub-Api-Version is {version:?}, wanted a date such as 2022-11-28"));
     }
     if !headers.contains_key(header::USER_AGENT) {
         problems.push(format!("{at}: no User-Agent"));
@@ -120,13 +99,7 @@ fn find(method: &str, path: &str) -> Option<&'static Value> {
         .filter_map(|(template, item)| {
             let template: Vec<&str> = template.trim_start_matches('/').split('/').collect();
             let fits = template.len() == given.len()
-                && template.iter().zip(&given).all(|(t, g)| {
-                    if t.starts_with('{') {
-                        !g.is_empty()
-                    } else {
-                        t == g
-                    }
-                });
+                && template.iter().zip(&given).all(|(t, g)| if t.starts_with('{') { !g.is_empty() } else { t == g });
             let literal = template.iter().filter(|t| !t.starts_with('{')).count();
             fits.then_some((literal, item))
         })
@@ -143,9 +116,7 @@ fn resolve(value: &'static Value) -> &'static Value {
 }
 
 fn pointed(reference: &str) -> &'static Value {
-    DESCRIPTION
-        .pointer(reference.trim_start_matches('#'))
-        .expect("the description's references resolve")
+    DESCRIPTION.pointer(reference.trim_start_matches('#')).expect("the description's references resolve")
 }
 
 /// Holds a value against a schema of OpenAPI 3.0.
@@ -190,12 +161,7 @@ fn check_rule(
             }
         }
         "required" => {
-            for name in wanted
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-            {
+            for name in wanted.as_array().into_iter().flatten().filter_map(Value::as_str) {
                 if value.is_object() && value.get(name).is_none() {
                     fail(format!("{name} is missing"));
                 }
@@ -227,17 +193,8 @@ fn check_rule(
             }
         }
         "minItems" | "maxItems" => {
-            let (length, bound) = (
-                value.as_array().map_or(0, Vec::len) as u64,
-                wanted.as_u64().unwrap_or(0),
-            );
-            if value.is_array()
-                && (if rule == "minItems" {
-                    length < bound
-                } else {
-                    length > bound
-                })
-            {
+            let (length, bound) = (value.as_array().map_or(0, Vec::len) as u64, wanted.as_u64().unwrap_or(0));
+            if value.is_array() && (if rule == "minItems" { length < bound } else { length > bound }) {
                 fail(format!("{length} items, but {rule} is {bound}"));
             }
         }
@@ -250,8 +207,7 @@ fn check_rule(
             (Some("date-time"), Some(text)) if text.parse::<jiff::Timestamp>().is_err() => {
                 fail(format!("{text} is not a date-time"));
             }
-            (Some("date-time" | "uri" | "uri-template" | "email" | "int64" | "float"), _)
-            | (_, None) => {}
+            (Some("date-time" | "uri" | "uri-template" | "email" | "int64" | "float"), _) | (_, None) => {}
             (other, _) => fail(format!("format {other:?} is not known to the validator")),
         },
         "anyOf" | "oneOf" => {

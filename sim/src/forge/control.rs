@@ -33,11 +33,7 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
 }
 
 fn wrong(error: impl std::fmt::Display) -> Response {
-    (
-        StatusCode::BAD_REQUEST,
-        Json(json!({"message": error.to_string()})),
-    )
-        .into_response()
+    (StatusCode::BAD_REQUEST, Json(json!({"message": error.to_string()}))).into_response()
 }
 
 fn seconds(given: Option<f64>, default: f64) -> Duration {
@@ -47,11 +43,7 @@ fn seconds(given: Option<f64>, default: f64) -> Duration {
 // Bodies are parsed by hand, so that `curl -d` works without a content type and errors name the field.
 async fn submit(State(shared): State<Arc<Shared>>, body: String) -> Response {
     match serde_json::from_str::<JobSpec>(&body) {
-        Ok(spec) => (
-            StatusCode::CREATED,
-            Json(json!({"id": shared.change(|s| s.submit(spec))})),
-        )
-            .into_response(),
+        Ok(spec) => (StatusCode::CREATED, Json(json!({"id": shared.change(|s| s.submit(spec))}))).into_response(),
         Err(error) => wrong(error),
     }
 }
@@ -66,18 +58,9 @@ struct JobQuery {
     timeout: Option<f64>,
 }
 
-async fn job(
-    State(shared): State<Arc<Shared>>,
-    Path(id): Path<u64>,
-    Query(query): Query<JobQuery>,
-) -> Response {
+async fn job(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, Query(query): Query<JobQuery>) -> Response {
     if let Some(status) = query.wait {
-        let reached = |s: &super::State| {
-            s.jobs
-                .get(&id)
-                .is_none_or(|j| j.status as u8 >= status as u8)
-                .then_some(())
-        };
+        let reached = |s: &super::State| s.jobs.get(&id).is_none_or(|j| j.status as u8 >= status as u8).then_some(());
         shared.wait_for(seconds(query.timeout, 60.0), reached).await;
     }
     match shared.read(|s| s.jobs.get(&id).cloned()) {
@@ -87,19 +70,11 @@ async fn job(
 }
 
 async fn cancel(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> StatusCode {
-    if shared.change(|s| s.cancel(id)) {
-        StatusCode::ACCEPTED
-    } else {
-        StatusCode::NOT_FOUND
-    }
+    if shared.change(|s| s.cancel(id)) { StatusCode::ACCEPTED } else { StatusCode::NOT_FOUND }
 }
 
 fn views(s: &super::State) -> Vec<RunnerView> {
-    s.runners
-        .values()
-        .filter(|r| r.registered)
-        .map(|r| s.view(r))
-        .collect()
+    s.runners.values().filter(|r| r.registered).map(|r| s.view(r)).collect()
 }
 
 async fn runners(State(shared): State<Arc<Shared>>) -> Response {
@@ -117,10 +92,7 @@ struct RequestQuery {
     path: Option<String>,
 }
 
-async fn requests(
-    State(shared): State<Arc<Shared>>,
-    Query(query): Query<RequestQuery>,
-) -> Response {
+async fn requests(State(shared): State<Arc<Shared>>, Query(query): Query<RequestQuery>) -> Response {
     let found: Vec<_> = shared.read(|s| {
         s.requests
             .iter()
@@ -147,21 +119,10 @@ struct EventQuery {
 /// The events after number `after`; waits for one when there is none yet.
 async fn events(State(shared): State<Arc<Shared>>, Query(query): Query<EventQuery>) -> Response {
     let newer = |s: &super::State| {
-        let newer: Vec<_> = s
-            .events
-            .iter()
-            .filter(|e| e.n > query.after)
-            .cloned()
-            .collect();
+        let newer: Vec<_> = s.events.iter().filter(|e| e.n > query.after).cloned().collect();
         (!newer.is_empty()).then_some(newer)
     };
-    Json(
-        shared
-            .wait_for(seconds(query.timeout, 0.0), newer)
-            .await
-            .unwrap_or_default(),
-    )
-    .into_response()
+    Json(shared.wait_for(seconds(query.timeout, 0.0), newer).await.unwrap_or_default()).into_response()
 }
 
 async fn violations(State(shared): State<Arc<Shared>>) -> Response {
@@ -238,23 +199,14 @@ impl WaitQuery {
         let mut views = views(s);
         views.retain(|r| {
             self.online.is_none_or(|o| o == (r.status == "online"))
-                && self
-                    .idle
-                    .is_none_or(|i| i == (r.status == "online" && !r.busy))
-                && self
-                    .name
-                    .as_ref()
-                    .is_none_or(|n| r.name.starts_with(n.as_str()))
+                && self.idle.is_none_or(|i| i == (r.status == "online" && !r.busy))
+                && self.name.as_ref().is_none_or(|n| r.name.starts_with(n.as_str()))
         });
         let seen = s
             .requests
             .iter()
             .filter(|r| self.path.as_ref().is_none_or(|p| r.path.contains(p)))
-            .filter(|r| {
-                self.method
-                    .as_ref()
-                    .is_none_or(|m| r.method.eq_ignore_ascii_case(m))
-            })
+            .filter(|r| self.method.as_ref().is_none_or(|m| r.method.eq_ignore_ascii_case(m)))
             .filter(|r| self.status.is_none_or(|wanted| r.status == Some(wanted)))
             .count();
         let holds = self.runners.is_none_or(|n| views.len() == n)
@@ -266,10 +218,7 @@ impl WaitQuery {
 
 /// 200 with the runners that match, or 408 with all runners.
 async fn wait(State(shared): State<Arc<Shared>>, Query(query): Query<WaitQuery>) -> Response {
-    match shared
-        .wait_for(seconds(query.timeout, 60.0), |s| query.holds(s))
-        .await
-    {
+    match shared.wait_for(seconds(query.timeout, 60.0), |s| query.holds(s)).await {
         Some(found) => Json(found).into_response(),
         None => (StatusCode::REQUEST_TIMEOUT, Json(shared.read(views))).into_response(),
     }

@@ -30,17 +30,9 @@ impl Match {
     /// Whether a request is meant. `path` comes without `/api/v3`.
     #[must_use]
     pub fn hits(&self, method: &str, path: &str) -> bool {
-        self.method
-            .as_deref()
-            .is_none_or(|m| m.eq_ignore_ascii_case(method))
-            && self
-                .path_prefix
-                .as_deref()
-                .is_none_or(|p| path.starts_with(p))
-            && self
-                .path_contains
-                .as_deref()
-                .is_none_or(|p| path.contains(p))
+        self.method.as_deref().is_none_or(|m| m.eq_ignore_ascii_case(method))
+            && self.path_prefix.as_deref().is_none_or(|p| path.starts_with(p))
+            && self.path_contains.as_deref().is_none_or(|p| path.contains(p))
             && self.agent.is_none_or(|a| a == path.starts_with("/_agent/"))
     }
 }
@@ -117,10 +109,7 @@ impl Listener for CuttableListener {
         let (stream, peer) = Listener::accept(&mut self.0).await;
         // Without it small answers wait for the peer's delayed acknowledgement; a failure costs only time.
         let _ = stream.set_nodelay(true);
-        let stream = CuttableStream {
-            stream,
-            switch: CutSwitch::default(),
-        };
+        let stream = CuttableStream { stream, switch: CutSwitch::default() };
         (stream, peer)
     }
 
@@ -142,30 +131,19 @@ pub(crate) struct CuttableStream {
 }
 
 impl AsyncRead for CuttableStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for CuttableStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         // Head and body come in one buffer, because `is_write_vectored` is left false and answers are small.
         let keep = match self.switch.0.load(Ordering::Relaxed) {
             PASS => return Pin::new(&mut self.stream).poll_write(cx, buf),
             IN_HEADERS => buf.len().min(20),
             IN_BODY => {
-                let head = buf
-                    .windows(4)
-                    .position(|w| w == b"\r\n\r\n")
-                    .map_or(buf.len(), |at| at + 4);
+                let head = buf.windows(4).position(|w| w == b"\r\n\r\n").map_or(buf.len(), |at| at + 4);
                 head + (buf.len() - head) / 2
             }
             _ => 0,

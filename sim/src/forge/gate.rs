@@ -66,11 +66,7 @@ async fn gate(
         }
     }
     let is_api = !path.starts_with("/_agent/");
-    let answer = if is_api {
-        api_request(&shared, request, next, &path).await
-    } else {
-        next.run(request).await
-    };
+    let answer = if is_api { api_request(&shared, request, next, &path).await } else { next.run(request).await };
     let mut answer = dated(&shared, answer);
     if let Some(fault) = &fault {
         if let Some(cut) = fault.cut {
@@ -96,8 +92,7 @@ async fn api_request(shared: &Shared, request: Request, next: Next, path: &str) 
     let body = to_bytes(body, BODY_LIMIT).await.unwrap_or_default();
     let query = parts.uri.query().unwrap_or_default().to_owned();
     let method = parts.method.clone();
-    let mut violations =
-        contract::check_request(method.as_str(), path, &query, &parts.headers, &body);
+    let mut violations = contract::check_request(method.as_str(), path, &query, &parts.headers, &body);
     let if_none_match = parts.headers.get(header::IF_NONE_MATCH).cloned();
 
     let (limit, used, reset) = shared.change(|s| {
@@ -106,15 +101,8 @@ async fn api_request(shared: &Shared, request: Request, next: Next, path: &str) 
         (s.orders.rate_limit, s.orders.rate_used, reset)
     });
     let answer = if used > limit {
-        api::error(
-            StatusCode::FORBIDDEN,
-            "API rate limit exceeded for user ID 1.",
-        )
-    } else if parts
-        .headers
-        .get(header::USER_AGENT)
-        .is_none_or(HeaderValue::is_empty)
-    {
+        api::error(StatusCode::FORBIDDEN, "API rate limit exceeded for user ID 1.")
+    } else if parts.headers.get(header::USER_AGENT).is_none_or(HeaderValue::is_empty) {
         api::error(
             StatusCode::FORBIDDEN,
             "Request forbidden by administrative rules. Please make sure your request has a User-Agent header.",
@@ -125,12 +113,7 @@ async fn api_request(shared: &Shared, request: Request, next: Next, path: &str) 
 
     let (mut head, body) = answer.into_parts();
     let mut body = to_bytes(body, BODY_LIMIT).await.unwrap_or_default();
-    violations.extend(contract::check_answer(
-        method.as_str(),
-        path,
-        head.status.as_u16(),
-        &body,
-    ));
+    violations.extend(contract::check_answer(method.as_str(), path, head.status.as_u16(), &body));
     if !violations.is_empty() {
         shared.change(|s| s.violations.extend(violations));
     }
@@ -152,13 +135,9 @@ async fn api_request(shared: &Shared, request: Request, next: Next, path: &str) 
         ("x-ratelimit-used", used.min(limit)),
         ("x-ratelimit-reset", u64::try_from(reset).unwrap_or(0)),
     ] {
-        head.headers
-            .insert(HeaderName::from_static(name), HeaderValue::from(value));
+        head.headers.insert(HeaderName::from_static(name), HeaderValue::from(value));
     }
-    head.headers.insert(
-        "x-github-media-type",
-        HeaderValue::from_static("github.v3; format=json"),
-    );
+    head.headers.insert("x-github-media-type", HeaderValue::from_static("github.v3; format=json"));
     Response::from_parts(head, Body::from(body))
 }
 
@@ -166,27 +145,14 @@ fn entity_tag(body: &[u8]) -> HeaderValue {
     use sha2::{Digest, Sha256};
     let hash = Sha256::digest(body);
     let hex: String = hash.iter().map(|b| format!("{b:02x}")).collect();
-    HeaderValue::from_str(&format!("W/\"{hex}\""))
-        .expect("hexadecimal digits are valid in a header")
+    HeaderValue::from_str(&format!("W/\"{hex}\"")).expect("hexadecimal digits are valid in a header")
 }
 
 fn log_arrival(shared: &Shared, request: &Request, path: &str) -> u64 {
-    let text = |name: HeaderName| {
-        request
-            .headers()
-            .get(name)
-            .and_then(|v| v.to_str().ok())
-            .map(str::to_owned)
-    };
+    let text = |name: HeaderName| request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let auth_kind = text(header::AUTHORIZATION).map_or_else(
         || "none".into(),
-        |v| {
-            v.split(' ')
-                .next()
-                .filter(|_| v.contains(' '))
-                .unwrap_or("bare")
-                .to_lowercase()
-        },
+        |v| v.split(' ').next().filter(|_| v.contains(' ')).unwrap_or("bare").to_lowercase(),
     );
     shared.change(|s| {
         let n = s.next_request();
@@ -249,12 +215,9 @@ fn fault_body(body: &serde_json::Value) -> String {
 fn faulty_answer(fault: &Fault, status: u16) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = match &fault.body {
-        Some(body) => (
-            status,
-            [(header::CONTENT_TYPE, "application/json; charset=utf-8")],
-            fault_body(body),
-        )
-            .into_response(),
+        Some(body) => {
+            (status, [(header::CONTENT_TYPE, "application/json; charset=utf-8")], fault_body(body)).into_response()
+        }
         None => api::error(status, status.canonical_reason().unwrap_or("Unknown")),
     };
     add_headers(answer.headers_mut(), fault);

@@ -51,11 +51,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            orders: Orders::default(),
-            echo: false,
-        }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)), orders: Orders::default(), echo: false }
     }
 }
 
@@ -93,11 +89,7 @@ impl Shared {
     }
 
     /// Waits, in a task, until `ready` gives something or the time is over.
-    pub(crate) async fn wait_for<T>(
-        &self,
-        timeout: Duration,
-        mut ready: impl FnMut(&State) -> Option<T>,
-    ) -> Option<T> {
+    pub(crate) async fn wait_for<T>(&self, timeout: Duration, mut ready: impl FnMut(&State) -> Option<T>) -> Option<T> {
         let deadline = tokio::time::Instant::now() + timeout;
         let mut changes = self.subscribe();
         loop {
@@ -128,20 +120,12 @@ impl Forge {
             options.orders.pats.push(DEFAULT_PAT.into());
         }
         let shared = Arc::new(Shared {
-            state: Mutex::new(State {
-                orders: options.orders,
-                echo: options.echo,
-                ..State::default()
-            }),
+            state: Mutex::new(State { orders: options.orders, echo: options.echo, ..State::default() }),
             changed: watch::Sender::new(0),
             changed_sync: Condvar::new(),
         });
         let server = Server::start(&shared, options.listen)?;
-        Ok(ForgeHandle {
-            address: server.address,
-            shared,
-            server: Mutex::new(Some(server)),
-        })
+        Ok(ForgeHandle { address: server.address, shared, server: Mutex::new(Some(server)) })
     }
 }
 
@@ -159,28 +143,19 @@ impl Server {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = Arc::clone(shared);
-        let thread = std::thread::Builder::new()
-            .name("forge".into())
-            .spawn(move || {
-                runtime.block_on(async move {
-                    let listener = tokio::net::TcpListener::from_std(listener)
-                        .expect("the socket is non-blocking");
-                    tokio::select! {
-                        () = gate::serve(&shared, listener) => {}
-                        () = tick(&shared) => {}
-                        _ = stopped => {}
-                    }
-                });
-            })?;
-        Ok(Self {
-            address,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("forge".into()).spawn(move || {
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("the socket is non-blocking");
+                tokio::select! {
+                    () = gate::serve(&shared, listener) => {}
+                    () = tick(&shared) => {}
+                    _ = stopped => {}
+                }
+            });
+        })?;
+        Ok(Self { address, stop: Some(stop), thread: Some(thread) })
     }
 }
 
@@ -227,17 +202,12 @@ impl ForgeHandle {
     /// The first valid personal access token.
     #[must_use]
     pub fn pat(&self) -> String {
-        self.shared
-            .read(|s| s.orders.pats.first().cloned().unwrap_or_default())
+        self.shared.read(|s| s.orders.pats.first().cloned().unwrap_or_default())
     }
 
     /// Stops listening and drops all connections; what the forge knows stays.
     pub fn go_down(&self) {
-        let server = self
-            .server
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(server);
     }
 
@@ -354,23 +324,17 @@ impl ForgeHandle {
             version: String::new(),
         };
         let labels = ["self-hosted".into(), "Linux".into(), "X64".into()];
-        self.shared
-            .change(|s| s.add_runner(scope.clone(), &labels, &ask, false))
+        self.shared.change(|s| s.add_runner(scope.clone(), &labels, &ask, false))
     }
 
     /// Takes a registration away as an administrator would, busy or not.
     pub fn unregister(&self, id: u64) {
-        self.shared
-            .change(|s| s.unregister(id, "removed by an administrator"));
+        self.shared.change(|s| s.unregister(id, "removed by an administrator"));
     }
 
     /// Waits until the state is as wanted; none when the time is over.
     #[must_use]
-    pub fn try_wait(
-        &self,
-        timeout: Duration,
-        ready: impl Fn(&Snapshot) -> bool,
-    ) -> Option<Snapshot> {
+    pub fn try_wait(&self, timeout: Duration, ready: impl Fn(&Snapshot) -> bool) -> Option<Snapshot> {
         let deadline = Instant::now() + timeout;
         let mut state = self.shared.lock();
         loop {
@@ -379,12 +343,7 @@ impl ForgeHandle {
                 return Some(snapshot);
             }
             let left = deadline.checked_duration_since(Instant::now())?;
-            state = self
-                .shared
-                .changed_sync
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.shared.changed_sync.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -394,20 +353,12 @@ impl ForgeHandle {
     ///
     /// When the time is over, with what the forge saw.
     #[track_caller]
-    pub fn wait(
-        &self,
-        what: &str,
-        timeout: Duration,
-        ready: impl Fn(&Snapshot) -> bool,
-    ) -> Snapshot {
+    pub fn wait(&self, what: &str, timeout: Duration, ready: impl Fn(&Snapshot) -> bool) -> Snapshot {
         let Some(snapshot) = self.try_wait(timeout, ready) else {
             let seen = self.snapshot();
             let events: Vec<String> = seen.events.iter().map(state::event_line).collect();
-            let requests: Vec<String> = seen
-                .requests
-                .iter()
-                .map(|r| format!("{} {} {:?}", r.method, r.path, r.status))
-                .collect();
+            let requests: Vec<String> =
+                seen.requests.iter().map(|r| format!("{} {} {:?}", r.method, r.path, r.status)).collect();
             panic!(
                 "not within {timeout:?}: {what}\nevents:\n  {}\nrequests:\n  {}\nrunners: {:#?}",
                 events.join("\n  "),
@@ -425,17 +376,9 @@ impl ForgeHandle {
     /// When the time is over or there is no such job.
     #[track_caller]
     pub fn wait_job(&self, id: u64, timeout: Duration) -> Job {
-        let done = |s: &Snapshot| {
-            s.jobs
-                .iter()
-                .any(|j| j.id == id && j.status == JobStatus::Completed)
-        };
+        let done = |s: &Snapshot| s.jobs.iter().any(|j| j.id == id && j.status == JobStatus::Completed);
         let snapshot = self.wait(&format!("job {id} is over"), timeout, done);
-        snapshot
-            .jobs
-            .into_iter()
-            .find(|j| j.id == id)
-            .expect("it was there a moment ago")
+        snapshot.jobs.into_iter().find(|j| j.id == id).expect("it was there a moment ago")
     }
 
     /// Waits until so many runners listen and are idle; gives them.

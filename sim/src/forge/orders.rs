@@ -58,10 +58,7 @@ impl ListenerExit {
     /// The form that travels.
     #[must_use]
     pub fn order(&self) -> ExitOrder {
-        ExitOrder {
-            code: self.code,
-            text: self.text.clone(),
-        }
+        ExitOrder { code: self.code, text: self.text.clone() }
     }
 }
 

@@ -28,9 +28,7 @@ impl Scope {
     #[must_use]
     pub fn split<'a>(segments: &'a [&'a str]) -> Option<(Self, &'a [&'a str])> {
         match segments {
-            ["repos", owner, name, rest @ ..] => {
-                Some((Self::Repository((*owner).into(), (*name).into()), rest))
-            }
+            ["repos", owner, name, rest @ ..] => Some((Self::Repository((*owner).into(), (*name).into()), rest)),
             ["orgs", name, rest @ ..] => Some((Self::Organization((*name).into()), rest)),
             ["enterprises", name, rest @ ..] => Some((Self::Enterprise((*name).into()), rest)),
             _ => None,
@@ -86,11 +84,7 @@ mod tests {
 
     #[test]
     fn scopes_are_read_from_rest_paths_and_from_web_addresses() {
-        for (path, url) in [
-            ("repos/o/r", "o/r"),
-            ("orgs/acme", "acme/"),
-            ("enterprises/big", "enterprises/big"),
-        ] {
+        for (path, url) in [("repos/o/r", "o/r"), ("orgs/acme", "acme/"), ("enterprises/big", "enterprises/big")] {
             let scope = Scope::parse(path).expect("a scope");
             assert_eq!(Scope::from_url_path(url), Some(scope.clone()));
             assert_eq!(scope.to_string(), path);

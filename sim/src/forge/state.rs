@@ -37,21 +37,13 @@ impl JobSpec {
     /// A job of one step.
     #[must_use]
     pub fn script(name: &str, script: &str) -> Self {
-        Self {
-            name: name.into(),
-            script: Some(script.into()),
-            ..Self::default()
-        }
+        Self { name: name.into(), script: Some(script.into()), ..Self::default() }
     }
 
     /// A job of several steps.
     #[must_use]
     pub fn steps(name: &str, steps: Vec<Step>) -> Self {
-        Self {
-            name: name.into(),
-            steps,
-            ..Self::default()
-        }
+        Self { name: name.into(), steps, ..Self::default() }
     }
 }
 
@@ -299,13 +291,9 @@ impl State {
             n: self.events.len() as u64 + 1,
             at: Timestamp::now(),
             kind: kind.into(),
-            runner: runner
-                .and_then(|id| self.runners.get(&id))
-                .map(|r| r.name.clone()),
+            runner: runner.and_then(|id| self.runners.get(&id)).map(|r| r.name.clone()),
             job,
-            job_name: job
-                .and_then(|id| self.jobs.get(&id))
-                .map(|j| j.name.clone()),
+            job_name: job.and_then(|id| self.jobs.get(&id)).map(|j| j.name.clone()),
             detail,
         };
         if self.echo {
@@ -320,11 +308,7 @@ impl State {
         let value = random_token(29);
         let life = jiff::SignedDuration::from_secs(self.orders.token_lifetime_s);
         let expires = self.now().checked_add(life).unwrap_or(Timestamp::MAX);
-        let token = Token {
-            kind,
-            scope,
-            expires,
-        };
+        let token = Token { kind, scope, expires };
         self.tokens.insert(value.clone(), token);
         (value, expires)
     }
@@ -332,52 +316,31 @@ impl State {
     /// Whether a token is good for this. A registration token also removes, as tuist and others found.
     pub(crate) fn token_is_good(&self, value: &str, kind: TokenKind, scope: &Scope) -> bool {
         self.tokens.get(value).is_some_and(|t| {
-            (t.kind == kind || t.kind == TokenKind::Registration)
-                && t.scope == *scope
-                && t.expires > self.now()
+            (t.kind == kind || t.kind == TokenKind::Registration) && t.scope == *scope && t.expires > self.now()
         })
     }
 
     // Registrations.
 
     pub(crate) fn registered(&self, scope: &Scope) -> impl Iterator<Item = &Runner> {
-        self.runners
-            .values()
-            .filter(move |r| r.registered && r.scope == *scope)
+        self.runners.values().filter(move |r| r.registered && r.scope == *scope)
     }
 
     pub(crate) fn named(&self, scope: &Scope, name: &str) -> Option<u64> {
-        self.registered(scope)
-            .find(|r| r.name.eq_ignore_ascii_case(name))
-            .map(|r| r.id)
+        self.registered(scope).find(|r| r.name.eq_ignore_ascii_case(name)).map(|r| r.id)
     }
 
     /// Makes a registration. `labels` are complete.
-    pub(crate) fn add_runner(
-        &mut self,
-        scope: Scope,
-        labels: &[String],
-        ask: &RegisterRequest,
-        jit: bool,
-    ) -> u64 {
+    pub(crate) fn add_runner(&mut self, scope: Scope, labels: &[String], ask: &RegisterRequest, jit: bool) -> u64 {
         let id = self.next_id();
         let labels = labels
             .iter()
-            .map(|name| Label {
-                id: self.next_id(),
-                name: name.clone(),
-                kind: label_kind(name).into(),
-            })
+            .map(|name| Label { id: self.next_id(), name: name.clone(), kind: label_kind(name).into() })
             .collect();
         let group_id = ask
             .group
             .as_ref()
-            .and_then(|g| {
-                self.orders
-                    .runner_groups
-                    .iter()
-                    .position(|o| o.eq_ignore_ascii_case(g))
-            })
+            .and_then(|g| self.orders.runner_groups.iter().position(|o| o.eq_ignore_ascii_case(g)))
             .map_or(1, |at| at as u64 + 1);
         let runner = Runner {
             id,
@@ -414,11 +377,7 @@ impl State {
     /// What `DELETE …/runners/{id}` does.
     pub(crate) fn delete_runner(&mut self, scope: &Scope, id: u64) -> DeleteOutcome {
         let crosses = self.orders.cross_deletes > 0;
-        let Some(runner) = self
-            .runners
-            .get_mut(&id)
-            .filter(|r| r.registered && r.scope == *scope)
-        else {
+        let Some(runner) = self.runners.get_mut(&id).filter(|r| r.registered && r.scope == *scope) else {
             return DeleteOutcome::Missing;
         };
         if runner.job.is_some() {
@@ -440,12 +399,7 @@ impl State {
         RunnerView {
             id: runner.id,
             name: runner.name.clone(),
-            status: if self.is_online(runner) {
-                "online"
-            } else {
-                "offline"
-            }
-            .into(),
+            status: if self.is_online(runner) { "online" } else { "offline" }.into(),
             busy: runner.job.is_some(),
             ephemeral: runner.ephemeral,
             jit: runner.jit,
@@ -459,12 +413,7 @@ impl State {
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot {
-            runners: self
-                .runners
-                .values()
-                .filter(|r| r.registered)
-                .map(|r| self.view(r))
-                .collect(),
+            runners: self.runners.values().filter(|r| r.registered).map(|r| self.view(r)).collect(),
             jobs: self.jobs.values().cloned().collect(),
             requests: self.requests.clone(),
             events: self.events.clone(),
@@ -474,20 +423,12 @@ impl State {
     // Sessions.
 
     pub(crate) fn runner_by_secret(&self, secret: &str) -> Option<u64> {
-        self.runners
-            .values()
-            .find(|r| r.secret == secret)
-            .map(|r| r.id)
+        self.runners.values().find(|r| r.secret == secret).map(|r| r.id)
     }
 
     pub(crate) fn open_session(&mut self, runner: u64) -> u64 {
         let id = self.next_id();
-        let session = Session {
-            runner,
-            polls: 0,
-            last_poll: Instant::now(),
-            messages: VecDeque::new(),
-        };
+        let session = Session { runner, polls: 0, last_poll: Instant::now(), messages: VecDeque::new() };
         self.sessions.insert(id, session);
         if let Some(runner) = self.runners.get_mut(&runner) {
             runner.session = Some(id);
@@ -503,11 +444,7 @@ impl State {
         let mut unstarted = None;
         if let Some(runner) = self.runners.get_mut(&session.runner) {
             runner.session = None;
-            unstarted = runner.job.filter(|job| {
-                self.jobs
-                    .get(job)
-                    .is_some_and(|j| j.status == JobStatus::Assigned)
-            });
+            unstarted = runner.job.filter(|job| self.jobs.get(job).is_some_and(|j| j.status == JobStatus::Assigned));
             if unstarted.is_some() {
                 runner.job = None;
             }
@@ -518,17 +455,10 @@ impl State {
         }
     }
 
-    pub(crate) fn take_listener_exit(
-        &mut self,
-        runner: u64,
-        at_session: bool,
-    ) -> Option<crate::protocol::ExitOrder> {
+    pub(crate) fn take_listener_exit(&mut self, runner: u64, at_session: bool) -> Option<crate::protocol::ExitOrder> {
         let name = self.runners.get(&runner)?.name.clone();
         let exit = self.orders.listener_exit.as_mut()?;
-        if exit.times == 0
-            || exit.at_session != at_session
-            || exit.runner.as_ref().is_some_and(|r| *r != name)
-        {
+        if exit.times == 0 || exit.at_session != at_session || exit.runner.as_ref().is_some_and(|r| *r != name) {
             return None;
         }
         exit.times -= 1;
@@ -543,18 +473,12 @@ impl State {
         if let Some(exit) = self.take_listener_exit(runner, false) {
             return Polled::Message(Message::Exit(exit));
         }
-        if let Some(message) = self
-            .sessions
-            .get_mut(&session)
-            .and_then(|s| s.messages.pop_front())
-        {
+        if let Some(message) = self.sessions.get_mut(&session).and_then(|s| s.messages.pop_front()) {
             return Polled::Message(message);
         }
         let ends = first || last || self.orders.end_polls_on_delete;
         match self.runners.get(&runner) {
-            Some(r) if !r.registered && r.job.is_none() && !r.ghost && !r.crossing && ends => {
-                Polled::Gone
-            }
+            Some(r) if !r.registered && r.job.is_none() && !r.ghost && !r.crossing && ends => Polled::Gone,
             _ => Polled::Nothing,
         }
     }
@@ -564,10 +488,7 @@ impl State {
     pub(crate) fn submit(&mut self, mut spec: JobSpec) -> u64 {
         let id = self.next_id();
         if let Some(run) = spec.script.take() {
-            spec.steps.push(Step {
-                run,
-                ..Step::default()
-            });
+            spec.steps.push(Step { run, ..Step::default() });
         }
         if spec.name.is_empty() {
             spec.name = format!("job-{id}");
@@ -606,9 +527,7 @@ impl State {
         let runner = job.runner_id;
         if status == JobStatus::Queued {
             self.complete(id, JobResult::Canceled);
-        } else if let Some(session) = runner
-            .and_then(|r| self.runners.get(&r))
-            .and_then(|r| r.session)
+        } else if let Some(session) = runner.and_then(|r| self.runners.get(&r)).and_then(|r| r.session)
             && let Some(session) = self.sessions.get_mut(&session)
         {
             session.messages.push_back(Message::Cancel { id });
@@ -654,11 +573,7 @@ impl State {
     }
 
     pub(crate) fn complete(&mut self, id: u64, result: JobResult) {
-        let Some(job) = self
-            .jobs
-            .get_mut(&id)
-            .filter(|j| j.status != JobStatus::Completed)
-        else {
+        let Some(job) = self.jobs.get_mut(&id).filter(|j| j.status != JobStatus::Completed) else {
             return;
         };
         job.status = JobStatus::Completed;
@@ -666,12 +581,7 @@ impl State {
         job.finished_at = Some(Timestamp::now());
         job.lease = None;
         let runner = job.runner_id;
-        self.event(
-            "job_finished",
-            runner,
-            Some(id),
-            Some(result.word().to_lowercase()),
-        );
+        self.event("job_finished", runner, Some(id), Some(result.word().to_lowercase()));
         let Some(runner) = runner else { return };
         let Some(r) = self.runners.get_mut(&runner) else {
             return;
@@ -696,21 +606,12 @@ impl State {
             self.close_session(id);
         }
         let now = Instant::now();
-        let abandoned: Vec<u64> = self
-            .jobs
-            .values()
-            .filter(|j| j.lease.is_some_and(|l| l < now))
-            .map(|j| j.id)
-            .collect();
+        let abandoned: Vec<u64> =
+            self.jobs.values().filter(|j| j.lease.is_some_and(|l| l < now)).map(|j| j.id).collect();
         for id in abandoned {
             self.complete(id, JobResult::Abandoned);
         }
-        let queued: Vec<u64> = self
-            .jobs
-            .values()
-            .filter(|j| j.status == JobStatus::Queued)
-            .map(|j| j.id)
-            .collect();
+        let queued: Vec<u64> = self.jobs.values().filter(|j| j.status == JobStatus::Queued).map(|j| j.id).collect();
         for id in queued {
             self.assign(id);
         }
@@ -722,8 +623,7 @@ impl State {
         };
         let taker = self.sessions.iter().find_map(|(session, s)| {
             let runner = self.runners.get(&s.runner)?;
-            (s.polls > 0 && s.messages.is_empty() && suits(runner, &job.spec))
-                .then_some((*session, runner.id))
+            (s.polls > 0 && s.messages.is_empty() && suits(runner, &job.spec)).then_some((*session, runner.id))
         });
         let (Some((session, runner)), Some(job)) = (taker, self.jobs.get_mut(&id)) else {
             return;
@@ -737,12 +637,8 @@ impl State {
         job.status = JobStatus::Assigned;
         job.runner = Some(r.name.clone());
         job.runner_id = Some(runner);
-        job.repository
-            .get_or_insert_with(|| r.scope.default_repository());
-        let message = Message::Job {
-            id,
-            name: job.name.clone(),
-        };
+        job.repository.get_or_insert_with(|| r.scope.default_repository());
+        let message = Message::Job { id, name: job.name.clone() };
         if let Some(session) = self.sessions.get_mut(&session) {
             session.messages.push_back(message);
         }
@@ -758,47 +654,21 @@ fn suits(runner: &Runner, spec: &JobSpec) -> bool {
     (runner.registered || runner.crossing)
         && runner.job.is_none()
         && !runner.spent
-        && spec
-            .repository
-            .as_ref()
-            .is_none_or(|r| runner.scope.serves(r))
-        && spec
-            .runner
-            .as_ref()
-            .is_none_or(|part| runner.name.contains(part))
-        && spec.labels.iter().all(|l| {
-            runner
-                .labels
-                .iter()
-                .any(|have| have.name.eq_ignore_ascii_case(l))
-        })
+        && spec.repository.as_ref().is_none_or(|r| runner.scope.serves(r))
+        && spec.runner.as_ref().is_none_or(|part| runner.name.contains(part))
+        && spec.labels.iter().all(|l| runner.labels.iter().any(|have| have.name.eq_ignore_ascii_case(l)))
 }
 
 fn label_kind(name: &str) -> &'static str {
-    const SYSTEM: [&str; 7] = [
-        "self-hosted",
-        "linux",
-        "windows",
-        "macos",
-        "x64",
-        "arm",
-        "arm64",
-    ];
-    if SYSTEM.iter().any(|s| s.eq_ignore_ascii_case(name)) {
-        "read-only"
-    } else {
-        "custom"
-    }
+    const SYSTEM: [&str; 7] = ["self-hosted", "linux", "windows", "macos", "x64", "arm", "arm64"];
+    if SYSTEM.iter().any(|s| s.eq_ignore_ascii_case(name)) { "read-only" } else { "custom" }
 }
 
 /// Upper-case letters and digits, as registration tokens are.
 pub(crate) fn random_token(len: usize) -> String {
     let mut bytes = vec![0_u8; len];
     getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
-    bytes
-        .iter()
-        .map(|b| char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[usize::from(b % 32)]))
-        .collect()
+    bytes.iter().map(|b| char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[usize::from(b % 32)])).collect()
 }
 
 /// One line for people.

@@ -27,12 +27,7 @@ pub fn forge() -> ForgeHandle {
 }
 
 /// A request to the REST API as a client that keeps the contract.
-pub fn api(
-    forge: &ForgeHandle,
-    method: &str,
-    path: &str,
-    body: Option<Value>,
-) -> (u16, ureq::http::HeaderMap, Value) {
+pub fn api(forge: &ForgeHandle, method: &str, path: &str, body: Option<Value>) -> (u16, ureq::http::HeaderMap, Value) {
     api_with(forge, method, path, body, &[])
 }
 
@@ -43,10 +38,7 @@ pub fn api_with(
     body: Option<Value>,
     headers: &[(&str, &str)],
 ) -> (u16, ureq::http::HeaderMap, Value) {
-    let agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .build()
-        .new_agent();
+    let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
     let mut request = ureq::http::Request::builder()
         .method(method)
         .uri(format!("{}{path}", forge.url()))
@@ -65,20 +57,11 @@ pub fn api_with(
     };
     let mut answer = answer.expect("an answer");
     let text = answer.body_mut().read_to_string().expect("a text");
-    (
-        answer.status().as_u16(),
-        answer.headers().clone(),
-        serde_json::from_str(&text).unwrap_or(Value::Null),
-    )
+    (answer.status().as_u16(), answer.headers().clone(), serde_json::from_str(&text).unwrap_or(Value::Null))
 }
 
 pub fn token(forge: &ForgeHandle) -> String {
-    let (status, _, body) = api(
-        forge,
-        "POST",
-        "/repos/o/r/actions/runners/registration-token",
-        None,
-    );
+    let (status, _, body) = api(forge, "POST", "/repos/o/r/actions/runners/registration-token", None);
     assert_eq!(status, 201);
     body["token"].as_str().expect("a token").to_owned()
 }
@@ -96,11 +79,7 @@ impl Agent {
         let root = folder.path().join("agent");
         let programs = PathBuf::from(env!("CARGO_BIN_EXE_runner-listener"));
         oscr_sim::agent::install(programs.parent().expect("a folder"), &root).expect("an agent");
-        Self {
-            root,
-            _folder: folder,
-            env: Vec::new(),
-        }
+        Self { root, _folder: folder, env: Vec::new() }
     }
 
     pub fn set(&mut self, key: &str, value: &str) {
@@ -109,32 +88,16 @@ impl Agent {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.root.join("bin/Runner.Listener"));
-        command
-            .args(arguments)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command
-            .envs(self.env.iter().map(|(k, v)| (k, v)))
-            .stdin(Stdio::null());
+        command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(self.env.iter().map(|(k, v)| (k, v))).stdin(Stdio::null());
         command
     }
 
     pub fn configure(&self, forge: &ForgeHandle, name: &str, more: &[&str]) -> Output {
         let url = format!("{}/o/r", forge.url());
-        let mut arguments = vec![
-            "configure",
-            "--unattended",
-            "--url",
-            &url,
-            "--name",
-            name,
-            "--disableupdate",
-        ];
+        let mut arguments = vec!["configure", "--unattended", "--url", &url, "--name", name, "--disableupdate"];
         arguments.extend(more);
-        self.command(&arguments)
-            .env("ACTIONS_RUNNER_INPUT_TOKEN", token(forge))
-            .output()
-            .expect("the listener starts")
+        self.command(&arguments).env("ACTIONS_RUNNER_INPUT_TOKEN", token(forge)).output().expect("the listener starts")
     }
 
     pub fn run(&self, arguments: &[&str]) -> Running {
@@ -153,12 +116,8 @@ impl Agent {
         assert!(done.status.success(), "{done:?}");
         let running = self.run(&[]);
         forge.wait(&format!("{name} polls"), LIMIT, |s| {
-            s.runners
-                .iter()
-                .any(|r| r.name == name && r.status == "online")
-                && s.requests
-                    .iter()
-                    .any(|r| r.path.ends_with("/message") && r.status.is_none())
+            s.runners.iter().any(|r| r.name == name && r.status == "online")
+                && s.requests.iter().any(|r| r.path.ends_with("/message") && r.status.is_none())
         });
         (self, running)
     }
@@ -166,10 +125,7 @@ impl Agent {
     /// What `_diag` has.
     pub fn diag(&self) -> String {
         let entries = std::fs::read_dir(self.root.join("_diag")).expect("_diag");
-        entries
-            .flatten()
-            .map(|e| std::fs::read_to_string(e.path()).expect("a log"))
-            .collect()
+        entries.flatten().map(|e| std::fs::read_to_string(e.path()).expect("a log")).collect()
     }
 }
 
@@ -182,16 +138,10 @@ pub struct Running {
 
 impl Running {
     pub fn start(mut command: Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the listener starts");
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the listener starts");
         let (sender, lines) = mpsc::channel();
-        let streams: [Box<dyn std::io::Read + Send>; 2] = [
-            Box::new(child.stdout.take().expect("piped")),
-            Box::new(child.stderr.take().expect("piped")),
-        ];
+        let streams: [Box<dyn std::io::Read + Send>; 2] =
+            [Box::new(child.stdout.take().expect("piped")), Box::new(child.stderr.take().expect("piped"))];
         for stream in streams {
             let sender = sender.clone();
             thread::spawn(move || {
@@ -200,11 +150,7 @@ impl Running {
                 }
             });
         }
-        Self {
-            child,
-            lines,
-            seen: Vec::new(),
-        }
+        Self { child, lines, seen: Vec::new() }
     }
 
     pub fn signal(&self, signal: Signal) {

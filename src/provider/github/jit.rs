@@ -17,23 +17,16 @@ use crate::provider::Files;
 /// # Errors
 /// What is wrong with it, in words.
 pub fn decode(encoded: &str) -> Result<Files, String> {
-    let json = Zeroizing::new(
-        STANDARD
-            .decode(encoded.trim())
-            .map_err(|_| "it is not base64".to_owned())?,
-    );
-    let files: BTreeMap<String, Secret> = serde_json::from_slice(&json)
-        .map_err(|_| "it is not a JSON object of strings".to_owned())?;
+    let json = Zeroizing::new(STANDARD.decode(encoded.trim()).map_err(|_| "it is not base64".to_owned())?);
+    let files: BTreeMap<String, Secret> =
+        serde_json::from_slice(&json).map_err(|_| "it is not a JSON object of strings".to_owned())?;
     let mut decoded = Vec::new();
     for (name, content) in files {
-        let plain =
-            name.starts_with('.') && name.len() > 2 && !name.contains(['/', '\0']) && name != "..";
+        let plain = name.starts_with('.') && name.len() > 2 && !name.contains(['/', '\0']) && name != "..";
         if !plain || matches!(name.as_str(), ".env" | ".path") {
             return Err(format!("it holds a file with the unexpected name {name:?}"));
         }
-        let content = STANDARD
-            .decode(content.expose())
-            .map_err(|_| format!("the content of {name} is not base64"))?;
+        let content = STANDARD.decode(content.expose()).map_err(|_| format!("the content of {name} is not base64"))?;
         decoded.push((name, Zeroizing::new(content)));
     }
     if !decoded.iter().any(|(name, _)| name == ".runner") {
@@ -53,10 +46,7 @@ mod tests {
     #[test]
     fn files_come_out_as_they_went_in() {
         let content = STANDARD.encode("{}");
-        let files = decode(&encode(&format!(
-            r#"{{".runner":"{content}",".credentials":"{content}"}}"#
-        )))
-        .unwrap();
+        let files = decode(&encode(&format!(r#"{{".runner":"{content}",".credentials":"{content}"}}"#))).unwrap();
         let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, [".credentials", ".runner"]);
         assert_eq!(*files[0].1, b"{}");
@@ -64,23 +54,9 @@ mod tests {
 
     #[test]
     fn names_that_would_reach_elsewhere_are_refused() {
-        for name in [
-            "../.runner",
-            "/etc/passwd",
-            "..",
-            ".",
-            "bin",
-            ".env",
-            ".path",
-            ".a/b",
-        ] {
+        for name in ["../.runner", "/etc/passwd", "..", ".", "bin", ".env", ".path", ".a/b"] {
             let json = format!(r#"{{".runner":"e30=","{name}":"e30="}}"#);
-            assert!(
-                decode(&encode(&json))
-                    .unwrap_err()
-                    .contains("unexpected name"),
-                "{name}"
-            );
+            assert!(decode(&encode(&json)).unwrap_err().contains("unexpected name"), "{name}");
         }
         assert!(decode("%%%").unwrap_err().contains("base64"));
         assert!(decode(&encode("[]")).is_err());

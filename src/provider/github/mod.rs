@@ -10,8 +10,8 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::{
-    AgentFacts, Answer, Entry, Fault, Grant, HookVariables, Provider, Reading, Registration,
-    Released, Releasing, Step, Wanted,
+    AgentFacts, Answer, Entry, Fault, Grant, HookVariables, Provider, Reading, Registration, Released, Releasing, Step,
+    Wanted,
 };
 use crate::config::{Secret, SecretSource};
 use crate::init::Ended;
@@ -19,11 +19,7 @@ use api::Api;
 use settings::{Credential, Settings};
 
 /// This provider's line in the list.
-pub const ENTRY: Entry = Entry {
-    name: "github",
-    settings: settings::TABLE,
-    read: settings::read,
-};
+pub const ENTRY: Entry = Entry { name: "github", settings: settings::TABLE, read: settings::read };
 
 const LISTENER: &str = "bin/Runner.Listener";
 
@@ -92,29 +88,17 @@ impl Provider for GitHub {
     }
 
     fn registration(&self, name: &str) -> Registration {
-        Registration {
-            id: None,
-            name: name.to_owned(),
-            scope: self.api.scope_url(),
-        }
+        Registration { id: None, name: name.to_owned(), scope: self.api.scope_url() }
     }
 
     fn grant<'a>(&'a self, wanted: Wanted<'a>) -> Answer<'a, Grant> {
         Box::pin(async move {
             match &self.settings.credential {
-                Credential::RegistrationToken(source) => {
-                    Ok(Grant::Token(source.read().map_err(api::no_secret)?))
-                }
+                Credential::RegistrationToken(source) => Ok(Grant::Token(source.read().map_err(api::no_secret)?)),
                 Credential::Pat(_) if self.settings.jit => {
                     let (id, files) = self.api.just_in_time(&self.settings, wanted).await?;
-                    let registration = Registration {
-                        id: Some(id),
-                        ..self.registration(wanted.name)
-                    };
-                    Ok(Grant::Files {
-                        registration,
-                        files,
-                    })
+                    let registration = Registration { id: Some(id), ..self.registration(wanted.name) };
+                    Ok(Grant::Files { registration, files })
                 }
                 Credential::Pat(_) => self.api.registration_token().await.map(Grant::Token),
             }
@@ -122,15 +106,11 @@ impl Provider for GitHub {
     }
 
     fn configure(&self, token: &Secret, wanted: Wanted<'_>) -> Step {
-        let mut args: Vec<String> = ["configure", "--unattended", "--disableupdate", "--url"]
-            .map(str::to_owned)
-            .to_vec();
+        let mut args: Vec<String> =
+            ["configure", "--unattended", "--disableupdate", "--url"].map(str::to_owned).to_vec();
         args.push(self.settings.web_url());
         args.extend(["--name".to_owned(), wanted.name.to_owned()]);
-        args.extend([
-            "--work".to_owned(),
-            wanted.work_directory.display().to_string(),
-        ]);
+        args.extend(["--work".to_owned(), wanted.work_directory.display().to_string()]);
         args.extend(["--labels".to_owned(), self.settings.labels.join(",")]);
         if self.settings.no_default_labels {
             args.push("--no-default-labels".to_owned());
@@ -141,11 +121,7 @@ impl Provider for GitHub {
         if !self.settings.persistent {
             args.push("--ephemeral".to_owned());
         }
-        Step {
-            program: LISTENER,
-            args,
-            secrets: vec![("ACTIONS_RUNNER_INPUT_TOKEN", token.clone())],
-        }
+        Step { program: LISTENER, args, secrets: vec![("ACTIONS_RUNNER_INPUT_TOKEN", token.clone())] }
     }
 
     fn configure_failed(&self, words: &str) -> Fault {
@@ -168,9 +144,7 @@ impl Provider for GitHub {
             let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
             registration.id = match serde_json::from_slice::<RunnerFile>(text) {
                 Ok(file) => Some(file.agent_id),
-                Err(_) if matches!(self.settings.credential, Credential::Pat(_)) => {
-                    self.api.find(name).await?
-                }
+                Err(_) if matches!(self.settings.credential, Credential::Pat(_)) => self.api.find(name).await?,
                 Err(_) => None,
             };
             Ok(registration)
@@ -178,48 +152,36 @@ impl Provider for GitHub {
     }
 
     fn run(&self) -> Step {
-        let mut args: Vec<String> = ["run", "--startuptype", "service"]
-            .map(str::to_owned)
-            .to_vec();
+        let mut args: Vec<String> = ["run", "--startuptype", "service"].map(str::to_owned).to_vec();
         if self.settings.persistent {
             // One job, then back to us, so that the slate is clean for the next one.
             args.push("--once".to_owned());
         }
-        Step {
-            program: LISTENER,
-            args,
-            secrets: Vec::new(),
-        }
+        Step { program: LISTENER, args, secrets: Vec::new() }
     }
 
     fn read_exit(&self, ended: Ended, job_seen: bool) -> Reading {
         let title = AGENT.title;
         match ended {
             _ if job_seen && matches!(ended, Ended::Code(0 | 2)) => Reading::Done,
-            Ended::Code(0) => Reading::Lost(format!(
-                "the {title} ended by itself: its registration is gone or consumed"
-            )),
-            Ended::Code(1) => Reading::Lost(format!(
-                "the {title} gave up (code 1): its registration is not known any more"
-            )),
-            Ended::Code(2) => Reading::Retry(format!(
-                "the {title} ended with a fault that it calls retryable (code 2)"
-            )),
-            Ended::Code(code @ (3 | 4)) => Reading::Outdated(format!(
-                "the {title} was told to update itself (code {code})"
-            )),
-            Ended::Code(5) => Reading::Retry(format!(
-                "the {title} found another session under its name (code 5)"
-            )),
-            Ended::Code(6) => Reading::Retry(format!(
-                "the {title} was given a new configuration (code 6)"
-            )),
-            Ended::Code(7) => Reading::Outdated(format!(
-                "GitHub does not accept this version of the {title} any more (code 7)"
-            )),
-            Ended::Code(code @ (126 | 127)) => {
-                Reading::Fatal(format!("the {title} cannot run here (code {code})"))
+            Ended::Code(0) => {
+                Reading::Lost(format!("the {title} ended by itself: its registration is gone or consumed"))
             }
+            Ended::Code(1) => {
+                Reading::Lost(format!("the {title} gave up (code 1): its registration is not known any more"))
+            }
+            Ended::Code(2) => {
+                Reading::Retry(format!("the {title} ended with a fault that it calls retryable (code 2)"))
+            }
+            Ended::Code(code @ (3 | 4)) => {
+                Reading::Outdated(format!("the {title} was told to update itself (code {code})"))
+            }
+            Ended::Code(5) => Reading::Retry(format!("the {title} found another session under its name (code 5)")),
+            Ended::Code(6) => Reading::Retry(format!("the {title} was given a new configuration (code 6)")),
+            Ended::Code(7) => {
+                Reading::Outdated(format!("GitHub does not accept this version of the {title} any more (code 7)"))
+            }
+            Ended::Code(code @ (126 | 127)) => Reading::Fatal(format!("the {title} cannot run here (code {code})")),
             other => Reading::Retry(format!("the {title} died ({other})")),
         }
     }
@@ -230,11 +192,7 @@ impl Provider for GitHub {
             Credential::RegistrationToken(source) => Releasing::Command(Step {
                 program: LISTENER,
                 args: vec!["remove".to_owned()],
-                secrets: source
-                    .read()
-                    .map(|token| ("ACTIONS_RUNNER_INPUT_TOKEN", token))
-                    .into_iter()
-                    .collect(),
+                secrets: source.read().map(|token| ("ACTIONS_RUNNER_INPUT_TOKEN", token)).into_iter().collect(),
             }),
         }
     }

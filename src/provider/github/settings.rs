@@ -161,11 +161,7 @@ pub struct Host {
 impl Host {
     /// Works the two out from what a user may write: a host, `host:port` or a URL.
     fn parse(text: &str) -> Option<Self> {
-        let with_scheme = if text.contains("://") {
-            text.to_owned()
-        } else {
-            format!("https://{text}")
-        };
+        let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
         let url = reqwest::Url::parse(with_scheme.trim_end_matches('/')).ok()?;
         let plain = matches!(url.scheme(), "http" | "https")
             && url.username().is_empty()
@@ -173,10 +169,7 @@ impl Host {
             && url.path().len() <= 1
             && url.query().is_none();
         let host = url.host_str().filter(|_| plain)?;
-        let port = url
-            .port()
-            .map(|port| format!(":{port}"))
-            .unwrap_or_default();
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         let web = format!("{}://{host}{port}", url.scheme());
         let api = match host {
             "github.com" | "www.github.com" => "https://api.github.com".to_owned(),
@@ -219,11 +212,7 @@ pub fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider
     let scope = scope(reader, repo_url.as_ref());
     let group = reader.text("GITHUB_RUNNER_GROUP");
     let no_default_labels = reader.flag("RUNNER_NO_DEFAULT_LABELS").unwrap_or(false);
-    let jit = reader.choice(
-        "OSCR_REGISTRATION",
-        &[("token", false), ("jit", true)],
-        false,
-    );
+    let jit = reader.choice("OSCR_REGISTRATION", &[("token", false), ("jit", true)], false);
     if jit && common.persistent {
         reader.problem(
             "OSCR_REGISTRATION",
@@ -249,9 +238,7 @@ pub fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider
         Some(labels) => labels.clone(),
         // The agent adds the architecture and system in its own spelling.
         None if no_default_labels => vec!["docker".to_owned()],
-        None => ["linux", "docker", "self-hosted"]
-            .map(str::to_owned)
-            .to_vec(),
+        None => ["linux", "docker", "self-hosted"].map(str::to_owned).to_vec(),
     };
     reader.effective("RUNNER_LABELS", labels.join(","));
     let settings = Settings {
@@ -277,8 +264,7 @@ fn credential(reader: &mut Reader<'_>) -> Option<Credential> {
         (Some(pat), None) => Some(Credential::Pat(pat)),
         (None, Some(token)) => Some(Credential::RegistrationToken(token)),
         (Some(pat), Some(_)) => {
-            reader
-                .note("GITHUB_PAT is used; RUNNER_TOKEN is not needed beside it and has no effect");
+            reader.note("GITHUB_PAT is used; RUNNER_TOKEN is not needed beside it and has no effect");
             Some(Credential::Pat(pat))
         }
         (None, None) => {
@@ -300,24 +286,13 @@ struct RepoUrl {
 
 fn repo_url(reader: &mut Reader<'_>) -> Option<RepoUrl> {
     let text = reader.foreign("REPO_URL")?;
-    let parsed = reqwest::Url::parse(&text)
-        .ok()
-        .filter(|url| url.host_str().is_some());
+    let parsed = reqwest::Url::parse(&text).ok().filter(|url| url.host_str().is_some());
     let Some(url) = parsed else {
-        reader.problem(
-            "REPO_URL",
-            format!("{text:?} is no URL"),
-            "write GITHUB_OWNER and GITHUB_REPO instead",
-        );
+        reader.problem("REPO_URL", format!("{text:?} is no URL"), "write GITHUB_OWNER and GITHUB_REPO instead");
         return None;
     };
-    let parts: Vec<String> = url
-        .path()
-        .trim_matches('/')
-        .split('/')
-        .filter(|part| !part.is_empty())
-        .map(str::to_owned)
-        .collect();
+    let parts: Vec<String> =
+        url.path().trim_matches('/').split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
     if parts.is_empty() || parts.len() > 2 {
         reader.problem(
             "REPO_URL",
@@ -327,25 +302,13 @@ fn repo_url(reader: &mut Reader<'_>) -> Option<RepoUrl> {
         return None;
     }
     reader.note("REPO_URL was read as GITHUB_HOST, GITHUB_OWNER and GITHUB_REPO");
-    let port = url
-        .port()
-        .map(|port| format!(":{port}"))
-        .unwrap_or_default();
-    Some(RepoUrl {
-        host: format!(
-            "{}://{}{port}",
-            url.scheme(),
-            url.host_str().unwrap_or_default()
-        ),
-        parts,
-    })
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    Some(RepoUrl { host: format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default()), parts })
 }
 
 fn host(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Option<Host> {
     let text = reader.text("GITHUB_HOST");
-    let text = text
-        .or_else(|| repo_url.map(|url| url.host.clone()))
-        .unwrap_or_else(|| "github.com".to_owned());
+    let text = text.or_else(|| repo_url.map(|url| url.host.clone())).unwrap_or_else(|| "github.com".to_owned());
     let mut host = Host::parse(&text);
     match &mut host {
         None => reader.problem(
@@ -357,16 +320,8 @@ fn host(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Option<Host> {
             if let Some(api) = reader.text("GITHUB_API_URL") {
                 let api = api.trim_end_matches('/').to_owned();
                 match reqwest::Url::parse(&api) {
-                    Ok(url)
-                        if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() =>
-                    {
-                        host.api = api
-                    }
-                    _ => reader.problem(
-                        "GITHUB_API_URL",
-                        format!("{api:?} is no URL"),
-                        "write https://host/api/v3",
-                    ),
+                    Ok(url) if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() => host.api = api,
+                    _ => reader.problem("GITHUB_API_URL", format!("{api:?} is no URL"), "write https://host/api/v3"),
                 }
             }
         }
@@ -378,21 +333,11 @@ fn scope(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Option<Scope> {
     let mut owner = reader.text("GITHUB_OWNER");
     let mut repo = reader.text("GITHUB_REPO");
     let enterprise = reader.text("GITHUB_ENTERPRISE");
-    if let Some((in_repo, name)) = repo
-        .clone()
-        .as_deref()
-        .and_then(|repo| repo.split_once('/'))
-    {
-        if owner
-            .as_deref()
-            .is_some_and(|owner| !owner.eq_ignore_ascii_case(in_repo))
-        {
+    if let Some((in_repo, name)) = repo.clone().as_deref().and_then(|repo| repo.split_once('/')) {
+        if owner.as_deref().is_some_and(|owner| !owner.eq_ignore_ascii_case(in_repo)) {
             reader.problem(
                 "GITHUB_REPO",
-                format!(
-                    "names the owner {in_repo:?}, but GITHUB_OWNER is {:?}",
-                    owner.as_deref().unwrap_or_default()
-                ),
+                format!("names the owner {in_repo:?}, but GITHUB_OWNER is {:?}", owner.as_deref().unwrap_or_default()),
                 "make them agree, or unset GITHUB_OWNER",
             );
         }
@@ -402,26 +347,17 @@ fn scope(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Option<Scope> {
     if let Some(url) = repo_url {
         let from_url = (url.parts.first().cloned(), url.parts.get(1).cloned());
         if (owner.is_some() && owner != from_url.0) || (repo.is_some() && repo != from_url.1) {
-            reader.problem(
-                "REPO_URL",
-                "contradicts GITHUB_OWNER and GITHUB_REPO",
-                "keep the latter only",
-            );
+            reader.problem("REPO_URL", "contradicts GITHUB_OWNER and GITHUB_REPO", "keep the latter only");
         }
         owner = owner.or(from_url.0);
         repo = repo.or(from_url.1);
     }
-    let declared = reader
-        .foreign("RUNNER_SCOPE")
-        .map(|scope| scope.to_ascii_lowercase());
+    let declared = reader.foreign("RUNNER_SCOPE").map(|scope| scope.to_ascii_lowercase());
     if let Some(declared) = &declared {
-        reader.note(format!("RUNNER_SCOPE={declared} was compared with GITHUB_OWNER, GITHUB_REPO and GITHUB_ENTERPRISE"));
+        reader
+            .note(format!("RUNNER_SCOPE={declared} was compared with GITHUB_OWNER, GITHUB_REPO and GITHUB_ENTERPRISE"));
     }
-    for (setting, value) in [
-        ("GITHUB_OWNER", &owner),
-        ("GITHUB_REPO", &repo),
-        ("GITHUB_ENTERPRISE", &enterprise),
-    ] {
+    for (setting, value) in [("GITHUB_OWNER", &owner), ("GITHUB_REPO", &repo), ("GITHUB_ENTERPRISE", &enterprise)] {
         if let Some(value) = value
             && !is_segment(value)
         {
@@ -446,11 +382,7 @@ fn scope(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Option<Scope> {
             return None;
         }
         (None, Some(_), None) => {
-            reader.problem(
-                "GITHUB_OWNER",
-                "is not set, but GITHUB_REPO is",
-                "set it, or write GITHUB_REPO=owner/name",
-            );
+            reader.problem("GITHUB_OWNER", "is not set, but GITHUB_REPO is", "set it, or write GITHUB_REPO=owner/name");
             return None;
         }
         (None, None, None) => {
@@ -472,10 +404,7 @@ fn scope(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Option<Scope> {
     if !fits {
         reader.problem(
             "RUNNER_SCOPE",
-            format!(
-                "{:?} contradicts the scope that the other settings give ({scope})",
-                declared.unwrap_or_default()
-            ),
+            format!("{:?} contradicts the scope that the other settings give ({scope})", declared.unwrap_or_default()),
             "unset RUNNER_SCOPE; GITHUB_OWNER, GITHUB_REPO and GITHUB_ENTERPRISE say it all",
         );
     }
@@ -484,10 +413,7 @@ fn scope(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Option<Scope> {
 
 /// One segment of a URL's path, as GitHub's names are.
 fn is_segment(name: &str) -> bool {
-    !matches!(name, "." | "..")
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    !matches!(name, "." | "..") && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
 #[cfg(test)]
@@ -495,9 +421,7 @@ mod tests {
     use super::*;
     use crate::config::{Environment, Problem, table};
 
-    fn read_settings<const N: usize>(
-        variables: [(&str, &str); N],
-    ) -> Result<(String, Vec<String>), Vec<Problem>> {
+    fn read_settings<const N: usize>(variables: [(&str, &str); N]) -> Result<(String, Vec<String>), Vec<Problem>> {
         let environment = Environment::from(variables);
         let mut reader = Reader::new(&environment, vec![table::COMMON, TABLE]);
         let common = Common::read(&mut reader);
@@ -511,28 +435,11 @@ mod tests {
     fn hosts_lead_to_their_api() {
         let api = |text| Host::parse(text).map(|host| host.api);
         assert_eq!(api("github.com").as_deref(), Some("https://api.github.com"));
-        assert_eq!(
-            api("https://github.com/").as_deref(),
-            Some("https://api.github.com")
-        );
-        assert_eq!(
-            api("octo.ghe.com").as_deref(),
-            Some("https://api.octo.ghe.com")
-        );
-        assert_eq!(
-            api("git.example.com:8443").as_deref(),
-            Some("https://git.example.com:8443/api/v3")
-        );
-        assert_eq!(
-            api("http://forge:8080").as_deref(),
-            Some("http://forge:8080/api/v3")
-        );
-        for wrong in [
-            "https://github.com/owner",
-            "ftp://x",
-            "https://me:pw@host",
-            "a b",
-        ] {
+        assert_eq!(api("https://github.com/").as_deref(), Some("https://api.github.com"));
+        assert_eq!(api("octo.ghe.com").as_deref(), Some("https://api.octo.ghe.com"));
+        assert_eq!(api("git.example.com:8443").as_deref(), Some("https://git.example.com:8443/api/v3"));
+        assert_eq!(api("http://forge:8080").as_deref(), Some("http://forge:8080/api/v3"));
+        for wrong in ["https://github.com/owner", "ftp://x", "https://me:pw@host", "a b"] {
             assert_eq!(api(wrong), None, "{wrong}");
         }
     }
@@ -541,27 +448,15 @@ mod tests {
     fn the_three_scopes() {
         let scope = |variables| read_settings(variables).unwrap().0;
         assert_eq!(
-            scope([
-                ("GITHUB_PAT", "abcd"),
-                ("GITHUB_OWNER", "o"),
-                ("GITHUB_REPO", "r")
-            ]),
+            scope([("GITHUB_PAT", "abcd"), ("GITHUB_OWNER", "o"), ("GITHUB_REPO", "r")]),
             "https://api.github.com/repos/o/r/actions"
         );
         assert_eq!(
-            scope([
-                ("GITHUB_PAT", "abcd"),
-                ("GITHUB_OWNER", "o"),
-                ("GITHUB_HOST", "ghes.local")
-            ]),
+            scope([("GITHUB_PAT", "abcd"), ("GITHUB_OWNER", "o"), ("GITHUB_HOST", "ghes.local")]),
             "https://ghes.local/api/v3/orgs/o/actions"
         );
         assert_eq!(
-            scope([
-                ("GITHUB_PAT", "abcd"),
-                ("GITHUB_ENTERPRISE", "e"),
-                ("GITHUB_API_URL", "http://h/x/")
-            ]),
+            scope([("GITHUB_PAT", "abcd"), ("GITHUB_ENTERPRISE", "e"), ("GITHUB_API_URL", "http://h/x/")]),
             "http://h/x/enterprises/e/actions"
         );
     }
@@ -577,36 +472,16 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(scope, "https://api.github.com/repos/o/r/actions");
-        for name in [
-            "ACCESS_TOKEN",
-            "REPO",
-            "RUNNER_SCOPE",
-            "LABELS",
-            "EPHEMERAL",
-        ] {
-            assert_eq!(
-                notes.iter().filter(|note| note.starts_with(name)).count(),
-                1,
-                "{name}: {notes:?}"
-            );
+        for name in ["ACCESS_TOKEN", "REPO", "RUNNER_SCOPE", "LABELS", "EPHEMERAL"] {
+            assert_eq!(notes.iter().filter(|note| note.starts_with(name)).count(), 1, "{name}: {notes:?}");
         }
-        let (scope, notes) =
-            read_settings([("GH_PAT", "abcd"), ("REPO_URL", "https://ghe.corp/o/r")]).unwrap();
+        let (scope, notes) = read_settings([("GH_PAT", "abcd"), ("REPO_URL", "https://ghe.corp/o/r")]).unwrap();
         assert_eq!(scope, "https://ghe.corp/api/v3/repos/o/r/actions");
         assert_eq!(notes.len(), 2, "{notes:?}");
-        let (scope, _) = read_settings([
-            ("ACCESS_TOKEN", "abcd"),
-            ("ORG_NAME", "o"),
-            ("RUNNER_GROUP", "g"),
-        ])
-        .unwrap();
+        let (scope, _) = read_settings([("ACCESS_TOKEN", "abcd"), ("ORG_NAME", "o"), ("RUNNER_GROUP", "g")]).unwrap();
         assert_eq!(scope, "https://api.github.com/orgs/o/actions");
-        let (scope, _) = read_settings([
-            ("ACCESS_TOKEN", "abcd"),
-            ("ENTERPRISE_NAME", "e"),
-            ("RUNNER_SCOPE", "ent"),
-        ])
-        .unwrap();
+        let (scope, _) =
+            read_settings([("ACCESS_TOKEN", "abcd"), ("ENTERPRISE_NAME", "e"), ("RUNNER_SCOPE", "ent")]).unwrap();
         assert_eq!(scope, "https://api.github.com/enterprises/e/actions");
     }
 
@@ -614,50 +489,22 @@ mod tests {
     fn contradictions_and_gaps_are_all_reported() {
         let problems = |variables| {
             let problems = read_settings(variables).unwrap_err();
-            problems
-                .iter()
-                .map(|problem| problem.setting.clone())
-                .collect::<Vec<_>>()
+            problems.iter().map(|problem| problem.setting.clone()).collect::<Vec<_>>()
         };
         assert_eq!(
             problems([("GITHUB_REPO", "r"), ("OSCR_LOG", "xml"), ("", "")]),
             ["OSCR_LOG", "GITHUB_PAT", "GITHUB_OWNER"]
         );
+        assert_eq!(problems([("GITHUB_PAT", "abcd"), ("GITHUB_OWNER", "a"), ("GITHUB_REPO", "b/c")]), ["GITHUB_REPO"]);
         assert_eq!(
-            problems([
-                ("GITHUB_PAT", "abcd"),
-                ("GITHUB_OWNER", "a"),
-                ("GITHUB_REPO", "b/c")
-            ]),
-            ["GITHUB_REPO"]
-        );
-        assert_eq!(
-            problems([
-                ("GITHUB_PAT", "abcd"),
-                ("GITHUB_OWNER", "a"),
-                ("GITHUB_ENTERPRISE", "e")
-            ]),
+            problems([("GITHUB_PAT", "abcd"), ("GITHUB_OWNER", "a"), ("GITHUB_ENTERPRISE", "e")]),
             ["GITHUB_ENTERPRISE"]
         );
+        assert_eq!(problems([("GITHUB_PAT", "abcd"), ("GITHUB_OWNER", "../x"), ("", "")]), ["GITHUB_OWNER"]);
         assert_eq!(
-            problems([("GITHUB_PAT", "abcd"), ("GITHUB_OWNER", "../x"), ("", "")]),
-            ["GITHUB_OWNER"]
-        );
-        assert_eq!(
-            problems([
-                ("GITHUB_PAT", "abcd"),
-                ("GITHUB_OWNER", "a"),
-                ("RUNNER_SCOPE", "repo")
-            ]),
+            problems([("GITHUB_PAT", "abcd"), ("GITHUB_OWNER", "a"), ("RUNNER_SCOPE", "repo")]),
             ["RUNNER_SCOPE"]
         );
-        assert_eq!(
-            problems([
-                ("GITHUB_PAT", "abcd"),
-                ("GITHUB_OWNER", "a"),
-                ("RUNNER_NAME", "x")
-            ]),
-            ["RUNNER_NAME"]
-        );
+        assert_eq!(problems([("GITHUB_PAT", "abcd"), ("GITHUB_OWNER", "a"), ("RUNNER_NAME", "x")]), ["RUNNER_NAME"]);
     }
 }
