@@ -5,6 +5,8 @@
 mod backoff;
 mod children;
 mod incarnation;
+mod listening;
+mod registering;
 mod secrets;
 mod state;
 mod stop;

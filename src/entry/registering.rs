@@ -1,0 +1,326 @@
+//! Registrations: how one is made, and how each is let go, now or by a later incarnation.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::incarnation::Incarnation;
+use super::listening::Ending;
+use super::state::StateError;
+use super::stop::Urgency;
+use crate::agent::root;
+use crate::config::name::Naming;
+use crate::control::{Phase, Runner};
+use crate::init::{Ended, SpawnError};
+use crate::provider::{Fault, Files, Grant, Registration, Released, Releasing, Step, Wanted};
+use crate::workspace::wipe;
+
+/// How long the agent's configure step may take.
+const CONFIGURE: Duration = Duration::from_secs(5 * 60);
+
+impl Incarnation {
+    /// Registers, however long it takes. `None` when asked to stop before.
+    pub(super) async fn register(&mut self) -> Option<PathBuf> {
+        while self.stop.urgency() == Urgency::None {
+            self.board.enter(Phase::Registering);
+            let attempt = self.try_to_register().await;
+            self.provider.rest();
+            let fault = match attempt {
+                Ok(root) => {
+                    self.board.well();
+                    return Some(root);
+                }
+                Err(fault) => fault,
+            };
+            if self.stop.urgency() > Urgency::None {
+                break;
+            }
+            let (phase, wait) = match &fault {
+                Fault::Unreachable(_) | Fault::NameTaken(_) => (Phase::BackingOff, self.backoff.after_fault()),
+                Fault::Limited { wait, .. } => (Phase::BackingOff, self.backoff.after_limit(*wait)),
+                Fault::Denied { .. } => (Phase::Denied, self.backoff.after_denial()),
+            };
+            self.wait_out(phase, &fault.to_string(), wait).await;
+        }
+        None
+    }
+
+    async fn try_to_register(&mut self) -> Result<PathBuf, Fault> {
+        self.release_leftovers().await?;
+        if let Some(root) = self.take_up_kept().await? {
+            return Ok(root);
+        }
+        // A name that was tried and may or may not be known to the forge is tried again: then one clean-up covers both.
+        let name = match &self.state.state.current {
+            Some(pending) => pending.name.clone(),
+            None => self.common.naming.next(Naming::entropy()),
+        };
+        self.state.state.current = Some(self.provider.registration(&name));
+        self.save()?;
+        self.board.runner(Some(Runner { name: name.clone(), id: None }));
+        let work_directory = self.common.work_directory.clone();
+        let wanted = Wanted { name: &name, work_directory: &work_directory };
+        let grant = match self.provider.grant(wanted).await {
+            Ok(grant) => grant,
+            Err(fault) => {
+                if matches!(fault, Fault::NameTaken(_)) {
+                    self.demote();
+                }
+                return Err(fault);
+            }
+        };
+        let made = match grant {
+            Grant::Files { registration, files } => {
+                // Known to the forge already, so known to the next incarnation before anything else.
+                self.state.state.current = Some(registration.clone());
+                self.save()?;
+                self.make_root(&name, &files).map(|root| (root, registration))
+            }
+            Grant::Token(token) => match self.make_root(&name, &Files::new()) {
+                Ok(root) => {
+                    let step = self.provider.configure(&token, wanted);
+                    match self.configure(&root, &step).await {
+                        Ok(()) => self.provider.identify(&name, &root).await.map(|registration| (root, registration)),
+                        Err(fault) => Err(fault),
+                    }
+                }
+                Err(fault) => Err(fault),
+            },
+        };
+        let (root, registration) = match made {
+            Ok(made) => made,
+            Err(fault) => {
+                self.demote();
+                return Err(fault);
+            }
+        };
+        self.state.state.current = Some(registration.clone());
+        self.save()?;
+        if self.common.persistent {
+            self.state.keep(&root, self.provider.agent().configuration).map_err(|error| on_disk(&error))?;
+        }
+        self.board.runner(Some(Runner { name, id: registration.id }));
+        tracing::info!(id = registration.id, "registered with {}", self.provider.scope());
+        Ok(root)
+    }
+
+    /// For a persistent runner: the registration of an earlier incarnation or job, if the forge still has it.
+    async fn take_up_kept(&mut self) -> Result<Option<PathBuf>, Fault> {
+        if !self.common.persistent {
+            return Ok(None);
+        }
+        let files = self.state.kept(self.provider.agent().configuration);
+        let current =
+            self.state.state.current.clone().filter(|current| {
+                !files.is_empty() && current.scope == self.provider.registration(&current.name).scope
+            });
+        let Some(current) = current else {
+            self.state.forget_kept();
+            self.demote_known();
+            return Ok(None);
+        };
+        let known = match self.provider.releasing() {
+            Releasing::Request => self.provider.exists(&current).await?,
+            // Without a credential that could ask, the listener itself will find out.
+            Releasing::Command(_) => true,
+        };
+        if !known {
+            tracing::warn!("the forge does not know {} any more: registering anew", current.name);
+            self.state.forget_kept();
+            self.state.state.current = None;
+            return Ok(None);
+        }
+        let root = self.make_root(&current.name, &files)?;
+        self.board.runner(Some(Runner { name: current.name.clone(), id: current.id }));
+        tracing::debug!("taking up the registration {}", current.name);
+        Ok(Some(root))
+    }
+
+    fn make_root(&self, name: &str, files: &Files) -> Result<PathBuf, Fault> {
+        let roots = self.common.places.agent_roots();
+        let fault =
+            |what: String| Fault::Denied { what, cure: "check the disk and the permissions of that place".to_owned() };
+        // An earlier attempt may have left one.
+        wipe(&roots, None).map_err(|error| fault(format!("{} cannot be emptied: {error}", roots.display())))?;
+        let agent = &self.slate.agent;
+        let made =
+            root::make(&self.common.places.agent(), &roots, name, agent).map_err(|error| fault(error.to_string()))?;
+        for (file, content) in files {
+            root::write(&made, file, content, agent)
+                .map_err(|error| fault(format!("{} cannot be written: {error}", made.join(file).display())))?;
+        }
+        Ok(made)
+    }
+
+    async fn configure(&self, root: &Path, step: &Step) -> Result<(), Fault> {
+        let (mut agent, _) = self.starter.start(root, step).map_err(|error| cannot_start(&error))?;
+        let ended = tokio::select! {
+            ended = agent.ended() => ended,
+            () = self.stop.reached(Urgency::Finish) => self.interrupt(&mut agent).await,
+            () = sleep(CONFIGURE) => {
+                tracing::warn!("the agent's configure step hangs: interrupting it");
+                self.interrupt(&mut agent).await
+            }
+        };
+        match ended {
+            Ended::Code(0) => Ok(()),
+            Ended::Code(code @ (126 | 127)) => Err(Fault::Denied {
+                what: format!("the agent cannot run in this image (code {code})"),
+                cure: "check that the image holds the libraries that the agent needs".to_owned(),
+            }),
+            ended => {
+                let words = agent.tail.lines();
+                let words = words.iter().rev().find(|line| !line.is_empty()).cloned().unwrap_or_default();
+                Err(self.provider.configure_failed(&format!("the agent's configure step failed ({ended}): {words}")))
+            }
+        }
+    }
+
+    /// Makes sure that the forge does not have the registration any more, or that the next incarnation will.
+    pub(super) async fn unregister(&mut self, root: &Path, ending: &Ending) {
+        if self.common.persistent && !matches!(ending, Ending::Again(_) | Ending::Outdated(_) | Ending::Fatal(_)) {
+            return;
+        }
+        if self.state.state.current.is_none() {
+            return;
+        }
+        self.board.enter(Phase::Unregistering);
+        let given_up = Instant::now() + self.common.kill_timeout;
+        let mut pause = Duration::from_millis(250);
+        loop {
+            let trouble = match self.release_current(root).await {
+                Ok(Released::Gone) => {
+                    tracing::info!("the registration is gone");
+                    break;
+                }
+                Ok(Released::Busy) => "the forge still believes that a job runs".to_owned(),
+                Err(fault @ Fault::Denied { .. }) => {
+                    tracing::warn!("the registration cannot be removed: {fault}; the next incarnation will try");
+                    self.demote();
+                    break;
+                }
+                Err(fault) => fault.to_string(),
+            };
+            if Instant::now() + pause >= given_up {
+                tracing::warn!("the registration could not be removed: {trouble}; the next incarnation will");
+                self.demote();
+                break;
+            }
+            tracing::debug!("the registration is not gone yet: {trouble}");
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+        self.provider.rest();
+        self.board.runner(None);
+    }
+
+    /// One attempt to let the current registration go.
+    pub(super) async fn release_current(&mut self, root: &Path) -> Result<Released, Fault> {
+        let Some(current) = self.state.state.current.clone() else {
+            return Ok(Released::Gone);
+        };
+        let released = match self.provider.releasing() {
+            Releasing::Request => self.provider.release(&current).await?,
+            Releasing::Command(step) => self.release_by_command(root, &step).await?,
+        };
+        if released == Released::Gone {
+            self.state.state.current = None;
+            self.state.save_or_warn();
+        }
+        Ok(released)
+    }
+
+    async fn release_by_command(&self, root: &Path, step: &Step) -> Result<Released, Fault> {
+        let (mut agent, _) = self.starter.start(root, step).map_err(|error| cannot_start(&error))?;
+        let ended = match timeout(self.common.kill_timeout, agent.ended()).await {
+            Ok(ended) => ended,
+            Err(_) => self.interrupt(&mut agent).await,
+        };
+        if ended == Ended::Code(0) {
+            return Ok(Released::Gone);
+        }
+        let words = agent.tail.lines().join(" ");
+        if words.contains("running a job") || words.contains("currently running") {
+            return Ok(Released::Busy);
+        }
+        Err(Fault::Unreachable(format!("the agent's remove command failed ({ended}): {words}")))
+    }
+
+    /// Lets go of what earlier incarnations could not. What is busy stays for later; what another scope refuses is given up.
+    pub(super) async fn release_leftovers(&mut self) -> Result<(), Fault> {
+        if self.state.state.leftovers.is_empty() {
+            return Ok(());
+        }
+        if matches!(self.provider.releasing(), Releasing::Command(_)) {
+            let names: Vec<&str> = self.state.state.leftovers.iter().map(|left| left.name.as_str()).collect();
+            tracing::warn!(
+                "{} may still be registered and cannot be removed without a token for the API; the forge removes an ephemeral \
+                 runner after a day",
+                names.join(", ")
+            );
+            self.state.state.leftovers.clear();
+            return Ok(());
+        }
+        let mut kept = Vec::new();
+        let mut result = Ok(());
+        for registration in std::mem::take(&mut self.state.state.leftovers) {
+            if result.is_err() {
+                kept.push(registration);
+                continue;
+            }
+            let foreign = registration.scope != self.provider.registration(&registration.name).scope;
+            match self.provider.release(&registration).await {
+                Ok(Released::Gone) => {
+                    tracing::info!("{} of an earlier incarnation is not registered any more", registration.name)
+                }
+                Ok(Released::Busy) => {
+                    tracing::info!(
+                        "the forge believes that {} still runs a job; it is removed later",
+                        registration.name
+                    );
+                    kept.push(registration);
+                }
+                Err(fault @ Fault::Denied { .. }) if foreign => tracing::warn!(
+                    "{} may still be registered at {}, which refuses us: {fault}",
+                    registration.name,
+                    registration.scope
+                ),
+                Err(fault) => {
+                    kept.push(registration);
+                    result = Err(fault);
+                }
+            }
+        }
+        self.state.state.leftovers = kept;
+        self.state.save_or_warn();
+        result
+    }
+
+    fn save(&mut self) -> Result<(), Fault> {
+        self.state.save().map_err(|error| on_disk(&error))
+    }
+
+    pub(super) fn demote(&mut self) {
+        self.state.demote();
+        self.state.save_or_warn();
+    }
+
+    /// Demotes a registration that the forge is known to have had; a name that was only tried stays to be tried again.
+    fn demote_known(&mut self) {
+        if self.state.state.current.as_ref().is_some_and(|current: &Registration| current.id.is_some()) {
+            self.demote();
+        }
+    }
+}
+
+fn cannot_start(error: &SpawnError) -> Fault {
+    Fault::Denied {
+        what: format!("the agent cannot be started: {error}"),
+        cure: "check the image and the capabilities that the container is given".to_owned(),
+    }
+}
+
+fn on_disk(error: &StateError) -> Fault {
+    Fault::Denied { what: error.to_string(), cure: "free some space, or make that place writable".to_owned() }
+}
