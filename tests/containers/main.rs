@@ -1,0 +1,92 @@
+//! The images, compose.yml and `docker run` as users have them, against a simulated forge in a container of its own.
+//!
+//! Each test has its own compose project (`world.rs`) and removes it at its end, however that comes. `make test` builds the
+//! images and sets OSCR_CONTAINER_TESTS; without it nothing is run, and the output says so. Waits are for events: the
+//! forge's long polls (`forge.rs`), lines of a container's log, Docker's events (`docker.rs`).
+
+mod docker;
+mod faults;
+mod forge;
+mod image;
+mod life;
+mod plain;
+mod runner;
+mod secrets;
+mod stop;
+mod world;
+
+use std::process::ExitCode;
+
+use runner::Test;
+use world::{Mode, World};
+
+/// So many projects at once. A test mostly waits, but each of its containers starts several programs.
+const AT_ONCE: usize = 4;
+
+/// A name is the function's own.
+macro_rules! table {
+    ($($module:ident :: $test:ident),+ $(,)?) => { &[$((stringify!($test), $module::$test)),+] };
+}
+
+type WithForge = (&'static str, fn(&World));
+type WithoutForge = (&'static str, fn(&str));
+
+/// What must be so however a runner registers. The longest come first: they wait for Docker's health checks.
+const IN_BOTH_MODES: &[WithForge] = table![
+    faults::a_wrong_token_is_one_clear_line_and_its_correction_is_seen_without_a_restart,
+    life::what_a_job_leaves_is_gone_after_the_restart,
+    life::three_replicas_take_three_jobs_at_once_and_return_by_restart_alone,
+    life::a_registration_that_the_forge_forgets_to_remove_is_removed,
+    stop::a_stopped_runner_finishes_its_job,
+    stop::a_second_stop_signal_cancels_the_job_and_still_unregisters,
+    stop::the_registration_of_a_killed_runner_is_removed_by_the_next_incarnation,
+    stop::a_killed_runners_busy_registration_goes_later_and_hinders_nobody,
+    secrets::a_compose_secret_is_found_by_no_job_and_survives_the_restart,
+    secrets::a_token_given_as_a_variable_is_found_by_no_job_either,
+    faults::a_runner_whose_forge_is_down_at_start_registers_when_it_is_back,
+    faults::a_rate_limits_retry_after_is_obeyed,
+    stop::a_stopped_idle_runner_leaves_no_registration_within_5_s,
+];
+
+const IN_TOKEN_MODE: &[WithForge] = table![
+    life::a_listening_runner_is_healthy,
+    plain::the_readmes_docker_run_works_with_default_capabilities,
+    plain::a_container_that_is_not_root_works_and_says_what_that_weakens,
+    plain::a_container_with_dockers_init_works,
+    plain::a_read_only_container_works_and_cleans_up_after_a_killed_predecessor,
+    plain::a_wrong_configuration_ends_with_78_before_any_request,
+];
+
+const WITHOUT_FORGE: &[WithoutForge] = table![
+    image::a_job_can_change_nothing_of_the_image_but_what_is_wiped,
+    image::the_image_gives_no_job_a_way_to_root,
+    image::the_images_say_what_they_are,
+    image::the_entry_image_is_one_static_file,
+    image::the_entry_is_an_init_for_any_image_that_copies_it,
+    image::compose_gives_runners_no_more_than_they_need,
+    image::compose_sets_the_limits_that_it_is_told,
+];
+
+/// The test in a world of its own.
+fn in_world(&(name, test): &WithForge, mode: Mode) -> Test {
+    Test {
+        name: format!("{}::{name}", mode.word()),
+        run: Box::new(move |name| {
+            let world = World::start(name, mode);
+            test(&world);
+            world.check();
+        }),
+    }
+}
+
+fn main() -> ExitCode {
+    let modes = [Mode::Token, Mode::Jit];
+    let both = IN_BOTH_MODES.iter().flat_map(|case| modes.map(|mode| in_world(case, mode)));
+    let token = IN_TOKEN_MODE.iter().map(|case| in_world(case, Mode::Token));
+    let without = WITHOUT_FORGE.iter().map(|&(name, test)| Test { name: name.to_owned(), run: Box::new(test) });
+    let asked = std::env::var_os("OSCR_CONTAINER_TESTS").is_some_and(|value| !value.is_empty());
+    let skip = (!asked).then_some(
+        "OSCR_CONTAINER_TESTS is not set. They need Docker and the images of `make images`; `make test` sees to all of it",
+    );
+    runner::run(both.chain(token).chain(without).collect(), AT_ONCE, skip)
+}

@@ -1,0 +1,95 @@
+//! `docker run`, without Compose.
+
+use std::time::Duration;
+
+use oscr_sim::protocol::JobResult;
+
+use crate::docker::Container;
+use crate::world::World;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// What a job finds out about itself.
+const SELF: &str = r#"
+echo "user $(id -u):$(id -g)"
+grep -E '^(CapEff|CapBnd|NoNewPrivs):' /proc/self/status | tr '\t' ' '
+touch "$GITHUB_WORKSPACE/f" "$HOME/f" "$RUNNER_TEMP/f" /tmp/f /var/tmp/f
+printf '#!/bin/sh\necho "scripts run"\n' >"$GITHUB_WORKSPACE/script"
+chmod +x "$GITHUB_WORKSPACE/script"
+"$GITHUB_WORKSPACE/script"
+"#;
+
+/// The container takes a job as an ordinary user, then leaves with 0 and nothing remains.
+fn does_one_job(world: &World, container: &Container) {
+    world.forge.wait_runner(container.host(), 0);
+    let job = world.forge.finished(world.forge.script_on(container.host(), "self", SELF));
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    for line in ["user 1001:1001", "CapEff: 0000000000000000", "NoNewPrivs: 1", "scripts run"] {
+        assert!(job.log.contains(line), "{line} is not in:\n{}", job.log);
+    }
+    assert_eq!(container.wait_exit(SOON), 0);
+    assert!(world.forge.runners().is_empty());
+}
+
+/// A stop of the idle container is clean.
+fn stops_cleanly(world: &World, container: &Container) {
+    world.forge.wait_runner(container.host(), 0);
+    let stop = container.stop(60);
+    world.forge.wait_empty(Duration::from_secs(5));
+    stop.join().expect("docker stop succeeds");
+    assert_eq!(container.inspect()["State"]["ExitCode"], 0);
+}
+
+pub fn the_readmes_docker_run_works_with_default_capabilities(world: &World) {
+    does_one_job(world, &world.docker_run(&[]));
+    stops_cleanly(world, &world.docker_run(&[]));
+}
+
+pub fn a_container_that_is_not_root_works_and_says_what_that_weakens(world: &World) {
+    let container = world.docker_run(&["--user", "1001"]);
+    does_one_job(world, &container);
+    let log = container.logs();
+    assert!(
+        log.lines().any(|line| line.contains(" WARN ") && line.contains("this container does not run as root")),
+        "{log}"
+    );
+    stops_cleanly(world, &world.docker_run(&["--user", "1001", "--cap-drop", "ALL"]));
+}
+
+pub fn a_container_with_dockers_init_works(world: &World) {
+    let container = world.docker_run(&["--init"]);
+    does_one_job(world, &container);
+    stops_cleanly(world, &world.docker_run(&["--init"]));
+}
+
+/// Where a runner writes. What jobs work in must let them execute; the state must outlive a restart, which tmpfs does not.
+const WRITABLE: &[&str] = &[
+    "--read-only",
+    "--tmpfs=/tmp:exec",
+    "--tmpfs=/var/tmp:exec",
+    "--tmpfs=/run",
+    "--tmpfs=/runner:exec",
+    "--tmpfs=/work:exec",
+    "--tmpfs=/home/runner:exec",
+    "--volume=/var/lib/oscr",
+];
+
+pub fn a_read_only_container_works_and_cleans_up_after_a_killed_predecessor(world: &World) {
+    does_one_job(world, &world.docker_run(WRITABLE));
+    let container = world.docker_run(WRITABLE);
+    let old = world.forge.wait_runner(container.host(), 0);
+    container.kill("KILL");
+    assert_eq!(container.wait_exit(SOON), 137);
+    container.start();
+    world.forge.wait_runner(container.host(), old.id);
+    assert_eq!(world.forge.runners().len(), 1);
+}
+
+pub fn a_wrong_configuration_ends_with_78_before_any_request(world: &World) {
+    world.set("GITHUB_OWNER", None);
+    let container = world.docker_run(&["--env", "RUNNER_PERSISTENT=perhaps"]);
+    assert_eq!(container.wait_exit(SOON), 78);
+    let log = container.logs();
+    assert!(log.contains("GITHUB_OWNER") && log.contains("RUNNER_PERSISTENT"), "{log}");
+    assert!(world.forge.requests().is_empty());
+}

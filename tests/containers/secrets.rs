@@ -1,0 +1,108 @@
+//! The token is nowhere but where it must be.
+
+use oscr_sim::protocol::JobResult;
+
+use crate::docker::{Container, docker};
+use crate::world::{RUNNER, World};
+
+/// Looks, as a job, for what a pattern matches: in its environment, in that of all processes and in their arguments, in all
+/// files that it may read. A canary in each kind of place proves that the look is good.
+const SEARCH: &str = r#"
+look() {
+    if env | grep -qa "$2"; then echo "$1: own environment"; fi
+    for process in /proc/[0-9]* /proc/self/task/[0-9]*; do
+        for file in environ cmdline; do
+            if grep -qsa "$2" "$process/$file"; then echo "$1: $file of $(cat "$process/comm" 2>/dev/null)"; fi
+        done
+    done
+    grep -rsla --devices=skip --exclude-dir=proc --exclude-dir=sys "$2" / | sed "s/^/$1: file /" || true
+}
+canary=canary; canary=$canary-7f3a
+echo "$canary" >"$HOME/notes"
+env "ITS=$canary" sleep 60 &
+bash -c "exec -a '$canary' sleep 60" &
+until grep -qa '[c]anary-7f3a' "/proc/$!/cmdline"; do sleep 0.05; done
+look control '[c]anary-7f3a'
+look FOUND 'PATTERN'
+echo "looked everywhere"
+"#;
+
+/// A pattern that matches `secret` and not itself, so that a search does not find its own words.
+fn pattern(secret: &str) -> String {
+    let (first, rest) = secret.split_at(1);
+    format!("[{first}]{rest}")
+}
+
+/// What must hold however the token was given.
+fn no_job_finds_the_token(world: &World, container: &Container) {
+    let pattern = pattern(&world.pat);
+    // After the listing below there must be a job running, so that all processes are there: it waits for a file.
+    let script = format!("{}\nuntil [ -e /tmp/go-on ]; do sleep 0.1; done", SEARCH.replace("PATTERN", &pattern));
+    let job = world.forge.script_on(container.host(), "hostile", &script);
+    let log = world.forge.wait_job(job, oscr_sim::forge::JobStatus::InProgress, std::time::Duration::from_secs(30)).log;
+    assert!(!log.contains(&world.pat));
+
+    // Root in the container, without the capability to look into a process that does not want it.
+    let (_, environment) = container.exec("0", "cat /proc/1/environ");
+    assert!(!environment.contains(&world.pat), "{environment}");
+    let (readable, memory) = container.exec("0", "head -c 1 /proc/1/mem");
+    assert!(!readable && memory.contains("ermission denied"), "{memory}");
+    let files =
+        container.exec("0", &format!("grep -rsla --devices=skip --exclude-dir=proc --exclude-dir=sys '{pattern}' /")).1;
+    let beyond: Vec<&str> = files.lines().filter(|file| *file != "/run/secrets/github_pat").collect();
+    assert!(beyond.is_empty(), "{beyond:?}");
+
+    // Root on the host.
+    let processes = docker(&["top", &container.id, "-eo", "pid,args"]);
+    assert!(processes.contains("Runner.Worker"), "{processes}");
+    assert!(!processes.contains(&world.pat), "{processes}");
+    let mut looked_into = 0;
+    for pid in processes.lines().filter_map(|line| line.split_whitespace().next()?.parse::<u32>().ok()) {
+        // None, where Docker is on another machine.
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let environment = String::from_utf8_lossy(&environment);
+        assert!(!environment.contains(&world.pat), "{environment}");
+        looked_into += usize::from(environment.contains("GITHUB_HOST="));
+    }
+    let local = std::fs::metadata("/var/run/docker.sock").is_ok() && std::env::var_os("DOCKER_HOST").is_none();
+    assert!(looked_into > 0 || !local, "{processes}");
+
+    container.must_exec(RUNNER, "touch /tmp/go-on");
+    let job = world.forge.finished(job);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    for kind in ["environ of sleep", "cmdline of sleep", "file /home/runner/notes"] {
+        assert!(job.log.contains(&format!("control: {kind}")), "{}", job.log);
+    }
+    assert!(job.log.contains("looked everywhere"), "{}", job.log);
+    assert!(!job.log.contains("FOUND"), "{}", job.log);
+    assert!(!job.log.contains(&world.pat));
+    assert!(!container.logs().contains(&world.pat));
+}
+
+pub fn a_compose_secret_is_found_by_no_job_and_survives_the_restart(world: &World) {
+    let container = world.up_one();
+    let first = world.forge.wait_runner(container.host(), 0);
+    let guarded = |when: &str| {
+        let mode = container.must_exec("0", "stat -c '%u:%g %a' /run/secrets/github_pat");
+        assert_eq!(mode.trim(), "0:0 400", "{when}");
+        let (readable, said) = container.exec(RUNNER, "cat /run/secrets/github_pat");
+        assert!(!readable, "{when}: {said}");
+    };
+    guarded("at first");
+    let facts = container.inspect().to_string();
+    assert!(!facts.contains(&world.pat), "{facts}");
+    no_job_finds_the_token(world, &container);
+
+    world.forge.wait_runner(container.host(), first.id);
+    assert_eq!(container.inspect()["RestartCount"], 1);
+    guarded("after the restart");
+}
+
+pub fn a_token_given_as_a_variable_is_found_by_no_job_either(world: &World) {
+    let container = world.docker_run(&[]);
+    world.forge.wait_runner(container.host(), 0);
+    // That is Docker's doing, and why the log recommends a file.
+    assert!(container.inspect().to_string().contains(&world.pat));
+    container.wait_log("use GITHUB_PAT_FILE", std::time::Duration::from_secs(5));
+    no_job_finds_the_token(world, &container);
+}

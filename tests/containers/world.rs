@@ -1,0 +1,281 @@
+//! What one test has to itself: a compose project with a forge, and the runners that it starts there.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tempfile::TempDir;
+
+use crate::docker::{self, Container, command};
+use crate::forge::Forge;
+
+/// The image under test, as `make images` tags it.
+pub const IMAGE: &str = "oddessentials/oscr-github:sim";
+
+/// The user of jobs in it.
+pub const RUNNER: &str = "1001";
+
+/// How a runner registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Token,
+    Jit,
+}
+
+impl Mode {
+    /// As `OSCR_REGISTRATION` has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Jit => "jit",
+        }
+    }
+
+    /// The end of the path of the request by which it registers.
+    pub fn request(self) -> &'static str {
+        match self {
+            Self::Token => "/registration-token",
+            Self::Jit => "/generate-jitconfig",
+        }
+    }
+}
+
+/// The name of everything that a test makes begins with this, and with what `.ci/run` looks for, if it runs us.
+pub fn project_name(test: &str) -> String {
+    let prefix = std::env::var("OSCR_TEST_PREFIX").unwrap_or_else(|_| format!("oscr-test-{}", std::process::id()));
+    let name: String = test.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    // It becomes part of names that the forge and the resolver limit.
+    format!("{prefix}-{:.32}-{:x}", name, random() & 0xffff)
+}
+
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// The folder of the project.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A test's own project. Everything in it is gone when this is.
+pub struct World {
+    project: String,
+    pub mode: Mode,
+    pub forge: Forge,
+    /// The token that the forge accepts.
+    pub pat: String,
+    /// The environment of `docker compose` and `docker run`.
+    settings: Mutex<BTreeMap<String, String>>,
+    /// What was started by `docker run`.
+    extra: Mutex<Vec<Container>>,
+    /// Of this machine, for files that containers are given.
+    pub folder: TempDir,
+}
+
+/// Removes a project, whatever has been made of it.
+struct Remove<'a>(&'a World);
+
+impl Drop for Remove<'_> {
+    fn drop(&mut self) {
+        self.0.remove();
+    }
+}
+
+impl World {
+    /// A project in which a forge is up.
+    pub fn start(test: &str, mode: Mode) -> Self {
+        let pat = format!("ghp_{:016x}{:016x}0000", random(), random());
+        let settings = [
+            ("FORGE_PAT", pat.as_str()),
+            ("GITHUB_PAT", &pat),
+            ("GITHUB_OWNER", "acme"),
+            ("GITHUB_REPO", "widgets"),
+            ("GITHUB_HOST", "http://forge:8080"),
+            ("CI_PROVIDER", "github"),
+            ("COMPOSE_PROFILES", "github"),
+            ("OSCR_TAG", "sim"),
+            ("OSCR_REGISTRATION", mode.word()),
+            // An incarnation's end is soon followed by the next one.
+            ("OSCR_MIN_UPTIME", "2s"),
+            // What must not be in a log must not be in the longest one.
+            ("OSCR_LOG_LEVEL", "debug"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        let world = Self {
+            project: project_name(test),
+            mode,
+            forge: Forge::nowhere(),
+            pat,
+            settings: Mutex::new(settings),
+            extra: Mutex::default(),
+            folder: tempfile::tempdir().expect("a folder for temporary files can be made"),
+        };
+        world.compose(&["up", "--detach", "forge"]);
+        world.forge.moved_to(&world.forge_address());
+        world
+    }
+
+    fn settings(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets a variable of what is started from now on; without a value it is unset.
+    pub fn set(&self, name: &str, value: impl Into<Option<&'static str>>) {
+        match value.into() {
+            Some(value) => self.settings().insert(name.to_owned(), value.to_owned()),
+            None => self.settings().remove(name),
+        };
+    }
+
+    /// Has runners take their token from a file of this machine instead of a variable. Returns the file.
+    pub fn pat_from_file(&self, content: &str) -> std::path::PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let file = self.folder.path().join("github_pat");
+        std::fs::write(&file, format!("{content}\n")).expect("the secret can be written");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o400)).expect("the secret's mode can be set");
+        let path = file.to_str().expect("a path is text").to_owned();
+        self.settings().insert("GITHUB_PAT_FILE".to_owned(), path);
+        self.settings().remove("GITHUB_PAT");
+        file
+    }
+
+    fn compose_command(&self, arguments: &[&str]) -> Command {
+        let mut command = command(&["compose", "--project-name", &self.project]);
+        for file in ["compose.yml", "tests/containers/compose.yml"] {
+            command.arg("--file").arg(root().join(file));
+        }
+        // The .env of whoever works here has no say.
+        command.args(["--env-file", "/dev/null"]).args(arguments);
+        command.envs(&*self.settings());
+        command
+    }
+
+    /// `docker compose`, which must succeed; its standard output.
+    #[track_caller]
+    pub fn compose(&self, arguments: &[&str]) -> String {
+        docker::run(&mut self.compose_command(arguments))
+    }
+
+    /// `docker compose up --scale github-runner=N`; the runners' containers.
+    #[track_caller]
+    pub fn up(&self, replicas: usize) -> Vec<Container> {
+        let scale = format!("github-runner={replicas}");
+        self.compose(&["up", "--detach", "--scale", &scale]);
+        self.containers()
+    }
+
+    /// `docker compose up` of one runner.
+    #[track_caller]
+    pub fn up_one(&self) -> Container {
+        let mut all = self.up(1);
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.remove(0)
+    }
+
+    /// One runner, and the forge as it is.
+    #[track_caller]
+    pub fn up_without_forge(&self) -> Container {
+        self.compose(&["up", "--detach", "--no-deps", "github-runner"]);
+        self.containers().remove(0)
+    }
+
+    /// The runners' containers.
+    #[track_caller]
+    pub fn containers(&self) -> Vec<Container> {
+        self.compose(&["ps", "--all", "--quiet", "--no-trunc", "github-runner"])
+            .lines()
+            .map(|id| Container { id: id.to_owned() })
+            .collect()
+    }
+
+    /// `docker run --detach` of the image, in the project's network, with the variables of the README and `arguments`.
+    #[track_caller]
+    pub fn docker_run(&self, arguments: &[&str]) -> Container {
+        let network = format!("{}_default", self.project);
+        let mut extra = self.extra.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = format!("{}-run-{}", self.project, extra.len());
+        let mut command = command(&["run", "--detach", "--name", &name, "--network", &network]);
+        for variable in [
+            "GITHUB_PAT",
+            "GITHUB_OWNER",
+            "GITHUB_REPO",
+            "GITHUB_HOST",
+            "OSCR_REGISTRATION",
+            "OSCR_MIN_UPTIME",
+            "OSCR_LOG_LEVEL",
+        ] {
+            if self.settings().contains_key(variable) {
+                command.args(["--env", variable]);
+            }
+        }
+        command.args(arguments).arg(IMAGE);
+        command.envs(&*self.settings());
+        let output = docker::output(&mut command);
+        // Docker makes the container even where it cannot start it.
+        let container = Container { id: name };
+        extra.push(container.clone());
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Container { id: String::from_utf8_lossy(&output.stdout).trim().to_owned() }
+    }
+
+    fn forge_address(&self) -> String {
+        self.compose(&["port", "forge", "8080"]).trim().to_owned()
+    }
+
+    /// Takes the forge off the network, and everything that it knows with it.
+    pub fn stop_forge(&self) {
+        self.compose(&["stop", "--timeout", "0", "forge"]);
+    }
+
+    /// Brings an empty forge back.
+    pub fn start_forge(&self) {
+        self.compose(&["start", "forge"]);
+        self.forge.moved_to(&self.forge_address());
+    }
+
+    /// What must be so at the end of every test.
+    #[track_caller]
+    pub fn check(&self) {
+        let violations = self.forge.violations();
+        assert!(violations.is_empty(), "{violations:?}");
+    }
+
+    fn report(&self) {
+        let logs = |command: &mut Command| {
+            let output = docker::output(command);
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+        };
+        let mut text = format!("==== {}: what was seen\nrequests:\n", self.project);
+        text += &self.forge.report();
+        text += &logs(&mut self.compose_command(&["ps", "--all"]));
+        text += &logs(&mut self.compose_command(&["logs", "--no-color", "github-runner"]));
+        for container in &*self.extra.lock().unwrap_or_else(PoisonError::into_inner) {
+            text += &format!("-- {}\n{}", container.id, container.logs());
+        }
+        // At once, because other tests print too.
+        eprintln!("{text}==== end of {}", self.project);
+    }
+
+    fn remove(&self) {
+        for container in &*self.extra.lock().unwrap_or_else(PoisonError::into_inner) {
+            docker::output(&mut command(&["rm", "--force", "--volumes", &container.id]));
+        }
+        let down =
+            docker::output(&mut self.compose_command(&["down", "--volumes", "--remove-orphans", "--timeout", "0"]));
+        if !down.status.success() {
+            eprintln!("{} cannot be removed: {}", self.project, String::from_utf8_lossy(&down.stderr));
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _remove = Remove(self);
+        if std::thread::panicking() {
+            self.report();
+        }
+    }
+}
