@@ -1,0 +1,185 @@
+//! What is wrong is said at once, with its cure, before anybody is asked anything.
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Container, Forge, each, write};
+
+#[test]
+fn every_problem_is_said_at_once_and_nothing_is_asked() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    container.unset("GITHUB_PAT_FILE");
+    for (name, value) in [
+        ("GITHUB_OWNER", ""),
+        ("RUNNER_PERSISTENT", "maybe"),
+        ("OSCR_STOP_TIMEOUT", "soon"),
+        ("RUNNER_WORKDIR", "work"),
+        ("RUNNER_NAME", "one"),
+        ("OSCR_REGISTRATION", "magic"),
+    ] {
+        container.set(name, value);
+    }
+    container.start();
+    assert_eq!(container.exit_code(), 78);
+    for (setting, cure) in [
+        ("GITHUB_PAT", "GITHUB_PAT_FILE"),
+        ("GITHUB_OWNER", "owner/name"),
+        ("RUNNER_PERSISTENT", "true or false"),
+        ("OSCR_STOP_TIMEOUT", "30m"),
+        ("RUNNER_WORKDIR", "/work"),
+        ("RUNNER_NAME", "RUNNER_NAME_PREFIX"),
+        ("OSCR_REGISTRATION", "jit"),
+    ] {
+        let said = container.lines_with(&format!("- {setting}: "));
+        assert_eq!(said.len(), 1, "{setting}: {:#?}", container.lines());
+        assert!(said[0].contains(cure), "{}", said[0]);
+    }
+    assert!(!container.lines_with("7 problems").is_empty());
+    assert_eq!(forge.requests().len(), 0);
+}
+
+#[test]
+fn single_mistakes_are_found_too() {
+    let mistakes: [(&str, &str, &str); 9] = [
+        ("CI_PROVIDER", "gitmill", "CI_PROVIDER"),
+        ("GITHUB_PAT_FILE", "/no/such/file", "GITHUB_PAT_FILE"),
+        ("GITHUB_ENTERPRISE", "e", "GITHUB_ENTERPRISE"),
+        ("GITHUB_REPO", "other/r", "GITHUB_REPO"),
+        ("GITHUB_HOST", "http://x/y", "GITHUB_HOST"),
+        ("OSCR_AGENT_USER", "0", "OSCR_AGENT_USER"),
+        ("OSCR_AGENT_USER", "nobody-of-that-name", "OSCR_AGENT_USER"),
+        ("OSCR_CA_FILE", "/no/such/file", "OSCR_CA_FILE"),
+        ("RUNNER_SCOPE", "org", "RUNNER_SCOPE"),
+    ];
+    each(&mistakes, |(name, value, setting)| {
+        let forge = Forge::start();
+        let mut container = Container::new(&forge);
+        container.set(name, value);
+        container.start();
+        assert_eq!(container.exit_code(), 78, "{name}={value}");
+        let said = container.lines_with(&format!("- {setting}: "));
+        assert_eq!(said.len(), 1, "{name}={value}: {:#?}", container.lines());
+        assert_eq!(forge.requests().len(), 0, "{name}={value}");
+    });
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_a_reason_not_to_start() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    write(&container.path("var/lib/oscr"), "not a directory", 0o600);
+    container.start();
+    assert_eq!(container.exit_code(), 78);
+    let said = container.lines_with("var/lib/oscr cannot be");
+    assert!(!said.is_empty(), "{:#?}", container.lines());
+    assert_eq!(forge.requests().len(), 0);
+}
+
+#[test]
+fn a_work_directory_has_one_runner() {
+    let forge = Forge::start();
+    let first = Container::listening(&forge, &[]);
+    let mut second = Container::new(&forge);
+    second.set("RUNNER_WORKDIR", &first.text("work"));
+    second.start();
+    assert_eq!(second.exit_code(), 78);
+    let said = second.lines_with("in use by another runner");
+    assert_eq!(said.len(), 1, "{:#?}", second.lines());
+    first.signal(Signal::SIGKILL);
+    drop(first);
+    std::fs::create_dir_all(second.root.join("work")).expect("a directory");
+    second.set("RUNNER_WORKDIR", &second.text("work"));
+    second.restart();
+    second.wait_line("registered with");
+}
+
+#[test]
+fn check_prints_what_is_in_force_without_the_secret_and_without_asking() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    container.set("HTTP_PROXY", "http://me:hunter22@proxy:3128");
+    container.set("LABELS", "a,b");
+    container.set("OSCR_TYPO", "1");
+    let (code, out, error) = container.ask(&["check"]);
+    assert_eq!(code, 0, "{error}");
+    for part in [
+        "o/r",
+        "*** from GITHUB_PAT_FILE",
+        "http://***@proxy:3128",
+        "LABELS was read as RUNNER_LABELS",
+        "OSCR_TYPO is no setting",
+        "30m",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    for secret in [forge.pat().as_str(), "hunter22"] {
+        assert!(!out.contains(secret) && !error.contains(secret), "{out}");
+    }
+    container.unset("GITHUB_OWNER");
+    container.set("OSCR_LOG", "xml");
+    container.set("GITHUB_PAT", &forge.pat());
+    let (code, out, error) = container.ask(&["check"]);
+    assert_eq!(code, 78, "{out}");
+    assert!(error.contains("3 problems"), "{error}");
+    assert!(!error.contains(&forge.pat()), "{error}");
+    assert_eq!(forge.requests().len(), 0);
+}
+
+#[test]
+fn names_of_other_containers_are_understood_and_said() {
+    let names: [&[(&str, &str)]; 4] = [
+        &[("REPO_URL", "/o/r"), ("RUNNER_SCOPE", "repo")],
+        &[("REPO", "o/r")],
+        &[("REPO", "o/r"), ("LABELS", "gpu"), ("EPHEMERAL", "1")],
+        &[("ORG_NAME", "o"), ("RUNNER_SCOPE", "org")],
+    ];
+    each(&names, |settings| {
+        let forge = Forge::start();
+        let mut container = Container::new(&forge);
+        for name in ["GITHUB_OWNER", "GITHUB_REPO", "GITHUB_PAT_FILE"] {
+            container.unset(name);
+        }
+        container.set("ACCESS_TOKEN", &forge.pat());
+        for (name, value) in *settings {
+            if *name == "REPO_URL" {
+                container.unset("GITHUB_HOST");
+                container.set(name, &format!("{}{value}", forge.url()));
+            } else {
+                container.set(name, value);
+            }
+        }
+        container.start();
+        forge.listening();
+        container.wait_line("ACCESS_TOKEN was read as GITHUB_PAT");
+        for (name, _) in *settings {
+            container.wait_line(&format!("{name}"));
+        }
+        let scope = if settings[0].0 == "ORG_NAME" { "orgs/o" } else { "repos/o/r" };
+        assert_eq!(forge.runners()[0].scope, scope);
+    });
+}
+
+#[test]
+fn a_json_log_is_one_object_per_line_with_phase_and_runner() {
+    let forge = Forge::start();
+    let mut container = Container::listening(&forge, &[("OSCR_LOG", "json")]);
+    let (_, name) = forge.listening();
+    forge.wait_job(forge.job("true"), crate::harness::LIMIT);
+    assert_eq!(container.exit_code(), 0);
+    let mut phases = Vec::new();
+    for line in container.lines() {
+        let object: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        for key in ["time", "level", "phase", "runner", "message"] {
+            assert!(object[key].is_string(), "{key}: {line}");
+        }
+        let phase = object["phase"].as_str().expect("a string").to_owned();
+        if ["listening", "running"].contains(&phase.as_str()) {
+            assert_eq!(object["runner"], name.as_str(), "{line}");
+        }
+        phases.push(phase);
+    }
+    phases.dedup();
+    for phase in ["registering", "listening", "running", "unregistering"] {
+        assert!(phases.iter().any(|seen| seen == phase), "{phases:?}");
+    }
+}

@@ -1,0 +1,148 @@
+//! The simulated forge of one test: impatient, and held against GitHub's description when the test ends.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::ops::Deref;
+use std::time::Duration;
+
+use oscr_sim::forge::{Fault, Forge as Simulated, ForgeHandle, JobSpec, Match, Options, RunnerView, Snapshot};
+
+/// Longer than anything takes, so that only a defect meets it.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// What all requests of a repository's runners have in common.
+pub const BELOW: &str = "/repos/o/r/actions/runners";
+
+/// A forge that ends with the test.
+pub struct Forge(ForgeHandle);
+
+impl Deref for Forge {
+    type Target = ForgeHandle;
+
+    fn deref(&self) -> &ForgeHandle {
+        &self.0
+    }
+}
+
+impl Forge {
+    /// A forge whose agents and leases do not keep a test waiting.
+    pub fn start() -> Self {
+        let forge = Simulated::start(Options::default()).expect("a free port");
+        forge.order(|orders| {
+            orders.agent_backoff_ms = 100;
+            orders.sigint_ms = 100;
+            orders.sigterm_ms = 100;
+            orders.conflict_retry_ms = 100;
+            orders.job_lease_ms = 1500;
+            orders.session_timeout_ms = 1500;
+        });
+        Self(forge)
+    }
+
+    /// Waits for one runner that listens; its id and name.
+    #[track_caller]
+    pub fn listening(&self) -> (u64, String) {
+        let runner = self.wait_idle(1, LIMIT).remove(0);
+        (runner.id, runner.name)
+    }
+
+    /// Waits until one runner is there, another one than this, and listens.
+    #[track_caller]
+    pub fn another(&self, than: u64) -> RunnerView {
+        let ready = |seen: &Snapshot| match seen.runners.as_slice() {
+            [only] => only.id != than && only.status == "online",
+            _ => false,
+        };
+        self.wait("another runner, alone", LIMIT, ready).runners.remove(0)
+    }
+
+    /// Queues a job of one script.
+    pub fn job(&self, script: &str) -> u64 {
+        self.submit(JobSpec::script("job", script))
+    }
+
+    /// Waits until the job has written `text`.
+    #[track_caller]
+    pub fn wait_log(&self, job: u64, text: &str) {
+        let written = |seen: &Snapshot| seen.jobs.iter().any(|known| known.id == job && known.log.contains(text));
+        self.wait(&format!("job {job} says {text:?}"), LIMIT, written);
+    }
+
+    /// Waits until so many requests came to a path that ends so.
+    #[track_caller]
+    pub fn wait_requests(&self, ending: &str, count: usize) {
+        let came = |seen: &Snapshot| {
+            let to = |path: &str| path.ends_with(ending);
+            seen.requests.iter().filter(|r| to(&r.path)).count() >= count
+        };
+        self.wait(&format!("{count} requests to …{ending}"), LIMIT, came);
+    }
+
+    /// Waits until no registration is left.
+    #[track_caller]
+    pub fn wait_nobody(&self, within: Duration) {
+        self.wait("no registration", within, |seen| seen.runners.is_empty());
+    }
+
+    /// OSCR's requests so far, as `POST registration-token 201`; ids become `ID`.
+    pub fn calls(&self) -> Vec<String> {
+        let call = |request: oscr_sim::forge::RequestRecord| {
+            let path = request.path.trim_start_matches("/api/v3");
+            let tail = path.strip_prefix(BELOW).unwrap_or(path);
+            let tail = tail.trim_start_matches('/');
+            let tail = if tail.parse::<u64>().is_ok() { "ID" } else { tail };
+            let status = request.status.map_or("-".to_owned(), |status| status.to_string());
+            format!("{} {tail} {status}", request.method)
+        };
+        self.api_requests().into_iter().map(call).collect()
+    }
+
+    /// The kinds of all events, in order.
+    pub fn kinds(&self) -> Vec<String> {
+        self.events().into_iter().map(|event| event.kind).collect()
+    }
+
+    /// A fault of OSCR's own requests to a path that contains `path`.
+    pub fn fault(&self, path: &str, fault: Fault) {
+        let matching = Match { path_contains: Some(path.to_owned()), agent: Some(false), ..fault.matching };
+        self.add_fault(Fault { matching, ..fault });
+    }
+
+    /// A registration token, as a person gets it from GitHub's pages.
+    pub fn registration_token(&self) -> String {
+        let mut stream = TcpStream::connect(self.address()).expect("the forge listens");
+        let request = format!(
+            "POST {BELOW}/registration-token HTTP/1.1\r\nHost: forge\r\nConnection: close\r\nContent-Length: 0\r\n\
+             User-Agent: test\r\nAccept: application/vnd.github+json\r\nX-GitHub-Api-Version: 2022-11-28\r\n\
+             Authorization: Bearer {}\r\n\r\n",
+            self.pat()
+        );
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("head and body");
+        let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        body["token"].as_str().expect("a token").to_owned()
+    }
+}
+
+impl Drop for Forge {
+    fn drop(&mut self) {
+        let violations = self.contract_violations();
+        if std::thread::panicking() {
+            for event in self.events() {
+                eprintln!("forge event: {event:?}");
+            }
+            for request in self.requests() {
+                eprintln!(
+                    "forge: {} {} {} {:?} fault={}",
+                    request.at, request.method, request.path, request.status, request.fault
+                );
+            }
+            eprintln!("forge runners: {:#?}", self.runners());
+            eprintln!("violations: {violations:#?}");
+            return;
+        }
+        assert_eq!(violations, Vec::<String>::new(), "GitHub's contract was broken");
+    }
+}

@@ -1,0 +1,147 @@
+//! A job comes, runs and ends, and nothing of it stays.
+
+use std::fs;
+use std::time::Duration;
+
+use oscr_sim::forge::JobSpec;
+use oscr_sim::protocol::JobResult;
+
+use crate::harness::{Container, Forge, LIMIT, WIPED, allow, write};
+
+/// Leaves files, a process that nobody waits for and that the agent cannot find, and a zombie below it.
+fn messy(root: &str) -> String {
+    format!(
+        "for place in tmp var/tmp dev/shm; do mkdir -p {root}/$place/deep; echo x >{root}/$place/deep/file; done\n\
+         mkdir -p a/b; echo x >a/b/c; ln -s / a/root; mkfifo a/pipe\n\
+         env -u RUNNER_TRACKING_ID setsid sh -c 'true & exec sleep 1000' </dev/null >/dev/null 2>&1 &\n\
+         ls -l /proc/[0-9]*/exe >/dev/null 2>&1 || true\n\
+         echo ran in $PWD"
+    )
+}
+
+/// One whole life, in the way of registering that `mode` names.
+pub fn a_whole_life(mode: &str) -> Vec<String> {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    container.set("OSCR_REGISTRATION", mode);
+    container.set("OSCR_MIN_UPTIME", "3");
+    container.start();
+    let (id, name) = forge.listening();
+    let runner = forge.runners().remove(0);
+    assert!(runner.ephemeral && runner.name.starts_with("oscr-"));
+    for label in ["linux", "docker", "self-hosted"] {
+        let has = |own: &String| own.eq_ignore_ascii_case(label);
+        assert!(runner.labels.iter().any(has), "{:?}", runner.labels);
+    }
+    assert_eq!(container.state()["current"]["id"], id);
+    assert_eq!(container.status()["runner"]["name"], name);
+
+    let job = forge.wait_job(forge.job(&messy(&container.text(""))), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    assert!(job.log.contains(&container.text("work/r/r")), "{}", job.log);
+    container.wait_line("the registration is gone");
+    assert_eq!(container.processes(), [container.pid()], "a process stays");
+    container.wait_line("leaving");
+    assert!(container.uptime() >= Duration::from_secs(3), "shorter than OSCR_MIN_UPTIME");
+    assert_eq!(container.exit_code(), 0);
+
+    assert_eq!(forge.runners().len(), 0);
+    container.assert_state_empty();
+    for place in WIPED {
+        assert_eq!(container.names(place), Vec::<std::ffi::OsString>::new());
+    }
+    forge.calls()
+}
+
+#[test]
+fn a_job_runs_and_nothing_of_it_remains_and_two_requests_are_all_it_costs() {
+    assert_eq!(a_whole_life("token"), ["POST registration-token 201", "DELETE ID 404"]);
+}
+
+#[test]
+fn a_restart_makes_a_new_runner_from_the_same_layer() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let mut names = Vec::new();
+    for round in 0..3 {
+        container.restart();
+        names.push(forge.listening().1);
+        let job = forge.wait_job(forge.job("ls -A; touch mine"), LIMIT);
+        assert_eq!(job.result, Some(JobResult::Succeeded));
+        assert!(!job.log.contains("\nmine\n"), "round {round}: {}", job.log);
+    }
+    assert_eq!(container.exit_code(), 0);
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 3, "{names:?}");
+    container.assert_state_empty();
+}
+
+#[test]
+fn the_state_file_holds_the_id_before_the_listener_runs() {
+    let forge = Forge::start();
+    // The session is the first thing that a listener asks for.
+    let first = oscr_sim::forge::Match { path_contains: Some("/_agent/sessions".to_owned()), ..Default::default() };
+    forge.add_fault(oscr_sim::forge::Fault { matching: first, delay_ms: 500, ..Default::default() });
+    let mut container = Container::new(&forge);
+    container.start();
+    forge.wait_requests("/_agent/sessions", 1);
+    let state = container.state();
+    assert_eq!(state["current"]["id"], forge.runners()[0].id, "{state}");
+    assert_eq!(state["current"]["name"], forge.runners()[0].name.as_str());
+}
+
+#[test]
+fn a_failed_job_is_a_job_that_ran() {
+    let forge = Forge::start();
+    let mut container = Container::listening(&forge, &[]);
+    let job = forge.wait_job(forge.job("exit 3"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Failed));
+    assert_eq!(container.exit_code(), 0);
+    container.assert_state_empty();
+}
+
+#[test]
+fn a_job_that_the_forge_cancels_ends_the_life_as_any_other() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let gate = container.gate();
+    container.start();
+    let job = forge.job(&gate.wait());
+    forge.wait_log(job, "at the gate");
+    assert!(forge.cancel_job(job));
+    assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Canceled));
+    assert_eq!(container.exit_code(), 0);
+    container.assert_state_empty();
+}
+
+#[test]
+fn the_home_is_what_the_image_had_for_every_job() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    container.with_accounts();
+    let home = container.path("opt/oscr/home");
+    write(&home.join(".profile"), "pristine", 0o644);
+    for path in [&home, &home.join(".profile")] {
+        std::os::unix::fs::chown(path, Some(container.uid), Some(container.uid)).expect("root may");
+    }
+    fs::create_dir_all(container.path("home/runner")).expect("a home");
+    write(&container.path("home/runner/.from-the-build"), "not in the copy", 0o644);
+    allow(&container.path("home/runner"), 0o755);
+    for _ in 0..2 {
+        container.restart();
+        let spec = JobSpec::script(
+            "home",
+            "id -un; cat ~/.profile; ls -A ~; echo evil >~/.profile; mkdir ~/.cache; echo \"$HOME $USER\"",
+        );
+        let job = forge.wait_job(forge.submit(spec), LIMIT);
+        assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+        assert!(job.log.contains("pristine"), "{}", job.log);
+        assert!(!job.log.contains(".cache\n"), "{}", job.log);
+        assert!(!job.log.contains(".from-the-build"), "{}", job.log);
+        let expected = format!("{} runner", container.text("home/runner"));
+        assert!(job.log.contains(&expected), "{}", job.log);
+    }
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(container.names("home/runner"), [".profile"]);
+}

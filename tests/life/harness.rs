@@ -1,0 +1,498 @@
+//! A container for one test: a root directory of its own, the real binary as PID 1 of a PID namespace of its own, and what it
+//! said.
+//!
+//! What a container would take from its image lies below `OSCR_ROOT`: the binary, the agent, the temporary directories. The
+//! directory is kept over a [`Container::restart`], as `restart: always` keeps a container's writable layer.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+use serde_json::Value;
+
+pub use crate::forge::{Forge, LIMIT};
+
+/// Where the binary lies in the container.
+const BINARY: &str = "usr/local/bin/oscr-entry";
+/// Where the default credential lies.
+pub const SECRET: &str = "run/secrets/github_pat";
+/// The directories in which a job can leave files.
+pub const WIPED: [&str; 5] = ["work", "tmp", "var/tmp", "dev/shm", "runner"];
+
+/// A container that ends with the test.
+pub struct Container<'f> {
+    forge: &'f Forge,
+    /// `OSCR_ROOT`.
+    pub root: PathBuf,
+    /// The agent's user and group.
+    pub uid: u32,
+    env: BTreeMap<String, String>,
+    /// Own user database with the agent's user in it, over that of the machine.
+    with_accounts: bool,
+    log: Log,
+    running: Option<Running>,
+    _folder: tempfile::TempDir,
+}
+
+struct Running {
+    /// `unshare`, which ends when PID 1 does, with its code.
+    outer: Child,
+    readers: Vec<JoinHandle<()>>,
+    started: Instant,
+}
+
+/// What PID 1 wrote, with a way to wait for more.
+#[derive(Clone, Default)]
+struct Log(Arc<(Mutex<Lines>, Condvar)>);
+
+#[derive(Default)]
+struct Lines {
+    all: Vec<String>,
+    /// Where the running incarnation's lines begin.
+    begin: usize,
+    open: usize,
+}
+
+impl Log {
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Lines)) {
+        change(&mut self.lock());
+        self.0.1.notify_all();
+    }
+
+    fn follow(&self, stream: impl Read + Send + 'static) -> JoinHandle<()> {
+        let log = self.clone();
+        log.change(|lines| lines.open += 1);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                log.change(|lines| lines.all.push(line));
+            }
+            log.change(|lines| lines.open -= 1);
+        })
+    }
+
+    /// Waits until `ready` gives something.
+    fn wait<T>(&self, within: Duration, ready: impl Fn(&Lines) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + within;
+        let mut lines = self.lock();
+        loop {
+            if let Some(found) = ready(&lines) {
+                return Some(found);
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            let waited = self.0.1.wait_timeout(lines, left);
+            lines = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl<'f> Container<'f> {
+    /// A container with the documented way to give a token: a file that only root can read.
+    pub fn new(forge: &'f Forge) -> Self {
+        assert!(Uid::effective().is_root(), "these tests make namespaces and change users: run them as root");
+        // Not below the target directory, which another user may be unable to enter.
+        let folder = tempfile::Builder::new().prefix("oscr-life-").tempdir_in("/tmp").expect("a directory in /tmp");
+        let root = folder.path().to_owned();
+        allow(&root, 0o755);
+        for directory in ["tmp", "var/tmp", "dev/shm"] {
+            fs::create_dir_all(root.join(directory)).expect("a directory");
+            allow(&root.join(directory), 0o1777);
+        }
+        let stage = root.join("opt/built");
+        let programs = oscr_sim::agent::programs_dir().expect("the stand-in agent");
+        for program in ["runner-listener", "runner-worker"] {
+            place(&programs.join(program), &stage.join(program));
+        }
+        oscr_sim::agent::install(&stage, &root.join("opt/oscr/agent")).expect("an agent");
+        place(Path::new(env!("CARGO_BIN_EXE_oscr-entry")), &root.join(BINARY));
+        let secret = root.join(SECRET);
+        write(&secret, &forge.pat(), 0o400);
+
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let uid = 100_000 + std::process::id() % 10_000 * 100 + COUNT.fetch_add(1, Ordering::Relaxed) % 100;
+        let mut container = Self {
+            forge,
+            uid,
+            env: BTreeMap::new(),
+            with_accounts: false,
+            log: Log::default(),
+            running: None,
+            root,
+            _folder: folder,
+        };
+        let path = std::env::var("PATH").expect("PATH");
+        let root = container.text("");
+        for (name, value) in [
+            ("PATH", path.as_str()),
+            ("OSCR_ROOT", &root),
+            ("RUNNER_WORKDIR", &container.text("work")),
+            ("OSCR_AGENT_USER", &uid.to_string()),
+            ("OSCR_MIN_UPTIME", "0"),
+            ("OSCR_KILL_TIMEOUT", "10"),
+            ("OSCR_LOG_LEVEL", "debug"),
+            ("CI_PROVIDER", "github"),
+            ("GITHUB_HOST", &forge.url()),
+            ("GITHUB_OWNER", "o"),
+            ("GITHUB_REPO", "r"),
+            ("GITHUB_PAT_FILE", &container.text(SECRET)),
+        ] {
+            container.set(name, value);
+        }
+        container
+    }
+
+    /// A container that listens.
+    #[track_caller]
+    pub fn listening(forge: &'f Forge, settings: &[(&str, &str)]) -> Self {
+        let mut container = Self::new(forge);
+        for (name, value) in settings {
+            container.set(name, value);
+        }
+        container.start();
+        forge.listening();
+        container
+    }
+
+    /// Sets a variable; an empty value counts as unset.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.env.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Takes a variable away.
+    pub fn unset(&mut self, name: &str) {
+        self.env.remove(name);
+    }
+
+    /// Gives the agent's user a name (`runner`) and a home (`/home/runner` below the root), as an image does.
+    pub fn with_accounts(&mut self) {
+        let (uid, home) = (self.uid, self.text("home/runner"));
+        let user = format!("root:x:0:0::/root:/bin/sh\nrunner:x:{uid}:{uid}::{home}:/bin/bash\n");
+        write(&self.path("etc/passwd"), &user, 0o644);
+        write(&self.path("etc/group"), &format!("runner:x:{uid}:\n"), 0o644);
+        self.set("OSCR_AGENT_USER", "runner");
+        self.with_accounts = true;
+    }
+
+    /// A place below the root.
+    pub fn path(&self, place: &str) -> PathBuf {
+        self.root.join(place)
+    }
+
+    /// The same as text.
+    pub fn text(&self, place: &str) -> String {
+        self.path(place).display().to_string()
+    }
+
+    /// The names in a directory below the root; none when it is missing.
+    pub fn names(&self, place: &str) -> Vec<OsString> {
+        let entries = fs::read_dir(self.path(place)).into_iter().flatten();
+        entries.flatten().map(|entry| entry.file_name()).collect()
+    }
+
+    /// Starts the first incarnation.
+    pub fn start(&mut self) {
+        assert!(self.running.is_none(), "it runs already");
+        self.log.change(|lines| lines.begin = lines.all.len());
+        let mut command = Command::new("setpriv");
+        // Should the test die, `unshare` dies with it, and with `unshare` the whole namespace.
+        command
+            .args(["--pdeathsig", "KILL", "unshare", "--fork", "--pid"])
+            .args(["--mount-proc", "--kill-child=SIGKILL"]);
+        if self.with_accounts {
+            let script = "mount --bind \"$0/etc/passwd\" /etc/passwd && mount --bind \"$0/etc/group\" /etc/group && \
+                          exec \"$0/usr/local/bin/oscr-entry\"";
+            command.args(["sh", "-c", script]).arg(&self.root);
+        } else {
+            command.arg(self.path(BINARY));
+        }
+        let mut outer = command
+            .env_clear()
+            .envs(&self.env)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("setpriv and unshare of util-linux");
+        let readers = vec![
+            self.log.follow(outer.stdout.take().expect("piped")),
+            self.log.follow(outer.stderr.take().expect("piped")),
+        ];
+        self.running = Some(Running { outer, readers, started: Instant::now() });
+    }
+
+    /// What `restart: always` does once the last incarnation has ended: the same layer, another life.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        if self.running.is_some() {
+            self.exit_code();
+        }
+        self.start();
+    }
+
+    #[track_caller]
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("it was started")
+    }
+
+    /// PID 1 as this machine's own namespace knows it.
+    #[track_caller]
+    pub fn pid(&self) -> Pid {
+        // Whoever has written a line is there.
+        self.wait_line("");
+        let outer = self.running().outer.id();
+        let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).expect("unshare runs");
+        let pid = children.trim().parse().expect("it has one child");
+        Pid::from_raw(pid)
+    }
+
+    /// Every process of the container.
+    #[track_caller]
+    pub fn processes(&self) -> Vec<Pid> {
+        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let ours = namespace(&self.pid().to_string());
+        assert!(ours.is_some(), "PID 1 runs");
+        let entries = fs::read_dir("/proc").expect("/proc").flatten();
+        entries
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| namespace(name) == ours)
+            .filter_map(|name| name.parse().ok().map(Pid::from_raw))
+            .collect()
+    }
+
+    /// Sends PID 1 a signal, as `docker stop` and `docker kill` do.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("PID 1 runs");
+    }
+
+    /// Waits for the end, and gives the code; 128 + n for a signal.
+    #[track_caller]
+    pub fn exit_code(&mut self) -> i32 {
+        self.exit_code_within(LIMIT)
+    }
+
+    /// Waits so long for the end.
+    #[track_caller]
+    pub fn exit_code_within(&mut self, within: Duration) -> i32 {
+        use std::os::unix::process::ExitStatusExt;
+        let ended = self.log.wait(within, |lines| (lines.open == 0).then_some(()));
+        assert!(ended.is_some(), "it still runs after {within:?}");
+        let mut running = self.running.take().expect("it was started");
+        let status = running.outer.wait().expect("unshare ends with its child");
+        status.code().or(status.signal().map(|number| 128 + number)).expect("a code or a signal")
+    }
+
+    /// For how long it has been up.
+    pub fn uptime(&self) -> Duration {
+        self.running().started.elapsed()
+    }
+
+    /// Waits for a line of this incarnation that contains `part`.
+    #[track_caller]
+    pub fn wait_line(&self, part: &str) -> String {
+        let has = |lines: &Lines| {
+            let mut own = lines.all[lines.begin..].iter();
+            let found = own.find(|line| line.contains(part)).cloned();
+            // Nothing will come any more: do not wait for the whole time.
+            found.map(Some).or_else(|| (lines.open == 0).then_some(None))
+        };
+        match self.log.wait(LIMIT, has) {
+            Some(Some(line)) => line,
+            _ => panic!("no line with {part:?}"),
+        }
+    }
+
+    /// The lines of this incarnation, or of the last.
+    pub fn lines(&self) -> Vec<String> {
+        let lines = self.log.lock();
+        lines.all[lines.begin..].to_vec()
+    }
+
+    /// The lines that contain `part`.
+    pub fn lines_with(&self, part: &str) -> Vec<String> {
+        let has = |line: &String| line.contains(part);
+        self.lines().into_iter().filter(has).collect()
+    }
+
+    /// The binary with other arguments, in the container's environment and on this side of its namespace.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.path(BINARY));
+        command.args(arguments).env_clear().envs(&self.env).stdin(Stdio::null());
+        command
+    }
+
+    /// `oscr-entry …`: code, standard output, standard error.
+    #[track_caller]
+    pub fn ask(&self, arguments: &[&str]) -> (i32, String, String) {
+        outcome(self.command(arguments))
+    }
+
+    /// `oscr-entry status --json`.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        let (code, out, error) = self.ask(&["status", "--json"]);
+        assert_eq!(code, 0, "{error}");
+        serde_json::from_str(&out).expect("JSON")
+    }
+
+    /// Asks for the status until it is in this phase.
+    #[track_caller]
+    pub fn wait_phase(&self, phase: &str) -> Value {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let status = self.status();
+            if status["phase"] == phase {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "not {phase}: {status}");
+        }
+    }
+
+    /// The state file.
+    #[track_caller]
+    pub fn state(&self) -> Value {
+        let bytes = fs::read(self.path("var/lib/oscr/state.json")).expect("a state file");
+        serde_json::from_slice(&bytes).expect("JSON")
+    }
+
+    /// Asserts that the state file holds no registration.
+    #[track_caller]
+    pub fn assert_state_empty(&self) {
+        let state = self.state();
+        assert_eq!(state["current"], Value::Null, "{state}");
+        assert_eq!(state["leftovers"], serde_json::json!([]), "{state}");
+    }
+
+    /// Puts a script in the listener's place. It finds the real one in `$real`, for what it does not do itself.
+    pub fn replace_listener(&self, script: &str) {
+        let bin = self.path("opt/oscr/agent/bin");
+        fs::rename(bin.join("Runner.Listener"), bin.join("Real.Listener")).expect("a listener");
+        let script = format!("#!/bin/bash\nreal=$(dirname \"$0\")/Real.Listener\n{script}\nexec \"$real\" \"$@\"\n");
+        write_program(&bin.join("Runner.Listener"), &script);
+    }
+
+    /// A gate that a job can wait at.
+    pub fn gate(&self) -> Gate {
+        let path = self.path("gate");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("a fifo");
+        allow(&path, 0o666);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(&path)
+            .expect("the fifo");
+        Gate { path, file }
+    }
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            // The death of `unshare` ends PID 1, and that the whole namespace.
+            let _ = running.outer.kill();
+            let _ = running.outer.wait();
+            for reader in running.readers {
+                let _ = reader.join();
+            }
+        }
+        let lines = self.log.lock();
+        if std::thread::panicking() {
+            for line in &lines.all {
+                eprintln!("oscr: {line}");
+            }
+            return;
+        }
+        let pat = self.forge.pat();
+        for line in &lines.all {
+            assert!(!line.contains(&pat), "the token is in the log: {line}");
+        }
+    }
+}
+
+/// A named pipe that holds a job back.
+pub struct Gate {
+    path: PathBuf,
+    file: File,
+}
+
+impl Gate {
+    /// The command of a job that waits here, after it has said `at the gate`.
+    pub fn wait(&self) -> String {
+        format!("echo at the gate; read -r _ <'{}'", self.path.display())
+    }
+
+    /// Lets one job pass.
+    pub fn open(&mut self) {
+        self.file.write_all(b"\n").expect("room in the pipe");
+    }
+}
+
+/// Runs a command to its end: code, standard output, standard error.
+#[track_caller]
+pub fn outcome(mut command: Command) -> (i32, String, String) {
+    let output = command.output().expect("it starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().expect("an exit code"), text(&output.stdout), text(&output.stderr))
+}
+
+/// Does `work` with each case at the same time, and fails when one does.
+pub fn each<T: Sync>(cases: &[T], work: impl Fn(&T) + Sync) {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = cases.iter().map(|case| scope.spawn(move || work(case))).collect();
+        let failed = threads.into_iter().map(std::thread::ScopedJoinHandle::join).filter(Result::is_err).count();
+        assert_eq!(failed, 0, "of {} cases", cases.len());
+    });
+}
+
+pub fn allow(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("our own file");
+}
+
+/// Writes a file with this mode, and the directories above it.
+pub fn write(path: &Path, text: &str, mode: u32) {
+    fs::create_dir_all(path.parent().expect("a directory")).expect("the directory");
+    fs::write(path, text).expect("the file");
+    allow(path, mode);
+}
+
+/// Writes a program. Another process does it: while we had it open, another test's fork could inherit the descriptor, and
+/// executing it would fail with "text file busy".
+pub fn write_program(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().expect("a directory")).expect("the directory");
+    let mut install = Command::new("install")
+        .args(["-m", "0755", "/dev/stdin"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("install of coreutils");
+    let mut input = install.stdin.take().expect("piped");
+    input.write_all(text.as_bytes()).expect("it reads");
+    drop(input);
+    assert!(install.wait().expect("it ends").success());
+}
+
+/// Makes a built program available at `to`: by a link, or where that cannot be by a copy, which another process makes for the
+/// reason above.
+fn place(from: &Path, to: &Path) {
+    fs::create_dir_all(to.parent().expect("a directory")).expect("the directory");
+    if fs::hard_link(from, to).is_ok() {
+        return;
+    }
+    let copied = Command::new("cp").arg(from).arg(to).status();
+    assert!(copied.expect("cp of coreutils").success());
+}

@@ -1,0 +1,90 @@
+//! The user's hooks around a job.
+
+use std::fs;
+
+use oscr_sim::protocol::JobResult;
+
+use crate::harness::{Container, Forge, LIMIT, allow, write_program};
+
+fn hook(container: &Container<'_>, name: &str, text: &str) {
+    let path = container.path("etc/oscr/hooks.d").join(name);
+    write_program(&path, &format!("#!/bin/bash\n{text}\n"));
+}
+
+#[test]
+fn they_run_in_order_before_and_after_and_change_the_jobs_environment() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    hook(&container, "job-started/20-second", "echo \"hook two $FROM\"; echo TWO=2 >>$GITHUB_ENV");
+    hook(&container, "job-started/10-first.sh", "echo hook one; echo ONE=1 >>$GITHUB_ENV");
+    hook(&container, "job-started/15-not-executable", "echo never");
+    allow(&container.path("etc/oscr/hooks.d/job-started/15-not-executable"), 0o644);
+    hook(&container, "job-completed/10-last", "echo \"hook last as $(id -u) for $GITHUB_REPOSITORY\"");
+    container.start();
+    let job = forge.wait_job(forge.job("echo \"step $ONE$TWO\""), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    let at = |text: &str| job.log.find(text).unwrap_or_else(|| panic!("no {text:?} in {}", job.log));
+    let last = format!("hook last as {} for o/r", container.uid);
+    let order = [at("hook one"), at("hook two"), at("step 12"), at(&last)];
+    assert!(order.is_sorted(), "{order:?} {}", job.log);
+    assert!(!job.log.contains("never"), "{}", job.log);
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(container.lines_with("a job begins").len(), 1);
+    assert_eq!(container.lines_with("the job's steps are over").len(), 1);
+}
+
+#[test]
+fn a_hook_that_fails_fails_the_job_before_its_first_step() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    hook(&container, "job-started/10-no", "echo no board; exit 9");
+    hook(&container, "job-started/20-later", "echo later");
+    container.start();
+    let job = forge.wait_job(forge.job("echo the step ran"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Failed));
+    assert!(job.log.contains("no board"), "{}", job.log);
+    assert!(job.log.contains("exit code 9"), "{}", job.log);
+    for absent in ["later", "\nthe step ran"] {
+        assert!(!job.log.contains(absent), "{absent}: {}", job.log);
+    }
+    assert_eq!(container.exit_code(), 0);
+}
+
+#[test]
+fn hooks_that_the_user_named_to_the_agent_run_behind_them() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    hook(&container, "job-started/10-ours", "echo hook of the folder");
+    let own = container.path("own.sh");
+    write_program(&own, "echo hook of the variable\n");
+    container.set("ACTIONS_RUNNER_HOOK_JOB_STARTED", &own.display().to_string());
+    container.start();
+    let job = forge.wait_job(forge.job("true"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    let folder = job.log.find("hook of the folder");
+    let variable = job.log.find("hook of the variable");
+    assert!(folder.is_some() && folder < variable, "{}", job.log);
+}
+
+#[test]
+fn a_job_cannot_change_what_runs_around_the_next_one() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    hook(&container, "job-started/10-ours", "true");
+    container.start();
+    let root = container.text("");
+    let attempt = forge.job(&format!(
+        "for file in run/oscr/hooks/job-started.sh etc/oscr/hooks.d/job-started/10-ours usr/local/bin/oscr-entry \
+         opt/oscr/agent/bin/Runner.Listener var/lib/oscr/state.json run/secrets/github_pat; do\n\
+         ( echo evil >{root}/$file ) 2>/dev/null && echo wrote $file\n\
+         rm -f {root}/$file 2>/dev/null && echo removed $file\n\
+         done; for bin in {root}/runner/*/bin; do ( echo evil >$bin/Runner.Worker ) 2>/dev/null && echo wrote worker\n\
+         mv $bin $bin.old 2>/dev/null && echo moved bin; done; true"
+    ));
+    let job = forge.wait_job(attempt, LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    for did in ["\nwrote", "\nremoved", "\nmoved"] {
+        assert!(!job.log.contains(did), "{}", job.log);
+    }
+    assert!(fs::metadata(container.path("run/oscr/hooks/job-started.sh")).is_ok());
+}

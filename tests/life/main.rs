@@ -1,0 +1,19 @@
+//! The life of a runner from outside: the real binary as PID 1 of a PID namespace, against the simulated forge and the
+//! stand-in agent.
+//!
+//! `harness` is the container that each test gets; every other file is one idea. Needs root, `unshare` and `setpriv`, and the
+//! stand-in's programs (`cargo test --workspace`, or `cargo build -p oscr-sim --bins` first).
+
+mod config;
+mod control;
+mod faults;
+mod forge;
+mod happy;
+mod harness;
+mod hooks;
+mod jit;
+mod kill;
+mod listener;
+mod persistent;
+mod secrets;
+mod stop;

@@ -1,0 +1,130 @@
+//! One registration over many jobs, restarts and stops; and life with nothing but a registration token.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use oscr_sim::protocol::JobResult;
+
+use crate::harness::{Container, Forge, LIMIT};
+
+const PERSISTENT: (&str, &str) = ("RUNNER_PERSISTENT", "true");
+
+#[test]
+fn a_registration_is_kept_over_jobs_stops_and_kills_while_the_slate_is_not() {
+    let forge = Forge::start();
+    let mut container = Container::listening(&forge, &[PERSISTENT]);
+    let (id, _) = forge.listening();
+    let look = "ls -A; ls -A ../..; touch mine; echo evil >/proc/self/cwd/../../shared";
+    let work = |round: &str| {
+        let job = forge.wait_job(forge.job(look), LIMIT);
+        assert_eq!(job.result, Some(JobResult::Succeeded), "{round}: {}", job.log);
+        assert_eq!(job.runner_id, Some(id), "{round}");
+        for leftover in ["\nmine\n", "\nshared\n"] {
+            assert!(!job.log.contains(leftover), "{round}: {}", job.log);
+        }
+        forge.listening();
+    };
+    work("first");
+    work("second");
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code_within(Duration::from_secs(8)), 0);
+    assert_eq!(forge.runners()[0].id, id, "kept over a stop");
+    assert_eq!(container.state()["current"]["id"], id);
+    container.restart();
+    forge.listening();
+    work("after a stop");
+    container.signal(Signal::SIGKILL);
+    container.restart();
+    // The old session ends with its lease.
+    forge.listening();
+    work("after a kill");
+    let tokens = forge.calls();
+    let tokens = tokens.iter().filter(|call| call.starts_with("POST"));
+    assert_eq!(tokens.count(), 1, "registered once");
+    assert!(!forge.calls().iter().any(|call| call.starts_with("DELETE")));
+}
+
+#[test]
+fn a_registration_that_is_lost_is_made_anew() {
+    let forge = Forge::start();
+    forge.order(|orders| orders.end_polls_on_delete = true);
+    let mut container = Container::listening(&forge, &[PERSISTENT]);
+    let (first, _) = forge.listening();
+    // While it listens, and while it is away.
+    forge.unregister(first);
+    let second = forge.another(first).id;
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code(), 0);
+    forge.unregister(second);
+    container.restart();
+    forge.another(second);
+    let job = forge.wait_job(forge.job("true"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded));
+}
+
+#[test]
+fn a_stop_during_a_persistent_runners_job_lets_it_finish_and_keeps_the_registration() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    container.set(PERSISTENT.0, PERSISTENT.1);
+    let mut gate = container.gate();
+    container.start();
+    let job = forge.job(&gate.wait());
+    forge.wait_log(job, "at the gate");
+    container.signal(Signal::SIGTERM);
+    container.wait_line("waiting for it to finish");
+    gate.open();
+    assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Succeeded));
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(forge.runners().len(), 1);
+}
+
+#[test]
+fn a_runner_that_stops_being_persistent_leaves_its_registration_behind_for_removal() {
+    let forge = Forge::start();
+    let mut container = Container::listening(&forge, &[PERSISTENT]);
+    let (first, _) = forge.listening();
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code(), 0);
+    container.unset(PERSISTENT.0);
+    container.restart();
+    assert!(forge.another(first).ephemeral);
+}
+
+/// A container that has a registration token and no other credential.
+fn with_token_only<'f>(forge: &'f Forge, token: &str) -> Container<'f> {
+    let mut container = Container::new(forge);
+    container.unset("GITHUB_PAT_FILE");
+    container.set("RUNNER_TOKEN", token);
+    container
+}
+
+#[test]
+fn a_registration_token_is_enough_for_a_job_and_for_a_stop() {
+    let forge = Forge::start();
+    let token = forge.registration_token();
+    let mut container = with_token_only(&forge, &token);
+    container.start();
+    forge.listening();
+    let job = forge.wait_job(forge.job("true"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded));
+    assert_eq!(container.exit_code(), 0);
+    container.restart();
+    forge.listening();
+    container.signal(Signal::SIGTERM);
+    forge.wait_nobody(Duration::from_secs(5));
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(forge.calls().len(), 1, "ours alone: {:?}", forge.calls());
+    assert!(container.lines().iter().all(|line| !line.contains(&token)));
+}
+
+#[test]
+fn a_registration_token_that_is_no_good_is_a_denial_that_says_so() {
+    let forge = Forge::start();
+    let mut container = with_token_only(&forge, "AEXPIREDTOKEN");
+    container.start();
+    let line = container.wait_line("trying again in");
+    assert!(line.contains("lives for an hour"), "{line}");
+    let status = container.status();
+    assert_eq!(status["phase"], "denied", "{status}");
+}

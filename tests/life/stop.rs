@@ -1,0 +1,291 @@
+//! Being asked to stop, in every moment: a signal never kills a job that it need not kill, and never leaves a registration.
+
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use oscr_sim::forge::{Fault, Match, Removal};
+use oscr_sim::protocol::JobResult;
+
+use crate::harness::{Container, Forge, LIMIT};
+
+/// A running job that waits at a gate.
+macro_rules! with_job {
+    ($forge:ident, $container:ident, $gate:ident, $job:ident, $settings:expr) => {
+        let mut $container = Container::new(&$forge);
+        for (name, value) in $settings {
+            $container.set(name, value);
+        }
+        #[allow(unused_mut, reason = "not every job is let go")]
+        let mut $gate = $container.gate();
+        $container.start();
+        let $job = $forge.job(&$gate.wait());
+        $forge.wait_log($job, "at the gate");
+    };
+}
+
+const NOTHING: [(&str, &str); 0] = [];
+
+#[test]
+fn a_stopped_idle_runner_leaves_no_registration_and_is_interrupted_only_after_that() {
+    let forge = Forge::start();
+    let mut container = Container::listening(&forge, &[]);
+    let asked = Instant::now();
+    container.signal(Signal::SIGTERM);
+    forge.wait_nobody(Duration::from_secs(5));
+    assert_eq!(container.exit_code_within(Duration::from_secs(8)), 0);
+    assert!(asked.elapsed() < Duration::from_secs(8));
+    assert_eq!(forge.kinds(), ["runner_registered", "runner_online", "runner_unregistered", "runner_offline"]);
+    assert_eq!(forge.calls(), ["POST registration-token 201", "DELETE ID 204"]);
+    container.assert_state_empty();
+}
+
+#[test]
+fn every_stop_signal_counts() {
+    crate::harness::each(&[Signal::SIGINT, Signal::SIGQUIT], |signal| {
+        let forge = Forge::start();
+        let mut container = Container::listening(&forge, &[]);
+        container.signal(*signal);
+        forge.wait_nobody(Duration::from_secs(5));
+        assert_eq!(container.exit_code(), 0);
+    });
+}
+
+#[test]
+fn a_job_that_runs_when_asked_to_stop_finishes() {
+    let forge = Forge::start();
+    with_job!(forge, container, gate, job, NOTHING);
+    container.signal(Signal::SIGTERM);
+    container.wait_line("waiting for it to finish");
+    let status = container.status();
+    assert_eq!(status["phase"], "draining", "{status}");
+    assert_eq!(status["healthy"], true, "{status}");
+    assert_eq!(status["job"]["name"], "job", "{status}");
+    gate.open();
+    assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Succeeded));
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(forge.runners().len(), 0);
+    container.assert_state_empty();
+}
+
+#[test]
+fn a_registration_that_went_at_assignment_does_not_make_the_job_look_idle() {
+    let forge = Forge::start();
+    forge.order(|orders| orders.ephemeral_removal = Removal::Assignment);
+    with_job!(forge, container, gate, job, NOTHING);
+    assert_eq!(forge.runners().len(), 0);
+    container.signal(Signal::SIGTERM);
+    container.wait_line("waiting for it to finish");
+    gate.open();
+    assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Succeeded));
+    assert_eq!(container.exit_code(), 0);
+}
+
+#[test]
+fn a_job_that_the_forge_has_just_assigned_is_waited_for() {
+    let forge = Forge::start();
+    let mut container = Container::listening(&forge, &[]);
+    let busy = Fault {
+        matching: Match { method: Some("DELETE".to_owned()), ..Match::default() },
+        status: Some(422),
+        times: Some(1),
+        ..Fault::default()
+    };
+    forge.fault("/runners/", busy);
+    container.signal(Signal::SIGTERM);
+    container.wait_line("a job has been assigned");
+    let job = forge.wait_job(forge.job("true"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded));
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(forge.runners().len(), 0);
+}
+
+#[test]
+fn a_refusal_without_a_job_is_asked_about_again() {
+    let forge = Forge::start();
+    let mut container = Container::listening(&forge, &[]);
+    let busy = Fault {
+        matching: Match { method: Some("DELETE".to_owned()), ..Match::default() },
+        status: Some(422),
+        times: Some(1),
+        ..Fault::default()
+    };
+    forge.fault("/runners/", busy);
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code(), 0);
+    let calls = forge.calls();
+    assert_eq!(calls[1..], ["DELETE ID 422", "DELETE ID 204"]);
+    container.assert_state_empty();
+}
+
+#[test]
+fn a_job_that_crosses_the_removal_still_finishes() {
+    let forge = Forge::start();
+    forge.order(|orders| orders.cross_deletes = 1);
+    let mut container = Container::new(&forge);
+    let mut gate = container.gate();
+    container.start();
+    forge.listening();
+    container.signal(Signal::SIGTERM);
+    forge.wait_nobody(LIMIT);
+    let job = forge.job(&gate.wait());
+    container.wait_line("waiting for it to finish");
+    gate.open();
+    assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Succeeded));
+    assert_eq!(container.exit_code(), 0);
+    container.assert_state_empty();
+}
+
+#[test]
+fn a_second_signal_cancels_the_job_which_says_why_and_the_registration_goes() {
+    let forge = Forge::start();
+    with_job!(forge, container, gate, job, NOTHING);
+    container.signal(Signal::SIGTERM);
+    container.wait_line("waiting for it to finish");
+    container.signal(Signal::SIGTERM);
+    let job = forge.wait_job(job, LIMIT);
+    assert_eq!(job.result, Some(JobResult::Failed));
+    assert!(job.log.contains("The runner has received a shutdown signal"), "{}", job.log);
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(forge.runners().len(), 0);
+    container.assert_state_empty();
+}
+
+#[test]
+fn two_signals_at_once_cancel_too() {
+    let forge = Forge::start();
+    with_job!(forge, container, gate, job, NOTHING);
+    container.signal(Signal::SIGTERM);
+    container.signal(Signal::SIGINT);
+    let job = forge.wait_job(job, LIMIT);
+    assert_eq!(job.result, Some(JobResult::Failed));
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(forge.runners().len(), 0);
+}
+
+#[test]
+fn the_deadline_of_the_first_signal_cancels_the_job() {
+    let forge = Forge::start();
+    with_job!(forge, container, gate, job, [("OSCR_STOP_TIMEOUT", "1")]);
+    container.signal(Signal::SIGTERM);
+    let job = forge.wait_job(job, LIMIT);
+    assert_eq!(job.result, Some(JobResult::Failed));
+    assert!(job.log.contains("shutdown signal"), "{}", job.log);
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(forge.runners().len(), 0);
+}
+
+#[test]
+fn a_job_that_cannot_be_cancelled_is_killed_and_its_registration_goes() {
+    let forge = Forge::start();
+    // The steps are given more time than the agent.
+    forge.order(|orders| orders.sigterm_ms = 60_000);
+    let mut container = Container::new(&forge);
+    container.set("OSCR_KILL_TIMEOUT", "3");
+    container.start();
+    let job = forge.job("trap '' INT TERM; echo deaf; while :; do sleep 1; done");
+    forge.wait_log(job, "deaf");
+    container.signal(Signal::SIGTERM);
+    container.wait_line("waiting for it to finish");
+    container.signal(Signal::SIGTERM);
+    container.wait_line("killing it");
+    assert_eq!(container.exit_code(), 0);
+    // Its lease runs out at the forge meanwhile.
+    forge.wait_nobody(LIMIT);
+    container.assert_state_empty();
+}
+
+#[test]
+fn a_listener_that_does_not_obey_is_killed() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    container.set("OSCR_KILL_TIMEOUT", "1");
+    container.replace_listener(
+        "if [ \"$1\" = run ]; then trap '' INT TERM; echo 'Listening for Jobs'; while :; do sleep 1; done; fi",
+    );
+    container.start();
+    container.wait_line("Listening for Jobs");
+    container.signal(Signal::SIGTERM);
+    container.wait_line("killing it");
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(forge.runners().len(), 0);
+    container.assert_state_empty();
+}
+
+#[test]
+fn a_stop_while_the_agent_is_configured_leaves_nothing() {
+    let forge = Forge::start();
+    let slow = Fault {
+        matching: Match { path_contains: Some("/_agent/register".to_owned()), ..Match::default() },
+        delay_ms: 20_000,
+        ..Fault::default()
+    };
+    forge.add_fault(slow);
+    let mut container = Container::new(&forge);
+    container.start();
+    forge.wait_requests("/_agent/register", 1);
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code_within(Duration::from_secs(5)), 0);
+    assert_eq!(forge.runners().len(), 0);
+    container.assert_state_empty();
+}
+
+#[test]
+fn a_stop_while_the_forge_does_not_answer_is_obeyed_soon() {
+    let forge = Forge::start();
+    let slow = Fault { delay_ms: 20_000, ..Fault::default() };
+    forge.fault("registration-token", slow);
+    let mut container = Container::new(&forge);
+    container.start();
+    forge.wait_requests("registration-token", 1);
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code_within(Duration::from_secs(5)), 0);
+    container.assert_state_empty();
+}
+
+#[test]
+fn a_stop_while_waiting_for_anything_is_obeyed_at_once() {
+    type Trouble = fn(&Forge, &mut Container<'_>);
+    let troubles: [(&str, Trouble); 4] = [
+        ("backing-off", |forge, _| forge.go_down()),
+        ("denied", |_, container| {
+            container.unset("GITHUB_PAT_FILE");
+            container.set("GITHUB_PAT", "ghp_wrong");
+        }),
+        ("dirty", |_, container| {
+            symlink("/etc", container.path("runner")).expect("a link");
+        }),
+        ("outdated", |forge, _| {
+            forge.order(|orders| orders.listener_exit = Some(crate::listener::exit(7)));
+        }),
+    ];
+    crate::harness::each(&troubles, |(phase, trouble)| {
+        let forge = Forge::start();
+        let mut container = Container::new(&forge);
+        container.set("OSCR_KILL_TIMEOUT", "1");
+        trouble(&forge, &mut container);
+        container.start();
+        let line = container.wait_line("trying again in");
+        assert!(line.contains(phase), "{line}");
+        container.signal(Signal::SIGTERM);
+        assert_eq!(container.exit_code_within(Duration::from_secs(5)), 0, "{phase}");
+        assert_eq!(forge.runners().len(), 0, "{phase}");
+    });
+}
+
+#[test]
+fn a_stop_while_the_forge_is_down_leaves_what_the_next_incarnation_removes() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    container.set("OSCR_KILL_TIMEOUT", "2");
+    container.start();
+    let (first, name) = forge.listening();
+    forge.go_down();
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code(), 0);
+    let state = container.state();
+    assert_eq!(state["leftovers"][0]["name"], name.as_str(), "{state}");
+    forge.come_back().expect("the port is still free");
+    container.restart();
+    forge.another(first);
+}
