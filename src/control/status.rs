@@ -160,8 +160,9 @@ impl Board {
     /// Enters a phase.
     pub fn enter(&self, phase: Phase) {
         log::set_phase(phase.name());
+        let entered = self.status.borrow().phase != phase;
         self.status.send_modify(|status| {
-            if status.phase != phase {
+            if entered {
                 status.phase = phase;
                 status.since = rfc3339(SystemTime::now());
             }
@@ -169,6 +170,9 @@ impl Board {
                 status.next_retry = None;
             }
         });
+        if entered {
+            tracing::debug!("a new phase: {phase}");
+        }
     }
 
     /// Things work: earlier faults are history.

@@ -17,6 +17,7 @@ use super::listening::Ending;
 use super::state::StateFile;
 use super::stop::{Stop, Urgency};
 use crate::config::Common;
+use crate::config::secret::{SecretSource, Stamp};
 use crate::control::server::Order;
 use crate::control::{Board, Event, Phase};
 use crate::provider::Provider;
@@ -39,6 +40,8 @@ pub struct Incarnation {
     pub(super) born: Instant,
     /// Told whenever a hook reports a job, so that its worker is looked for.
     pub(super) hooked: Rc<Notify>,
+    /// What the secrets' files looked like before they were last used.
+    pub(super) stamps: Vec<Stamp>,
 }
 
 impl Incarnation {
@@ -61,7 +64,8 @@ impl Incarnation {
         let backoff = Backoff { failures: state.state.failures };
         let hooked = Rc::new(Notify::new());
         tokio::task::spawn_local(obey(orders, board.clone(), stop.clone(), Rc::clone(&hooked)));
-        Self { common, provider, starter, slate, state, board, stop, backoff, born: Instant::now(), hooked }
+        let (born, stamps) = (Instant::now(), Vec::new());
+        Self { common, provider, starter, slate, state, board, stop, backoff, born, hooked, stamps }
     }
 
     /// Lives, and returns the exit code.
@@ -164,8 +168,14 @@ impl Incarnation {
         }
         if !self.state.state.leftovers.is_empty() {
             self.board.enter(Phase::Unregistering);
-            if let Ok(Err(fault)) = timeout(self.common.kill_timeout, self.release_leftovers()).await {
-                tracing::warn!("a registration could not be removed: {fault}; the next incarnation will");
+            let released = timeout(self.common.kill_timeout, self.release_leftovers()).await;
+            let trouble = match released {
+                Ok(Ok(())) => None,
+                Ok(Err(fault)) => Some(fault.to_string()),
+                Err(_) => Some("the forge does not answer".to_owned()),
+            };
+            if let Some(trouble) = trouble {
+                tracing::warn!("a registration could not be removed: {trouble}; the next incarnation will");
             }
         }
         self.provider.rest();
@@ -210,8 +220,6 @@ impl Incarnation {
             Phase::BackingOff => tracing::warn!("{trouble}; trying again in {next}"),
             _ => tracing::error!("{trouble}; trying again in {next}"),
         }
-        let stamps = || self.provider.secrets().into_iter().map(|source| source.stamp()).collect::<Vec<_>>();
-        let before = stamps();
         let until = Instant::now() + wait;
         while Instant::now() < until {
             let step = (Instant::now() + LOOK_AT_SECRET).min(until);
@@ -219,12 +227,16 @@ impl Incarnation {
                 () = sleep_until(step) => {}
                 () = self.stop.reached(Urgency::Finish) => return,
             }
-            if phase == Phase::Denied && stamps() != before {
+            if phase == Phase::Denied && self.look_at_secrets() != self.stamps {
                 tracing::info!("the secret's file has changed: trying again now");
                 self.backoff.reset();
                 return;
             }
         }
+    }
+
+    pub(super) fn look_at_secrets(&self) -> Vec<Stamp> {
+        self.provider.secrets().into_iter().map(SecretSource::stamp).collect()
     }
 
     pub(super) fn forget_failures(&mut self) {

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::incarnation::Incarnation;
 use super::listening::Ending;
 use super::state::StateError;
-use super::stop::Urgency;
+use super::stop::{Stop, Urgency};
 use crate::agent::root;
 use crate::config::name::Naming;
 use crate::control::{Phase, Runner};
@@ -18,12 +18,17 @@ use crate::workspace::wipe;
 
 /// How long the agent's configure step may take.
 const CONFIGURE: Duration = Duration::from_secs(5 * 60);
+/// How long the forge may still take to answer once we are asked to stop. What an answer in time says need not be looked
+/// for later.
+const LAST_WORD: Duration = Duration::from_secs(3);
 
 impl Incarnation {
     /// Registers, however long it takes. `None` when asked to stop before.
     pub(super) async fn register(&mut self) -> Option<PathBuf> {
         while self.stop.urgency() == Urgency::None {
             self.board.enter(Phase::Registering);
+            // Before the secret is read: what is corrected while the forge refuses the old one has changed.
+            self.stamps = self.look_at_secrets();
             let attempt = self.try_to_register().await;
             self.provider.rest();
             let fault = match attempt {
@@ -47,8 +52,9 @@ impl Incarnation {
     }
 
     async fn try_to_register(&mut self) -> Result<PathBuf, Fault> {
-        self.release_leftovers().await?;
-        if let Some(root) = self.take_up_kept().await? {
+        let stop = self.stop.clone();
+        unless_stopped(&stop, self.release_leftovers()).await?;
+        if let Some(root) = unless_stopped(&stop, self.take_up_kept()).await? {
             return Ok(root);
         }
         // A name that was tried and may or may not be known to the forge is tried again: then one clean-up covers both.
@@ -61,7 +67,7 @@ impl Incarnation {
         self.board.runner(Some(Runner { name: name.clone(), id: None }));
         let work_directory = self.common.work_directory.clone();
         let wanted = Wanted { name: &name, work_directory: &work_directory };
-        let grant = match self.provider.grant(wanted).await {
+        let grant = match unless_stopped(&stop, self.provider.grant(wanted)).await {
             Ok(grant) => grant,
             Err(fault) => {
                 if matches!(fault, Fault::NameTaken(_)) {
@@ -262,24 +268,22 @@ impl Incarnation {
             self.state.state.leftovers.clear();
             return Ok(());
         }
-        let mut kept = Vec::new();
         let mut result = Ok(());
-        for registration in std::mem::take(&mut self.state.state.leftovers) {
-            if result.is_err() {
-                kept.push(registration);
-                continue;
-            }
+        let mut kept = 0;
+        // One is forgotten only once it is dealt with, because this may be cut short between any two answers.
+        while let Some(registration) = self.state.state.leftovers.get(kept).cloned() {
             let foreign = registration.scope != self.provider.registration(&registration.name).scope;
             match self.provider.release(&registration).await {
                 Ok(Released::Gone) => {
-                    tracing::info!("{} of an earlier incarnation is not registered any more", registration.name)
+                    tracing::info!("{} of an earlier incarnation is not registered any more", registration.name);
                 }
                 Ok(Released::Busy) => {
                     tracing::info!(
                         "the forge believes that {} still runs a job; it is removed later",
                         registration.name
                     );
-                    kept.push(registration);
+                    kept += 1;
+                    continue;
                 }
                 Err(fault @ Fault::Denied { .. }) if foreign => tracing::warn!(
                     "{} may still be registered at {}, which refuses us: {fault}",
@@ -287,12 +291,12 @@ impl Incarnation {
                     registration.scope
                 ),
                 Err(fault) => {
-                    kept.push(registration);
                     result = Err(fault);
+                    break;
                 }
             }
+            self.state.state.leftovers.remove(kept);
         }
-        self.state.state.leftovers = kept;
         self.state.save_or_warn();
         result
     }
@@ -311,6 +315,18 @@ impl Incarnation {
         if self.state.state.current.as_ref().is_some_and(|current: &Registration| current.id.is_some()) {
             self.demote();
         }
+    }
+}
+
+/// What the forge says, unless we are asked to stop meanwhile and it does not answer soon.
+async fn unless_stopped<T>(stop: &Stop, answer: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let enough = async {
+        stop.reached(Urgency::Finish).await;
+        sleep(LAST_WORD).await;
+    };
+    tokio::select! {
+        answer = answer => answer,
+        () = enough => Err(Fault::Unreachable("asked to stop before the forge answered".to_owned())),
     }
 }
 
