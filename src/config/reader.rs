@@ -114,6 +114,12 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem { setting: setting.to_owned(), what: what.into(), cure: cure.into() });
     }
 
+    /// How many problems were recorded so far.
+    #[must_use]
+    pub fn problems(&self) -> usize {
+        self.problems.len()
+    }
+
     /// Records something that the user should know and that is not wrong.
     pub fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());

@@ -258,6 +258,7 @@ pub fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider
 }
 
 fn credential(reader: &mut Reader<'_>) -> Option<Credential> {
+    let problems = reader.problems();
     let pat = reader.secret("GITHUB_PAT");
     let token = reader.secret("RUNNER_TOKEN");
     match (pat, token) {
@@ -267,6 +268,8 @@ fn credential(reader: &mut Reader<'_>) -> Option<Credential> {
             reader.note("GITHUB_PAT is used; RUNNER_TOKEN is not needed beside it and has no effect");
             Some(Credential::Pat(pat))
         }
+        // One that cannot be read was meant to be there: its own problem says all.
+        (None, None) if reader.problems() > problems => None,
         (None, None) => {
             reader.problem(
                 "GITHUB_PAT",
