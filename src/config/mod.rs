@@ -120,8 +120,8 @@ impl Places {
 
     /// The directories for temporary files that any user can write.
     #[must_use]
-    pub fn temporary(&self) -> [PathBuf; 3] {
-        [self.at("tmp"), self.at("var/tmp"), self.at("dev/shm")]
+    pub fn temporary(&self) -> [PathBuf; 4] {
+        [self.at("tmp"), self.at("var/tmp"), self.at("dev/shm"), self.at("run/lock")]
     }
 
     /// Docker's socket, if mounted.

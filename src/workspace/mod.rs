@@ -15,7 +15,7 @@ use nix::unistd::Uid;
 
 use crate::os::child::Identity;
 
-pub use owner::{Owned, OwnerError};
+pub use owner::{Owned, OwnerError, take_for_root};
 pub use wipe::{Wiped, wipe};
 
 /// The places that make up a slate.

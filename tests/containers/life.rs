@@ -64,9 +64,9 @@ ln -s / "$GITHUB_WORKSPACE/oscr-litter.link"
 echo "echo oscr-litter" >>"$HOME/.bashrc"
 rm "$HOME/.profile"
 chmod 0777 "$HOME"
-# In a session of its own, without the mark by which the agent finds orphans. Its first child becomes a zombie: the process that
-# bash turns into never waits for it.
-setsid env -u RUNNER_TRACKING_ID bash -c '(exit 0) & exec -a oscr-litter sleep 3600' </dev/null >/dev/null 2>&1 &
+# In a session of its own, without the mark by which the agent finds orphans. Its first child becomes a zombie: when it ends, bash
+# has turned into a process that never waits for it.
+setsid env -u RUNNER_TRACKING_ID bash -c '(sleep 0.3) & exec -a oscr-litter sleep 3600' </dev/null >/dev/null 2>&1 &
 until grep -qs '^State:.Z' /proc/[0-9]*/status; do sleep 0.1; done
 echo "left: $left files, and a zombie"
 "#;

@@ -88,16 +88,20 @@ pub fn the_registration_of_a_killed_runner_is_removed_by_the_next_incarnation(wo
 
 pub fn a_killed_runners_busy_registration_goes_later_and_hinders_nobody(world: &World) {
     world.forge.order(json!({"ephemeral_removal": "never", "job_lease_ms": 8000}));
-    let (container, _, old) = busy(world, "sleep 300");
+    let (container, killed, old) = busy(world, "sleep 300");
     container.kill("KILL");
     assert_eq!(container.wait_exit(SOON), 137);
     container.start();
     works_anew(world, &container, old);
     let refused = world.forge.requests().iter().any(|r| r.method == "DELETE" && r.status == Some(422));
     assert!(refused, "the test was too slow: the forge believed in no job any more");
-    world.forge.until("the old registration is gone", Duration::from_secs(60), |forge| {
-        forge.runners().iter().all(|r| r.id != old).then_some(())
-    });
+    // At the latest when an incarnation leaves.
+    let killed = world.forge.finished(killed);
+    assert_eq!(killed.result, Some(JobResult::Abandoned), "{}", killed.log);
+    world.forge.wait_runner(container.host(), old);
+    let stop = container.stop(60);
+    world.forge.wait_empty(Duration::from_secs(15));
+    stop.join().expect("docker stop succeeds");
 }
 
 /// A new registration, that gets a job done.
