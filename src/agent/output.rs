@@ -3,16 +3,24 @@
 //! A job runs as the agent's user and could write to the same pipe. So a marker only makes us look; what counts is the
 //! worker process.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::timeout;
 
 use crate::provider::AgentFacts;
 
 /// The longest line that is relayed whole, in bytes. The rest of a longer one follows as lines of their own.
 const LONGEST: u64 = 8 * 1024;
+/// How long the pipes of a process that has ended may take to be read to their end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What a line said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,25 +83,45 @@ fn read_marker(line: &str, facts: &AgentFacts) -> Option<Marker> {
     line.contains(facts.listening_marker).then_some(Marker::Listening)
 }
 
-/// The last lines of an output, for an error's text.
+/// The last lines of an output, for an error's text. Each copy but one belongs to a [`relay`] that still adds to it.
 #[derive(Debug, Clone, Default)]
-pub struct Tail(std::rc::Rc<std::cell::RefCell<std::collections::VecDeque<String>>>);
+pub struct Tail(Rc<Lines>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    last: RefCell<VecDeque<String>>,
+    /// Told when a copy is dropped.
+    dropped: Notify,
+}
 
 impl Tail {
     const LINES: usize = 20;
 
     fn push(&self, line: String) {
-        let mut lines = self.0.borrow_mut();
+        let mut lines = self.0.last.borrow_mut();
         if lines.len() == Self::LINES {
             lines.pop_front();
         }
         lines.push_back(line);
     }
 
-    /// The lines, oldest first.
-    #[must_use]
-    pub fn lines(&self) -> Vec<String> {
-        self.0.borrow().iter().cloned().collect()
+    /// The lines of a process that has ended, oldest first. Its end is known before its last words have been read; a child of
+    /// its own that keeps the pipe open is not waited for.
+    pub async fn last_words(&self) -> Vec<String> {
+        let complete = async {
+            while Rc::strong_count(&self.0) > 1 {
+                self.0.dropped.notified().await;
+            }
+        };
+        let _ = timeout(LAST_WORDS, complete).await;
+        self.0.last.borrow().iter().cloned().collect()
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        // Whoever waits looks again once this copy is gone: it runs on this thread, after us.
+        self.0.dropped.notify_one();
     }
 }
 

@@ -176,7 +176,7 @@ impl Incarnation {
                 cure: "check that the image holds the libraries that the agent needs".to_owned(),
             }),
             ended => {
-                let words = agent.tail.lines();
+                let words = agent.tail.last_words().await;
                 let words = words.iter().rev().find(|line| !line.is_empty()).cloned().unwrap_or_default();
                 Err(self.provider.configure_failed(&format!("the agent's configure step failed ({ended}): {words}")))
             }
@@ -246,7 +246,7 @@ impl Incarnation {
         if ended == Ended::Code(0) {
             return Ok(Released::Gone);
         }
-        let words = agent.tail.lines().join(" ");
+        let words = agent.tail.last_words().await.join(" ");
         if words.contains("running a job") || words.contains("currently running") {
             return Ok(Released::Busy);
         }
