@@ -59,6 +59,7 @@ fn single_mistakes_are_found_too() {
         assert_eq!(container.exit_code(), 78, "{name}={value}");
         let said = container.lines_with(&format!("- {setting}: "));
         assert_eq!(said.len(), 1, "{name}={value}: {:#?}", container.lines());
+        assert!(container.lines()[0].contains("1 problem "), "{name}={value}: {:#?}", container.lines());
         assert_eq!(forge.requests().len(), 0, "{name}={value}");
     });
 }
@@ -152,7 +153,7 @@ fn names_of_other_containers_are_understood_and_said() {
         forge.listening();
         container.wait_line("ACCESS_TOKEN was read as GITHUB_PAT");
         for (name, _) in *settings {
-            container.wait_line(&format!("{name}"));
+            container.wait_line(name);
         }
         let scope = if settings[0].0 == "ORG_NAME" { "orgs/o" } else { "repos/o/r" };
         assert_eq!(forge.runners()[0].scope, scope);
@@ -179,7 +180,7 @@ fn a_json_log_is_one_object_per_line_with_phase_and_runner() {
         phases.push(phase);
     }
     phases.dedup();
-    for phase in ["registering", "listening", "running", "unregistering"] {
+    for phase in ["cleaning", "registering", "listening", "running", "unregistering"] {
         assert!(phases.iter().any(|seen| seen == phase), "{phases:?}");
     }
 }

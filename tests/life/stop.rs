@@ -289,3 +289,23 @@ fn a_stop_while_the_forge_is_down_leaves_what_the_next_incarnation_removes() {
     container.restart();
     forge.another(first);
 }
+
+#[test]
+fn a_forge_that_does_not_answer_at_the_end_holds_nobody_for_ever_and_is_asked_by_the_next() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    container.set("OSCR_KILL_TIMEOUT", "1");
+    container.start();
+    let (first, name) = forge.listening();
+    forge.fault("/runners", Fault { delay_ms: 60_000, ..Fault::default() });
+    container.signal(Signal::SIGKILL);
+    container.restart();
+    forge.wait("it asks for the removal", LIMIT, |seen| seen.requests.iter().any(|request| request.fault));
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code_within(Duration::from_secs(8)), 0);
+    assert!(!container.lines_with("the next incarnation will").is_empty());
+    assert_eq!(container.state()["leftovers"][0]["name"], name.as_str());
+    forge.clear_faults();
+    container.restart();
+    forge.another(first);
+}
