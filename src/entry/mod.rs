@@ -394,16 +394,10 @@ fn agent_account(common: &Common, problems: &mut Vec<Problem>) -> (Account, Opti
                 &error,
                 "name a user of this image, or its number",
             ));
-            Account {
-                name: spec,
-                identity: Identity {
-                    uid: Uid::effective(),
-                    gid: Gid::effective(),
-                    groups: Vec::new(),
-                },
-                home: PathBuf::from("/"),
-                shell: PathBuf::from("/bin/sh"),
-            }
+            let identity = Identity { uid: Uid::effective(), gid: Gid::effective(), groups: Vec::new() };
+            let nobody = Account { name: spec, identity, home: PathBuf::from("/"), shell: PathBuf::from("/bin/sh") };
+            // Without an identity: what it could read is no further problem, and no reason to change a file.
+            return (nobody, None);
         }
     };
     if !root {
@@ -415,6 +409,7 @@ fn agent_account(common: &Common, problems: &mut Vec<Problem>) -> (Account, Opti
             what: "jobs may not run as root: they could read every secret".to_owned(),
             cure: "name an ordinary user, such as runner".to_owned(),
         });
+        return (account, None);
     }
     if let Some(gid) = docker_group(&common.places.docker_socket()) {
         if gid.as_raw() == 0 && !common.docker_gid0 {
