@@ -59,7 +59,11 @@ pub fn take_for_root(directory: &Path) -> Result<(), OwnerError> {
         if !Uid::effective().is_root() || owner == 0 {
             return Ok(());
         }
-        lchown(directory, Some(0), Some(0))?;
+        match lchown(directory, Some(0), Some(0)) {
+            // Then nobody can change it, and whoever needs to write there will say so.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(()),
+            taken => taken?,
+        }
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             if entry.file_type()?.is_dir() {

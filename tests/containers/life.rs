@@ -129,6 +129,27 @@ pub fn a_listening_runner_is_healthy(world: &World) {
     assert!(good, "{said}");
 }
 
+pub fn a_job_can_write_only_to_what_is_wiped(world: &World) {
+    let container = world.up_one();
+    let runner = world.forge.wait_runner(container.host(), 0);
+    // `test` rather than `-type c`: find believes the directory's entry, and not what is mounted over it, such as /dev/null
+    // in place of a secret that was not given.
+    let look = r"find / \( -path /proc -o -path /sys -o -path /dev \) -prune -o -writable ! -type l -exec test ! -c {} \; -print";
+    let writable = container.must_exec(RUNNER, &format!("{look} 2>/dev/null || true"));
+    let root = format!("/runner/{}", runner.name);
+    let places = [root.as_str(), "/work", "/home/runner", "/tmp", "/var/tmp", "/run/lock"];
+    let within =
+        |path: &str, place: &str| path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let beyond: Vec<&str> = writable
+        .lines()
+        // Everybody may speak to PID 1, which looks at who it is.
+        .filter(|path| *path != "/run/oscr/control.sock")
+        .filter(|path| !places.iter().any(|place| within(path, place)))
+        .collect();
+    assert!(writable.contains(&root), "{writable}");
+    assert!(beyond.is_empty(), "{beyond:?}");
+}
+
 pub fn a_registration_that_the_forge_forgets_to_remove_is_removed(world: &World) {
     world.forge.order(serde_json::json!({"ephemeral_removal": "never"}));
     let container = world.up_one();

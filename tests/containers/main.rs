@@ -50,6 +50,7 @@ const IN_BOTH_MODES: &[WithForge] = table![
 
 const IN_TOKEN_MODE: &[WithForge] = table![
     life::a_listening_runner_is_healthy,
+    life::a_job_can_write_only_to_what_is_wiped,
     plain::the_readmes_docker_run_works_with_default_capabilities,
     plain::a_container_that_is_not_root_works_and_says_what_that_weakens,
     plain::a_container_with_dockers_init_works,
