@@ -29,7 +29,7 @@ use crate::init::{Role, Signals, adopt_orphans};
 use crate::log;
 use crate::os::child::Identity;
 use crate::provider::{PROVIDERS, Provider};
-use crate::workspace::{Owned, Slate};
+use crate::workspace::{Owned, Slate, take_for_root};
 use children::{Children, Starter, attend};
 use incarnation::Incarnation;
 use state::StateFile;
@@ -208,6 +208,12 @@ impl Prepared {
                 && let Err(problem) = secrets::guard(source, identity)
             {
                 problems.push(problem);
+            }
+        }
+        // Before anything is read from them or written into them.
+        for place in [common.places.state(), common.places.run()] {
+            if let Err(error) = take_for_root(&place) {
+                problems.push(problem("image", &error, "give the container the capability CHOWN"));
             }
         }
         let state = StateFile::open(&common.places.state())
