@@ -15,7 +15,7 @@ use crate::config::reader::parse_duration;
 use crate::control::client::{self, ClientError};
 use crate::control::{self, Event, Request};
 use crate::entry::{self, exit};
-use crate::init::exec;
+use crate::init::{Signals, exec};
 
 const ABOUT: &str = "PID 1 of an ephemeral CI runner: registers the official agent, runs it as an unprivileged user, lets a \
 running job finish on stop, removes the registration, wipes what the job left, and exits.";
@@ -76,9 +76,7 @@ struct SocketArgs {
 impl SocketArgs {
     fn path(self) -> PathBuf {
         self.socket.unwrap_or_else(|| {
-            let root = std::env::var_os("OSCR_ROOT")
-                .filter(|root| !root.is_empty())
-                .unwrap_or_else(|| "/".into());
+            let root = std::env::var_os("OSCR_ROOT").filter(|root| !root.is_empty()).unwrap_or_else(|| "/".into());
             control::socket(&Places::below(root.into()))
         })
     }
@@ -119,7 +117,7 @@ struct ExecArgs {
     /// Run with this file creation mask (octal)
     #[arg(long, value_name = "MODE", value_parser = parse_mode)]
     umask: Option<u32>,
-    /// The signal that the child gets if this process dies
+    /// The signal that the child gets if this process dies, or this process' parent
     #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
     pdeathsig: Option<Signal>,
     /// Forbid the child to gain privileges
@@ -133,6 +131,14 @@ struct ExecArgs {
 /// Parses the arguments, does what they say, and gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    // First of all: what is sent to PID 1 while the arguments are read must not be lost.
+    let signals = match Signals::block() {
+        Ok(signals) => signals,
+        Err(error) => {
+            exec::say(&format!("signals cannot be blocked: {error}"));
+            return ExitCode::from(exit::SOFTWARE);
+        }
+    };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -143,24 +149,22 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    match cli.command.unwrap_or(Command::Run) {
-        Command::Run => entry::run(),
-        Command::Exec(arguments) => exec_command(arguments),
-        Command::Hook(hook) => ExitCode::from(crate::agent::hooks::run(
-            hook.event,
-            &hook.socket,
-            &hook.hooks,
-        )),
+    let command = cli.command.unwrap_or(Command::Run);
+    if !matches!(command, Command::Run | Command::Exec(_)) {
+        signals.release();
+    }
+    match command {
+        Command::Run => entry::run(signals),
+        Command::Exec(arguments) => exec_command(arguments, &signals),
+        Command::Hook(hook) => ExitCode::from(crate::agent::hooks::run(hook.event, &hook.socket, &hook.hooks)),
         Command::Health(socket) => health(socket),
         Command::Status { json, socket } => status(json, socket),
         Command::Drain { exit, socket } => drain(exit, socket),
-        Command::Check => {
-            entry::check(&mut std::io::stdout().lock()).unwrap_or(ExitCode::from(exit::SOFTWARE))
-        }
+        Command::Check => entry::check(&mut std::io::stdout().lock()).unwrap_or(ExitCode::from(exit::SOFTWARE)),
     }
 }
 
-fn exec_command(arguments: ExecArgs) -> ExitCode {
+fn exec_command(arguments: ExecArgs, signals: &Signals) -> ExitCode {
     let options = exec::Options {
         command: arguments.command,
         single_child: arguments.single_child,
@@ -173,10 +177,10 @@ fn exec_command(arguments: ExecArgs) -> ExitCode {
         parent_death: arguments.pdeathsig,
         no_new_privs: arguments.no_new_privs,
     };
-    match exec::exec(&options) {
+    match exec::exec(&options, signals) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("oscr-entry: {error}");
+            exec::say(&error.to_string());
             ExitCode::from(error.exit_code())
         }
     }
@@ -186,10 +190,7 @@ fn health(socket: SocketArgs) -> ExitCode {
     let mut out = std::io::stdout().lock();
     let (text, code) = match client::status(&socket.path()) {
         Ok(status) if status.healthy => (status.phase.to_string(), ExitCode::SUCCESS),
-        Ok(status) => (
-            format!("{}: {}", status.phase, status.reason.unwrap_or_default()),
-            ExitCode::FAILURE,
-        ),
+        Ok(status) => (format!("{}: {}", status.phase, status.reason.unwrap_or_default()), ExitCode::FAILURE),
         Err(error) => (error.to_string(), ExitCode::FAILURE),
     };
     let _ = writeln!(out, "{text}");
@@ -205,11 +206,7 @@ fn status(json: bool, socket: SocketArgs) -> ExitCode {
         }
     };
     let mut out = std::io::stdout().lock();
-    let text = if json {
-        serde_json::to_string(&status).unwrap_or_default()
-    } else {
-        status.to_string()
-    };
+    let text = if json { serde_json::to_string(&status).unwrap_or_default() } else { status.to_string() };
     let _ = writeln!(out, "{text}");
     ExitCode::SUCCESS
 }
@@ -234,14 +231,8 @@ fn signal_number(text: &str) -> Result<i32, String> {
         };
     }
     let upper = text.to_ascii_uppercase();
-    let name = if upper.starts_with("SIG") {
-        upper
-    } else {
-        format!("SIG{upper}")
-    };
-    name.parse::<Signal>()
-        .map(|signal| signal as i32)
-        .map_err(|_| format!("{text:?} is no signal"))
+    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    name.parse::<Signal>().map(|signal| signal as i32).map_err(|_| format!("{text:?} is no signal"))
 }
 
 fn parse_rewrite(text: &str) -> Result<(i32, i32), String> {
@@ -254,23 +245,16 @@ fn parse_rewrite(text: &str) -> Result<(i32, i32), String> {
 
 fn parse_remap(text: &str) -> Result<(u8, u8), String> {
     let (from, to) = text.split_once(':').ok_or("write FROM:TO")?;
-    let code = |text: &str| {
-        text.parse()
-            .map_err(|_| format!("{text:?} is not a code from 0 to 255"))
-    };
+    let code = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a code from 0 to 255"));
     Ok((code(from)?, code(to)?))
 }
 
 fn parse_grace(text: &str) -> Result<Duration, String> {
-    parse_duration(text)
-        .ok_or_else(|| "write seconds (90) or a number with s, m or h (30m)".to_owned())
+    parse_duration(text).ok_or_else(|| "write seconds (90) or a number with s, m or h (30m)".to_owned())
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {
-    u32::from_str_radix(text, 8)
-        .ok()
-        .filter(|mode| *mode <= 0o777)
-        .ok_or_else(|| format!("{text:?} is no octal mode"))
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| format!("{text:?} is no octal mode"))
 }
 
 fn parse_signal(text: &str) -> Result<Signal, String> {
@@ -292,11 +276,7 @@ mod tests {
         assert_eq!(parse_rewrite("TERM:INT"), Ok((15, 2)));
         assert_eq!(parse_rewrite("SIGHUP:0"), Ok((1, 0)));
         assert_eq!(parse_rewrite("15:34"), Ok((15, 34)));
-        assert!(
-            parse_rewrite("TERM").is_err()
-                && parse_rewrite("0:1").is_err()
-                && parse_rewrite("FOO:1").is_err()
-        );
+        assert!(parse_rewrite("TERM").is_err() && parse_rewrite("0:1").is_err() && parse_rewrite("FOO:1").is_err());
         assert_eq!(parse_remap("143:0"), Ok((143, 0)));
         assert!(parse_remap("256:0").is_err());
         assert_eq!(parse_mode("027"), Ok(0o27));

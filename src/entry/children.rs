@@ -6,11 +6,11 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::oneshot;
@@ -21,6 +21,7 @@ use crate::init::spawn::{SpawnError, spawn};
 use crate::init::{Change, Ended, Signals, Spawn, reap};
 use crate::os;
 use crate::os::child::{Identity, Session, Setup};
+use crate::os::signal::SignalSet;
 use crate::provider::{AgentFacts, Step};
 
 /// Those who wait for a child.
@@ -76,12 +77,7 @@ impl Starter {
         env: Vec<(std::ffi::OsString, std::ffi::OsString)>,
         facts: &'static AgentFacts,
     ) -> Self {
-        Self {
-            children,
-            identity,
-            env,
-            facts,
-        }
+        Self { children, identity, env, facts }
     }
 
     /// Starts one command of the agent in its `root`: own session, clean signals, no privileges, output relayed. What the output says comes
@@ -89,17 +85,9 @@ impl Starter {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(
-        &self,
-        root: &Path,
-        step: &Step,
-    ) -> Result<(Running, UnboundedReceiver<Marker>), SpawnError> {
+    pub fn start(&self, root: &Path, step: &Step) -> Result<(Running, UnboundedReceiver<Marker>), SpawnError> {
         let mut env = self.env.clone();
-        env.extend(
-            step.secrets
-                .iter()
-                .map(|(name, secret)| ((*name).into(), secret.expose().into())),
-        );
+        env.extend(step.secrets.iter().map(|(name, secret)| ((*name).into(), secret.expose().into())));
         let what = Spawn {
             program: root.join(step.program).into_os_string(),
             args: step.args.iter().map(Into::into).collect(),
@@ -110,9 +98,8 @@ impl Starter {
         let setup = Setup {
             session: Session::Own,
             identity: self.identity.clone(),
-            mask: SigSet::empty(),
-            ignored: Vec::new(),
-            ignored_realtime: Vec::new(),
+            mask: SignalSet::EMPTY,
+            ignored: SignalSet::EMPTY,
             umask: None,
             no_new_privs: true,
             parent_death: None,
@@ -120,10 +107,7 @@ impl Starter {
         let started = spawn(&what, setup)?;
         // No await since the child was made, so its end cannot have been reaped before we wait for it.
         let (sender, ended) = oneshot::channel();
-        self.children
-            .waiting
-            .borrow_mut()
-            .insert(started.pid, sender);
+        self.children.waiting.borrow_mut().insert(started.pid, sender);
         let (markers, receiver) = mpsc::unbounded_channel();
         let tail = Tail::default();
         if let Some((stdout, stderr)) = started.output {
@@ -131,20 +115,13 @@ impl Starter {
                 tokio::task::spawn_local(relay(pipe, self.facts, markers.clone(), tail.clone()));
             }
         }
-        Ok((
-            Running {
-                pid: started.pid,
-                tail,
-                ended,
-            },
-            receiver,
-        ))
+        Ok((Running { pid: started.pid, tail, ended }, receiver))
     }
 }
 
 /// Reads signals for ever: reaps, and turns stop signals into requests.
 pub async fn attend(signals: Signals, children: Children, stop: Stop) -> io::Result<()> {
-    let readable = os::watch(signals.as_fd().try_clone_to_owned()?)?;
+    let readable = os::watch(signals.descriptor()?)?;
     loop {
         let mut ready = readable.readable().await?;
         while let Some(caught) = signals.next()? {
@@ -160,9 +137,7 @@ pub async fn attend(signals: Signals, children: Children, stop: Stop) -> io::Res
             }
             match Signal::try_from(caught.number) {
                 Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) => match stop.signal() {
-                    1 => tracing::info!(
-                        "asked to stop: no new job; a second signal cancels the running one"
-                    ),
+                    1 => tracing::info!("asked to stop: no new job; a second signal cancels the running one"),
                     2 => tracing::warn!("asked to stop again: cancelling"),
                     _ => {}
                 },

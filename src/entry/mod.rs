@@ -87,13 +87,9 @@ pub fn configure(environment: &Environment) -> Result<Configured, Vec<Problem>> 
         }
     };
     match (reader.finish(), provider) {
-        (Ok(read), Some(provider)) => Ok(Configured {
-            common,
-            provider,
-            notes: read.notes,
-            effective: read.effective,
-            settings,
-        }),
+        (Ok(read), Some(provider)) => {
+            Ok(Configured { common, provider, notes: read.notes, effective: read.effective, settings })
+        }
         (Err(problems), _) => Err(problems),
         (Ok(_), None) => Err(vec![Problem {
             setting: "CI_PROVIDER".to_owned(),
@@ -105,27 +101,17 @@ pub fn configure(environment: &Environment) -> Result<Configured, Vec<Problem>> 
 
 /// `oscr-entry run`: one incarnation.
 #[must_use]
-pub fn run() -> ExitCode {
+pub fn run(signals: Signals) -> ExitCode {
     let variables = match secrets::environment_without_trace() {
         Ok(variables) => variables,
         Err(error) => {
-            return fatal(
-                &format!("the environment cannot be taken over: {error}"),
-                exit::SOFTWARE,
-            );
+            return fatal(&format!("the environment cannot be taken over: {error}"), exit::SOFTWARE);
         }
     };
     // Before anything secret is read: from here on not even root in the container may look into this process.
     if let Err(error) = prctl::set_dumpable(false) {
-        return fatal(
-            &format!("this process cannot be protected from others: {error}"),
-            exit::SOFTWARE,
-        );
+        return fatal(&format!("this process cannot be protected from others: {error}"), exit::SOFTWARE);
     }
-    let signals = match Signals::block() {
-        Ok(signals) => signals,
-        Err(error) => return fatal(&format!("signals cannot be read: {error}"), exit::SOFTWARE),
-    };
     let environment = Environment::new(variables);
     let configured = match configure(&environment) {
         Ok(configured) => configured,
@@ -136,16 +122,10 @@ pub fn run() -> ExitCode {
         Ok(prepared) => prepared,
         Err(problems) => return misconfigured(&problems),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            return fatal(
-                &format!("the event loop cannot be made: {error}"),
-                exit::SOFTWARE,
-            );
+            return fatal(&format!("the event loop cannot be made: {error}"), exit::SOFTWARE);
         }
     };
     let code = tokio::task::LocalSet::new().block_on(&runtime, prepared.live(signals));
@@ -183,13 +163,7 @@ struct Prepared {
 
 impl Prepared {
     fn new(environment: &Environment, configured: Configured) -> Result<Self, Vec<Problem>> {
-        let Configured {
-            common,
-            provider,
-            notes,
-            settings,
-            ..
-        } = configured;
+        let Configured { common, provider, notes, settings, .. } = configured;
         let board = Board::new(provider.name(), &provider.scope());
         for note in notes {
             tracing::info!("{note}");
@@ -197,11 +171,7 @@ impl Prepared {
         let mut problems = Vec::new();
         let (account, identity) = agent_account(&common, &mut problems);
         if let Err(error) = root::check(&common.places.agent(), provider.agent().listener) {
-            problems.push(problem(
-                "image",
-                &error,
-                "use an image made for this CI_PROVIDER, or add the agent to it",
-            ));
+            problems.push(problem("image", &error, "use an image made for this CI_PROVIDER, or add the agent to it"));
         }
         for source in provider.secrets() {
             if let Some(identity) = &identity
@@ -218,11 +188,7 @@ impl Prepared {
         }
         let state = StateFile::open(&common.places.state())
             .map_err(|error| {
-                problems.push(problem(
-                    "image",
-                    &error,
-                    "make that place writable for this container's user",
-                ))
+                problems.push(problem("image", &error, "make that place writable for this container's user"))
             })
             .ok();
         let owned = Owned::take(&common.work_directory)
@@ -232,27 +198,15 @@ impl Prepared {
             })
             .ok();
         let bundle = trust::bundle(&common)
-            .map_err(|error| {
-                problems.push(problem(
-                    "OSCR_CA_FILE",
-                    &error,
-                    "check that it is a readable PEM file",
-                ))
-            })
+            .map_err(|error| problems.push(problem("OSCR_CA_FILE", &error, "check that it is a readable PEM file")))
             .ok()
             .flatten();
         let shims = hooks::write_shims(&common.places)
             .map_err(|error| {
-                problems.push(problem(
-                    "image",
-                    &error,
-                    "make /run/oscr writable for this container's user",
-                ))
+                problems.push(problem("image", &error, "make /run/oscr writable for this container's user"))
             })
             .ok();
-        let (Some(state), Some(owned), Some(shims), true) =
-            (state, owned, shims, problems.is_empty())
-        else {
+        let (Some(state), Some(owned), Some(shims), true) = (state, owned, shims, problems.is_empty()) else {
             return Err(problems);
         };
         let agent_env = env::build(&env::Sources {
@@ -265,16 +219,7 @@ impl Prepared {
             ca_bundle: bundle.as_deref(),
             hooks: Some((&shims.job_started, &shims.job_completed)),
         });
-        let prepared = Self {
-            common,
-            provider,
-            account,
-            identity,
-            agent_env,
-            state,
-            owned,
-            board,
-        };
+        let prepared = Self { common, provider, account, identity, agent_env, state, owned, board };
         prepared.say_posture();
         Ok(prepared)
     }
@@ -298,19 +243,12 @@ impl Prepared {
             }
         }
         if std::fs::metadata(self.common.places.docker_socket()).is_ok() {
-            weaknesses.push(
-                "Docker's socket is mounted: a job that can use it is root on the host".to_owned(),
-            );
+            weaknesses.push("Docker's socket is mounted: a job that can use it is root on the host".to_owned());
         }
         for weakness in &weaknesses {
             tracing::warn!("{weakness}");
         }
-        let secrets = self
-            .provider
-            .secrets()
-            .into_iter()
-            .map(ToString::to_string)
-            .collect();
+        let secrets = self.provider.secrets().into_iter().map(ToString::to_string).collect();
         self.board.posture(secrets, weaknesses);
     }
 
@@ -318,33 +256,19 @@ impl Prepared {
         let children = Children::default();
         let stop = Stop::new(self.common.stop_timeout);
         if adopt_orphans() == Role::Bystander {
-            tracing::warn!(
-                "not PID 1 and not allowed to be a subreaper: what a job leaves behind may escape"
-            );
+            tracing::warn!("not PID 1 and not allowed to be a subreaper: what a job leaves behind may escape");
         }
         let socket = control::socket(&self.common.places);
         let listener = match control::server::bind(&socket) {
             Ok(listener) => listener,
             Err(error) => {
-                tracing::error!(
-                    "the control socket {} cannot be made: {error}",
-                    socket.display()
-                );
+                tracing::error!("the control socket {} cannot be made: {error}", socket.display());
                 return exit::SOFTWARE;
             }
         };
         let (orders_sender, orders) = tokio::sync::mpsc::unbounded_channel();
-        tokio::task::spawn_local(control::server::serve(
-            listener,
-            self.board.clone(),
-            orders_sender,
-        ));
-        let starter = Starter::new(
-            children.clone(),
-            self.identity,
-            self.agent_env,
-            self.provider.agent(),
-        );
+        tokio::task::spawn_local(control::server::serve(listener, self.board.clone(), orders_sender));
+        let starter = Starter::new(children.clone(), self.identity, self.agent_env, self.provider.agent());
         let slate = Slate {
             work: self.common.work_directory.clone(),
             agent_roots: self.common.places.agent_roots(),
@@ -353,16 +277,8 @@ impl Prepared {
             pristine_home: self.common.places.pristine_home(),
             agent: self.account.identity.clone(),
         };
-        let incarnation = Incarnation::new(
-            self.common,
-            self.provider,
-            starter,
-            slate,
-            self.state,
-            self.board,
-            stop.clone(),
-            orders,
-        );
+        let incarnation =
+            Incarnation::new(self.common, self.provider, starter, slate, self.state, self.board, stop.clone(), orders);
         let _owned = self.owned;
         tokio::select! {
             code = incarnation.live() => code,
@@ -376,30 +292,18 @@ impl Prepared {
 }
 
 fn problem(setting: &str, error: &dyn std::error::Error, cure: &str) -> Problem {
-    Problem {
-        setting: setting.to_owned(),
-        what: error.to_string(),
-        cure: cure.to_owned(),
-    }
+    Problem { setting: setting.to_owned(), what: error.to_string(), cure: cure.to_owned() }
 }
 
 /// The agent's account, and the identity to become, with the group of a mounted Docker socket.
 fn agent_account(common: &Common, problems: &mut Vec<Problem>) -> (Account, Option<Identity>) {
     let accounts = Accounts::default();
     let root = Uid::effective().is_root();
-    let spec = if root {
-        common.agent_user.clone()
-    } else {
-        Uid::effective().to_string()
-    };
+    let spec = if root { common.agent_user.clone() } else { Uid::effective().to_string() };
     let mut account = match accounts.resolve(&spec) {
         Ok(account) => account,
         Err(error) => {
-            problems.push(problem(
-                "OSCR_AGENT_USER",
-                &error,
-                "name a user of this image, or its number",
-            ));
+            problems.push(problem("OSCR_AGENT_USER", &error, "name a user of this image, or its number"));
             let identity = Identity { uid: Uid::effective(), gid: Gid::effective(), groups: Vec::new() };
             let nobody = Account { name: spec, identity, home: PathBuf::from("/"), shell: PathBuf::from("/bin/sh") };
             // Without an identity: what it could read is no further problem, and no reason to change a file.
@@ -433,9 +337,7 @@ fn agent_account(common: &Common, problems: &mut Vec<Problem>) -> (Account, Opti
 fn docker_group(socket: &std::path::Path) -> Option<Gid> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let meta = std::fs::metadata(socket).ok()?;
-    meta.file_type()
-        .is_socket()
-        .then(|| Gid::from_raw(meta.gid()))
+    meta.file_type().is_socket().then(|| Gid::from_raw(meta.gid()))
 }
 
 /// `oscr-entry check`: validates, prints what is in force, asks nobody.
@@ -448,11 +350,7 @@ pub fn check(out: &mut dyn io::Write) -> io::Result<ExitCode> {
         Ok(configured) => configured,
         Err(problems) => return Ok(misconfigured(&problems)),
     };
-    writeln!(
-        out,
-        "The configuration is complete. Registers with {}.",
-        configured.provider.scope()
-    )?;
+    writeln!(out, "The configuration is complete. Registers with {}.", configured.provider.scope())?;
     for (name, value) in &configured.effective {
         writeln!(out, "  {name:<26} {}", log::redacted(value))?;
     }

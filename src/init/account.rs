@@ -58,10 +58,7 @@ pub struct Accounts {
 
 impl Default for Accounts {
     fn default() -> Self {
-        Self {
-            passwd: PathBuf::from("/etc/passwd"),
-            group: PathBuf::from("/etc/group"),
-        }
+        Self { passwd: PathBuf::from("/etc/passwd"), group: PathBuf::from("/etc/group") }
     }
 }
 
@@ -69,10 +66,7 @@ impl Accounts {
     /// Reads `passwd` and `group` below `directory` in place of `/etc`.
     #[must_use]
     pub fn below(directory: &Path) -> Self {
-        Self {
-            passwd: directory.join("passwd"),
-            group: directory.join("group"),
-        }
+        Self { passwd: directory.join("passwd"), group: directory.join("group") }
     }
 
     /// Resolves `USER`, `UID`, `USER:GROUP` or any mix of names and numbers. A number needs no file; with `:GROUP`, only
@@ -102,11 +96,7 @@ impl Accounts {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(_) if number.is_some() => String::new(),
             Err(source) => {
-                return Err(AccountError::Unreadable {
-                    name: user.to_owned(),
-                    file: self.passwd.clone(),
-                    source,
-                });
+                return Err(AccountError::Unreadable { name: user.to_owned(), file: self.passwd.clone(), source });
             }
         };
         let line = text.lines().find_map(|line| {
@@ -116,44 +106,19 @@ impl Accounts {
             };
             let (uid, gid): (u32, u32) = (uid.parse().ok()?, gid.parse().ok()?);
             // A name of digits wins over the number, as in Docker.
-            (name == user || number == Some(uid))
-                .then(|| (name.to_owned(), uid, gid, home.into(), shell.into()))
+            (name == user || number == Some(uid)).then(|| (name.to_owned(), uid, gid, home.into(), shell.into()))
         });
-        let (name, uid, gid, home, shell): (String, u32, u32, PathBuf, PathBuf) =
-            match (line, number) {
-                (Some(line), _) => line,
-                (None, Some(number)) => (
-                    user.to_owned(),
-                    number,
-                    number,
-                    PathBuf::from("/"),
-                    PathBuf::from("/bin/sh"),
-                ),
-                (None, None) => {
-                    return Err(AccountError::Unknown {
-                        kind: "user",
-                        name: user.to_owned(),
-                        file: self.passwd.clone(),
-                    });
-                }
-            };
+        let (name, uid, gid, home, shell): (String, u32, u32, PathBuf, PathBuf) = match (line, number) {
+            (Some(line), _) => line,
+            (None, Some(number)) => (user.to_owned(), number, number, PathBuf::from("/"), PathBuf::from("/bin/sh")),
+            (None, None) => {
+                return Err(AccountError::Unknown { kind: "user", name: user.to_owned(), file: self.passwd.clone() });
+            }
+        };
         let gid = Gid::from_raw(gid);
         let mut groups = vec![gid];
-        groups.extend(
-            self.groups_of(&name)
-                .into_iter()
-                .filter(|group| *group != gid),
-        );
-        Ok(Account {
-            name,
-            identity: Identity {
-                uid: Uid::from_raw(uid),
-                gid,
-                groups,
-            },
-            home,
-            shell,
-        })
+        groups.extend(self.groups_of(&name).into_iter().filter(|group| *group != gid));
+        Ok(Account { name, identity: Identity { uid: Uid::from_raw(uid), gid, groups }, home, shell })
     }
 
     fn group(&self, group: &str) -> Result<Gid, AccountError> {
@@ -171,11 +136,7 @@ impl Accounts {
                 let (name, rest) = line.split_once(':')?;
                 (name == group).then(|| rest.split(':').nth(1)?.parse().ok().map(Gid::from_raw))?
             })
-            .ok_or_else(|| AccountError::Unknown {
-                kind: "group",
-                name: group.to_owned(),
-                file: self.group.clone(),
-            })
+            .ok_or_else(|| AccountError::Unknown { kind: "group", name: group.to_owned(), file: self.group.clone() })
     }
 
     fn groups_of(&self, user: &str) -> Vec<Gid> {
@@ -189,10 +150,7 @@ impl Accounts {
                 let [_, _, gid, members, ..] = fields[..] else {
                     return None;
                 };
-                members
-                    .split(',')
-                    .any(|member| member == user)
-                    .then(|| gid.parse().ok().map(Gid::from_raw))?
+                members.split(',').any(|member| member == user).then(|| gid.parse().ok().map(Gid::from_raw))?
             })
             .collect()
     }
@@ -204,8 +162,7 @@ mod tests {
 
     fn accounts() -> (tempfile::TempDir, Accounts) {
         let directory = tempfile::tempdir().unwrap();
-        let passwd =
-            "root:x:0:0:root:/root:/bin/bash\nrunner:x:1001:1001::/home/runner:/bin/bash\nbroken\n";
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nrunner:x:1001:1001::/home/runner:/bin/bash\nbroken\n";
         let group = "root:x:0:\ndialout:x:20:other,runner\nplugdev:x:46:runner\nrunner:x:1001:\n";
         fs::write(directory.path().join("passwd"), passwd).unwrap();
         fs::write(directory.path().join("group"), group).unwrap();
@@ -230,9 +187,7 @@ mod tests {
     fn a_number_with_an_entry_is_that_user_and_one_without_needs_no_file() {
         let (_directory, accounts) = accounts();
         assert_eq!(accounts.resolve("1001").unwrap().name, "runner");
-        let nobody_knows = Accounts::below(Path::new("/nonexistent"))
-            .resolve("4711")
-            .unwrap();
+        let nobody_knows = Accounts::below(Path::new("/nonexistent")).resolve("4711").unwrap();
         assert_eq!(nobody_knows.identity.uid.as_raw(), 4711);
         assert_eq!(raw(&nobody_knows.identity.groups), [4711]);
     }
@@ -251,17 +206,10 @@ mod tests {
         let (directory, accounts) = accounts();
         let message = accounts.resolve("nobody").unwrap_err().to_string();
         assert!(
-            message.contains("no user nobody")
-                && message.contains(&*directory.path().to_string_lossy()),
+            message.contains("no user nobody") && message.contains(&*directory.path().to_string_lossy()),
             "{message}"
         );
-        assert!(
-            accounts
-                .resolve("runner:wheel")
-                .unwrap_err()
-                .to_string()
-                .contains("no group wheel")
-        );
+        assert!(accounts.resolve("runner:wheel").unwrap_err().to_string().contains("no group wheel"));
         assert!(accounts.resolve("runner:").is_err());
     }
 }

@@ -1,28 +1,30 @@
 //! `oscr-entry exec -- CMD…`: an init for any program.
 //!
-//! Block signals, spawn, then one loop: read a signal; reap if it is SIGCHLD, else pass it on. When the main child is gone,
-//! end what it left and exit with its code.
+//! With all signals blocked, spawn; then one loop: take a signal; reap if it is SIGCHLD, else pass it on. When the main child
+//! is gone, end what it left and exit with its code. docs/init.md says what users may rely on.
 
 use std::ffi::OsString;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, getpgrp, getpid, getsid, isatty, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid, getpgrp, getpid, getsid, tcgetpgrp, tcsetpgrp};
 
 use super::account::{AccountError, Accounts};
 use super::leftovers::{any_child, signal_all};
-use super::signals::Caught;
 use super::{Change, Ended, Role, Signals, Spawn, SpawnError, adopt_orphans, reap, spawn};
-use crate::os::child::{self, Session, Setup};
+use crate::os::child::{Session, Setup};
+use crate::os::signal::kill;
 
 /// How long the kernel gets to tear down processes that SIGKILL has been sent to. Only a process stuck in a system call
 /// (a dead network file system, say) needs longer, and waiting for it would hang the container.
 const TEARDOWN: Duration = Duration::from_secs(5);
+
+/// How often SIGKILL is repeated: a process may have been forked between a look at the process table and the signal.
+const KILL_AGAIN: Duration = Duration::from_millis(20);
 
 /// What `exec` was asked to do.
 #[derive(Debug, Clone)]
@@ -43,7 +45,7 @@ pub struct Options {
     pub directory: Option<PathBuf>,
     /// File creation mask.
     pub umask: Option<u32>,
-    /// The signal that the child gets if we die.
+    /// The signal that the child gets if we die; and we, to pass it on, if our parent does.
     pub parent_death: Option<Signal>,
     /// Forbid the child to gain privileges.
     pub no_new_privs: bool,
@@ -52,9 +54,9 @@ pub struct Options {
 /// Why the command could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
-    /// The kernel did not give us a signal descriptor, or took it away.
-    #[error("signals cannot be read: {0}")]
-    Signals(#[from] io::Error),
+    /// A system call failed that never does.
+    #[error("the kernel does not let this process be an init: {0}")]
+    Kernel(#[from] io::Error),
     /// The user is unknown.
     #[error(transparent)]
     Account(#[from] AccountError),
@@ -69,7 +71,7 @@ impl ExecError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Spawn(error) => error.exit_code(),
-            Self::Signals(_) | Self::Account(_) => 125,
+            Self::Kernel(_) | Self::Account(_) => 125,
         }
     }
 }
@@ -78,17 +80,13 @@ impl ExecError {
 ///
 /// # Errors
 /// When the command never ran.
-pub fn exec(options: &Options) -> Result<u8, ExecError> {
-    let signals = Signals::block()?;
-    let account = options
-        .user
-        .as_deref()
-        .map(|user| Accounts::default().resolve(user))
-        .transpose()?;
+pub fn exec(options: &Options, signals: &Signals) -> Result<u8, ExecError> {
+    let account = options.user.as_deref().map(|user| Accounts::default().resolve(user)).transpose()?;
     if adopt_orphans() == Role::Bystander {
-        eprintln!(
-            "oscr-entry: not PID 1 and not allowed to be a subreaper: orphans will not be reaped here"
-        );
+        say("not PID 1 and not allowed to be a subreaper: orphans will not be reaped here");
+    }
+    if let Some(signal) = options.parent_death {
+        prctl::set_pdeathsig(signal).map_err(io::Error::from)?;
     }
     let terminal = Terminal::of_stdin();
     let [program, args @ ..] = options.command.as_slice() else {
@@ -102,41 +100,32 @@ pub fn exec(options: &Options) -> Result<u8, ExecError> {
         captured: false,
     };
     let setup = Setup {
-        session: if terminal.is_some() {
-            Session::Foreground
-        } else {
-            Session::Own
-        },
+        session: if terminal.is_some() { Session::Terminal } else { Session::Own },
         identity: account.map(|account| account.identity),
         mask: signals.inherited_mask,
-        ignored: signals.inherited_ignored.clone(),
-        ignored_realtime: signals.inherited_ignored_realtime.clone(),
+        ignored: signals.inherited_ignored,
         umask: options.umask.map(Mode::from_bits_truncate),
         no_new_privs: options.no_new_privs,
         parent_death: options.parent_death,
     };
-    if terminal.is_some() {
-        child::ignore_terminal_stops()?;
-    }
     let main = spawn::spawn(&what, setup)?.pid;
+    // Our directory is of no use to us any more, and could not be unmounted while we stay in it.
+    let _ = std::env::set_current_dir("/");
 
-    let init = Init {
-        main,
-        terminal,
-        options,
-    };
-    let ended = init.supervise(&signals)?;
-    init.end_leftovers(&signals)?;
-    if let Some(terminal) = &init.terminal {
+    let mut init = Init { main, terminal, options };
+    let ended = init.supervise(signals)?;
+    init.end_leftovers(signals)?;
+    if let Some(terminal) = &mut init.terminal {
         terminal.take_back();
     }
     let code = ended.exit_code();
-    let remapped = options
-        .remap
-        .iter()
-        .find(|(from, _)| *from == code)
-        .map_or(code, |(_, to)| *to);
-    Ok(remapped)
+    let remapped = options.remap.iter().find(|(from, _)| *from == code);
+    Ok(remapped.map_or(code, |(_, to)| *to))
+}
+
+/// Tells the user something in one line. Unlike `eprintln!`, it survives a standard error that cannot be written to.
+pub fn say(text: &str) {
+    let _ = io::stderr().write_all(format!("oscr-entry: {text}\n").as_bytes());
 }
 
 struct Init<'a> {
@@ -147,153 +136,154 @@ struct Init<'a> {
 
 impl Init<'_> {
     /// Passes signals on and reaps until the main child has ended.
-    fn supervise(&self, signals: &Signals) -> io::Result<Ended> {
+    fn supervise(&mut self, signals: &Signals) -> io::Result<Ended> {
         loop {
-            wait_readable(signals.as_fd(), PollTimeout::NONE)?;
-            while let Some(caught) = signals.next()? {
-                if !caught.is_child() {
-                    self.pass_on(caught);
-                    continue;
+            let Some(caught) = signals.wait(None)? else {
+                continue;
+            };
+            if !caught.is_child() {
+                self.pass_on(caught.number);
+                continue;
+            }
+            let mut ended = None;
+            for change in reap() {
+                match change {
+                    Change::Ended(pid, how) if pid == self.main => ended = Some(how),
+                    Change::Stopped(pid, signal) if pid == self.main => self.main_stopped(signal),
+                    Change::Ended(..) | Change::Stopped(..) => {}
                 }
-                let mut ended = None;
-                for change in reap() {
-                    match change {
-                        Change::Ended(pid, how) if pid == self.main => ended = Some(how),
-                        Change::Stopped(pid, _) if pid == self.main => self.main_stopped(),
-                        Change::Ended(..) | Change::Stopped(..) => {}
-                    }
-                }
-                if let Some(how) = ended {
-                    return Ok(how);
-                }
+            }
+            if let Some(how) = ended {
+                return Ok(how);
             }
         }
     }
 
-    fn pass_on(&self, caught: Caught) {
-        let wanted = self
-            .options
-            .rewrite
-            .iter()
-            .find(|(from, _)| *from == caught.number);
-        let mut number = wanted.map_or(caught.number, |(_, to)| *to);
+    fn pass_on(&mut self, received: i32) {
+        let mut number = self.rewritten(received);
+        let stops = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU].iter().any(|stop| *stop as i32 == received);
+        let can_be_continued = self.terminal.as_ref().is_some_and(|t| t.below_a_shell);
+        if stops && !can_be_continued && number == received {
+            // The kernel discards a terminal's stop signals where no shell could undo them, which is where the child is
+            // (its group's leader has a parent, us, in another session). SIGSTOP does what the sender meant.
+            number = Signal::SIGSTOP as i32;
+        }
         if number == 0 {
             return;
         }
-        let stops = is_terminal_stop(number);
-        if stops && self.terminal.is_none() {
-            // The child's group is orphaned (its leader's parent, us, is in another session), and the kernel discards the
-            // terminal's stop signals for such a group. SIGSTOP does what the sender meant.
-            number = Signal::SIGSTOP as i32;
-        }
         if number == Signal::SIGCONT as i32
-            && let Some(terminal) = &self.terminal
+            && let Some(terminal) = &mut self.terminal
         {
-            terminal.give_if_ours(self.main);
+            terminal.lend(self.main);
         }
-        let target = if self.options.single_child {
-            self.main.as_raw()
-        } else {
-            -self.main.as_raw()
-        };
-        // ESRCH: the group is already gone and SIGCHLD is on its way. EPERM: it became another user; nothing to be done.
-        let _ = child::kill(target, number);
-        if stops {
+        self.signal_child(number);
+        if stops && self.terminal.is_none() {
             // Stop with the child, so that whoever watches us sees it. The kernel ignores this for PID 1.
-            let _ = child::kill(getpid().as_raw(), Signal::SIGSTOP as i32);
+            let _ = kill(getpid().as_raw(), Signal::SIGSTOP as i32);
         }
     }
 
-    /// The child was stopped from the terminal: step back to the shell that started us, as a part of its job. Its `fg`
-    /// sends SIGCONT to our group, which [`Self::pass_on`] turns into the child's foreground and continuation.
-    fn main_stopped(&self) {
-        if let Some(terminal) = &self.terminal
-            && terminal.below_a_shell
-        {
+    fn rewritten(&self, number: i32) -> i32 {
+        let rule = self.options.rewrite.iter().find(|(from, _)| *from == number);
+        rule.map_or(number, |(_, to)| *to)
+    }
+
+    fn signal_child(&self, number: i32) {
+        let main = self.main.as_raw();
+        // ESRCH: the group is gone and SIGCHLD is on its way. EPERM: it became another user; nothing can be done.
+        let _ = kill(if self.options.single_child { main } else { -main }, number);
+    }
+
+    /// The child was stopped. If it was by Ctrl-Z, step back to the shell that started us, as a part of its job. Its `fg`
+    /// gives us the terminal and sends SIGCONT, which [`Self::pass_on`] hands on, both of them.
+    fn main_stopped(&mut self, signal: i32) {
+        let Some(terminal) = &mut self.terminal else {
+            return;
+        };
+        let wants_terminal = [libc::SIGTTIN, libc::SIGTTOU].contains(&signal);
+        if wants_terminal && terminal.lend(self.main) {
+            // Started in the background, and brought to the foreground since.
+            self.signal_child(Signal::SIGCONT as i32);
+        } else if terminal.below_a_shell {
             terminal.take_back();
-            let _ = child::kill(0, Signal::SIGSTOP as i32);
+            let _ = kill(0, Signal::SIGSTOP as i32);
+        } else if signal == libc::SIGTSTP {
+            // There is no shell above us that could continue it (`docker run -it`).
+            self.signal_child(Signal::SIGCONT as i32);
         }
     }
 
     /// SIGTERM, the grace, SIGKILL, and reaping until nothing is left.
     fn end_leftovers(&self, signals: &Signals) -> io::Result<()> {
-        reap();
+        reap().for_each(drop);
         if !any_child() {
             return Ok(());
         }
         signal_all(Signal::SIGTERM as i32, &[]);
+        // One that is stopped would not see it.
         signal_all(Signal::SIGCONT as i32, &[]);
-        let killed_at = Instant::now() + self.options.grace;
-        let given_up_at = killed_at + TEARDOWN;
+        let begun = Instant::now();
+        let mut next_kill = self.options.grace;
+        let give_up = next_kill.saturating_add(TEARDOWN);
         loop {
-            let now = Instant::now();
-            if now >= given_up_at {
-                return Ok(());
-            }
-            let next = if now >= killed_at {
-                // Again on each turn: a process may have been forked between our look and the signal.
-                signal_all(Signal::SIGKILL as i32, &[]);
-                Duration::from_millis(20)
-            } else {
-                killed_at - now
-            };
-            reap();
+            reap().for_each(drop);
             if !any_child() {
                 return Ok(());
             }
-            let timeout = PollTimeout::try_from(next.max(Duration::from_millis(1)))
-                .unwrap_or(PollTimeout::MAX);
-            wait_readable(signals.as_fd(), timeout)?;
-            while let Some(caught) = signals.next()? {
-                if !caught.is_child() && caught.number != Signal::SIGCONT as i32 {
-                    let _ = signal_all(caught.number, &[]);
-                }
+            let now = begun.elapsed();
+            if now >= give_up {
+                say("leaving processes behind that SIGKILL does not end");
+                return Ok(());
+            }
+            if now >= next_kill {
+                signal_all(Signal::SIGKILL as i32, &[]);
+                next_kill = now + KILL_AGAIN;
+            }
+            match signals.wait(Some(next_kill.saturating_sub(now)))? {
+                Some(caught) if !caught.is_child() => match self.rewritten(caught.number) {
+                    0 => {}
+                    number => signal_all(number, &[]),
+                },
+                _ => {}
             }
         }
     }
 }
 
-fn wait_readable(fd: BorrowedFd<'_>, timeout: PollTimeout) -> io::Result<()> {
-    match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
-        // EINTR happens after SIGSTOP and SIGCONT even with everything blocked.
-        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn is_terminal_stop(number: i32) -> bool {
-    [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU]
-        .iter()
-        .any(|signal| *signal as i32 == number)
-}
-
-/// The terminal on standard input.
+/// The terminal on standard input, if it is the one of our session.
 struct Terminal {
-    /// A process of our own session, such as a shell with job control, started us.
+    /// Something in our own session, such as a shell with job control, started us.
     below_a_shell: bool,
+    /// The foreground is the child's; it was ours.
+    lent: bool,
 }
 
 impl Terminal {
     fn of_stdin() -> Option<Self> {
-        let stdin = io::stdin();
-        if !isatty(&stdin).unwrap_or(false) || tcgetpgrp(&stdin).is_err() {
-            // A terminal that is not our controlling one has no foreground that we could hand over.
-            return None;
+        // This fails for a terminal of another session, which has no foreground for us to hand over.
+        let foreground = tcgetpgrp(io::stdin()).ok()?;
+        let parent = Pid::parent();
+        Some(Self {
+            // The parent of a namespace's first process is 0, and says nothing.
+            below_a_shell: parent.as_raw() > 0 && getsid(None) == getsid(Some(parent)),
+            // What `Session::Terminal` makes the child do.
+            lent: foreground == getpgrp(),
+        })
+    }
+
+    /// Gives the foreground to the child's group, if we have it.
+    fn lend(&mut self, main: Pid) -> bool {
+        let ours = tcgetpgrp(io::stdin()) == Ok(getpgrp());
+        if ours {
+            self.lent = tcsetpgrp(io::stdin(), main).is_ok();
         }
-        let session = getsid(None).ok();
-        let below_a_shell = session.is_some()
-            && session == getsid(Some(Pid::parent())).ok()
-            && Pid::parent().as_raw() > 0;
-        Some(Self { below_a_shell })
+        ours
     }
 
-    fn take_back(&self) {
-        let _ = tcsetpgrp(io::stdin(), getpgrp());
-    }
-
-    fn give_if_ours(&self, main: Pid) {
-        if tcgetpgrp(io::stdin()) == Ok(getpgrp()) {
-            let _ = tcsetpgrp(io::stdin(), main);
+    /// Takes it from whichever of the child's groups has it now. SIGTTOU, the price of doing so in the background, is blocked.
+    fn take_back(&mut self) {
+        if std::mem::take(&mut self.lent) {
+            let _ = tcsetpgrp(io::stdin(), getpgrp());
         }
     }
 }

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Pid, getpid};
 
-use crate::os;
+use crate::os::signal::kill;
 
 /// Every descendant of this process that is not in `spared` (nor below nothing but spared ones: a spared process' own
 /// children are not spared).
@@ -30,33 +30,25 @@ pub fn descendants(spared: &[Pid]) -> Vec<Pid> {
     found
 }
 
-/// Sends `signal` to everything that descends from this process, but for `spared`. Returns how many were reached.
+/// Sends `signal` to everything that descends from this process, but for `spared`.
 ///
-/// PID 1 that spares nobody signals its whole namespace in one call, which no fork can outrun; otherwise each descendant
-/// is signalled by itself, because the processes around us are then not ours.
-pub fn signal_all(signal: i32, spared: &[Pid]) -> usize {
-    let targets = descendants(spared);
-    if spared.is_empty() && getpid() == Pid::from_raw(1) && !targets.is_empty() {
-        if os::child::kill(-1, signal).is_ok() {
-            return targets.len();
-        }
+/// PID 1 that spares nobody signals its whole namespace in one call, which no fork can outrun and which needs no `/proc`;
+/// otherwise each descendant is signalled by itself, because the processes around us are then not ours.
+pub fn signal_all(signal: i32, spared: &[Pid]) {
+    // A process that is gone, or may not be signalled, is no concern here: the caller looks at what remains.
+    if spared.is_empty() && getpid() == Pid::from_raw(1) {
+        let _ = kill(-1, signal);
+        return;
     }
-    targets
-        .iter()
-        .filter(|pid| os::child::kill(pid.as_raw(), signal).is_ok())
-        .count()
+    for pid in descendants(spared) {
+        let _ = kill(pid.as_raw(), signal);
+    }
 }
 
 /// Whether this process still has a child, be it a zombie. Nothing is reaped.
 #[must_use]
 pub fn any_child() -> bool {
-    !matches!(
-        waitid(
-            Id::All,
-            WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT
-        ),
-        Err(Errno::ECHILD)
-    )
+    !matches!(waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT), Err(Errno::ECHILD))
 }
 
 fn children_by_parent() -> HashMap<Pid, Vec<Pid>> {
@@ -65,18 +57,11 @@ fn children_by_parent() -> HashMap<Pid, Vec<Pid>> {
         return children;
     };
     for entry in entries.flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
         if let Some(stat) = Stat::read(Pid::from_raw(pid)) {
-            children
-                .entry(stat.parent)
-                .or_default()
-                .push(Pid::from_raw(pid));
+            children.entry(stat.parent).or_default().push(Pid::from_raw(pid));
         }
     }
     children
@@ -108,11 +93,7 @@ impl Stat {
         let mut fields = tail.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
-        Some(Self {
-            name: name.to_owned(),
-            state,
-            parent: Pid::from_raw(parent),
-        })
+        Some(Self { name: name.to_owned(), state, parent: Pid::from_raw(parent) })
     }
 }
 
@@ -123,14 +104,7 @@ mod tests {
     #[test]
     fn a_program_name_may_hold_anything() {
         let stat = Stat::parse("12 (a) (b c) S 7 12 12 0").unwrap();
-        assert_eq!(
-            stat,
-            Stat {
-                name: "a) (b c".to_owned(),
-                state: 'S',
-                parent: Pid::from_raw(7)
-            }
-        );
+        assert_eq!(stat, Stat { name: "a) (b c".to_owned(), state: 'S', parent: Pid::from_raw(7) });
         assert_eq!(Stat::parse("12 no name"), None);
     }
 

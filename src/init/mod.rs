@@ -1,8 +1,8 @@
 //! What PID 1 owes the kernel, in one place for `run` and `exec`: start a child in a well-defined state, read signals in
 //! order, reap everything, and turn a wait status into an exit code.
 //!
-//! All signals are blocked from the first moment and read from a descriptor, so none is lost, whenever it arrives, and
-//! nothing ever runs inside a signal handler. Children are waited for in one place only ([`reap`]), so nobody can wait
+//! All signals are blocked from the first moment and taken one by one, so none is lost, whenever it arrives, and nothing
+//! ever runs inside a signal handler. Children are waited for in one place only ([`reap`]), so nobody can wait
 //! for the wrong child.
 
 pub mod account;
@@ -11,10 +11,13 @@ pub mod leftovers;
 pub mod signals;
 pub mod spawn;
 
-use nix::errno::Errno;
+use std::iter;
+use std::os::unix::process::ExitStatusExt;
+
 use nix::sys::prctl;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
+
+use crate::os::child::wait_any;
 
 pub use signals::{Caught, Signals};
 pub use spawn::{Spawn, SpawnError};
@@ -61,25 +64,15 @@ pub enum Change {
 }
 
 /// Collects every child that changed state, without blocking. One SIGCHLD may stand for many children, so the caller must
-/// call this for each one it reads, and must not wait for children in any other way.
-pub fn reap() -> Vec<Change> {
-    let mut changes = Vec::new();
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
-            Ok(WaitStatus::Exited(pid, code)) => {
-                changes.push(Change::Ended(pid, Ended::Code(code)))
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                changes.push(Change::Ended(pid, Ended::Signal(signal as i32)))
-            }
-            Ok(WaitStatus::Stopped(pid, signal)) => {
-                changes.push(Change::Stopped(pid, signal as i32))
-            }
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return changes,
-            // Ptrace events cannot occur (we trace nobody), and EINTR cannot either (all signals are blocked).
-            Ok(_) | Err(_) => {}
-        }
-    }
+/// go through all of them each time it reads one, and must not wait for children in any other way.
+pub fn reap() -> impl Iterator<Item = Change> {
+    // No error but ECHILD is possible: the arguments are valid, and with all signals blocked nothing interrupts.
+    let next = || wait_any().ok().flatten();
+    iter::from_fn(next).map(|(pid, status)| match (status.code(), status.signal(), status.stopped_signal()) {
+        (Some(code), ..) => Change::Ended(pid, Ended::Code(code)),
+        (_, Some(signal), _) => Change::Ended(pid, Ended::Signal(signal)),
+        (.., stopped) => Change::Stopped(pid, stopped.unwrap_or_default()),
+    })
 }
 
 /// Whether orphans come to us.

@@ -1,23 +1,20 @@
-//! Signals as a descriptor: blocked for good, read in order.
+//! Signals as events: blocked for good, taken one by one.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
 
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
 
-use crate::os::child::{block_all_signals, ignored_at_start};
+use crate::os::signal::{self, SignalSet};
 
-/// All signals of this process, blocked and queued on a descriptor.
+/// All signals of this process, blocked, so that each waits to be taken.
 #[derive(Debug)]
 pub struct Signals {
-    fd: SignalFd,
     /// The mask in force before, for children.
-    pub inherited_mask: SigSet,
+    pub inherited_mask: SignalSet,
     /// The signals ignored before, for children.
-    pub inherited_ignored: Vec<Signal>,
-    /// The real-time signals ignored before, by number.
-    pub inherited_ignored_realtime: Vec<i32>,
+    pub inherited_ignored: SignalSet,
 }
 
 /// One signal that arrived.
@@ -36,39 +33,47 @@ impl Caught {
 }
 
 impl Signals {
-    /// Blocks all signals from now on. Call it before anything that could be interrupted, and before the first child.
+    /// Blocks all signals from now on. Call it before anything else: until then, the kernel drops what is sent to PID 1,
+    /// and any other process dies of it. A blocked signal is kept even if it is ignored, by default or by inheritance.
     ///
     /// # Errors
-    /// When the kernel has no descriptor left.
+    /// Never in practice.
     pub fn block() -> io::Result<Self> {
-        let (inherited_ignored, inherited_ignored_realtime) = ignored_at_start();
-        let inherited_mask = block_all_signals()?;
-        let fd = SignalFd::with_flags(
-            &SigSet::all(),
-            SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
-        )?;
-        Ok(Self {
-            fd,
-            inherited_mask,
-            inherited_ignored,
-            inherited_ignored_realtime,
-        })
+        let inherited_ignored = signal::ignored_at_start();
+        let inherited_mask = signal::set_mask(SignalSet::ALL)?;
+        // While SIGCHLD is ignored, the kernel throws away how children ended.
+        signal::ignore(Signal::SIGCHLD as i32, false)?;
+        Ok(Self { inherited_mask, inherited_ignored })
+    }
+
+    /// Gives signals their usual effect again, for a program that is no init after all.
+    pub fn release(&self) {
+        // It cannot fail, and a program that is hard to interrupt would be better than none.
+        let _ = signal::set_mask(self.inherited_mask);
     }
 
     /// The next signal, or `None` when none is waiting.
     ///
     /// # Errors
-    /// When the descriptor cannot be read, which does not happen on a working kernel.
+    /// Never in practice.
     pub fn next(&self) -> io::Result<Option<Caught>> {
-        let info = self.fd.read_signal()?;
-        Ok(info.map(|info| Caught {
-            number: i32::try_from(info.ssi_signo).unwrap_or(0),
-        }))
+        self.wait(Some(Duration::ZERO))
     }
-}
 
-impl AsFd for Signals {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    /// The next signal, for which it waits for ever or up to `timeout`; `None` when that is over, and, once in a while,
+    /// sooner.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<Option<Caught>> {
+        Ok(signal::wait(timeout)?.map(|number| Caught { number }))
+    }
+
+    /// A descriptor that is readable while a signal waits to be taken by [`Self::next`].
+    ///
+    /// # Errors
+    /// When this process has no descriptor left.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        signal::descriptor()
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 
-use nix::unistd::Pid;
+use nix::unistd::{AccessFlags, Pid, access};
 
 use crate::os::child::{Setup, prepare};
 
@@ -53,6 +53,7 @@ pub enum SpawnError {
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EPERM) => " (becoming another user needs the capabilities SETUID and SETGID)",
+        Some(libc::EINVAL) => " (does this user namespace know the user and the group?)",
         Some(libc::EAGAIN) => " (the limit of processes is reached: see pids_limit and ulimit -u)",
         _ => "",
     }
@@ -78,22 +79,17 @@ pub fn spawn(what: &Spawn, setup: Setup) -> Result<Started, SpawnError> {
     let mut command = Command::new(&what.program);
     command.args(&what.args);
     if let Some(env) = &what.env {
-        command
-            .env_clear()
-            .envs(env.iter().map(|(name, value)| (name, value)));
+        command.env_clear().envs(env.iter().map(|(name, value)| (name, value)));
     }
     if let Some(directory) = &what.directory {
-        // Looked at here because the standard library's error would not say whether the directory or the program is missing.
-        if let Err(error) = std::fs::metadata(directory) {
+        // Tried here because the standard library's error would not say whether the directory or the program is at fault.
+        if let Err(error) = enterable(directory) {
             return Err(SpawnError::Directory(directory.clone(), error));
         }
         command.current_dir(directory);
     }
     if what.captured {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     }
     prepare(&mut command, setup);
     match command.spawn() {
@@ -106,29 +102,29 @@ pub fn spawn(what: &Spawn, setup: Setup) -> Result<Started, SpawnError> {
     }
 }
 
+fn enterable(directory: &Path) -> io::Result<()> {
+    if !std::fs::metadata(directory)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    Ok(access(directory, AccessFlags::X_OK)?)
+}
+
 fn classify(program: &OsStr, env: Option<&[(OsString, OsString)]>, error: io::Error) -> SpawnError {
     let path = PathBuf::from(program);
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENOTDIR) => {
             if exists(program, env) {
                 // The file is there; what is missing is its interpreter or loader.
-                let error = io::Error::new(
-                    error.kind(),
-                    "its interpreter (the #! line or the dynamic loader) is missing",
-                );
+                let error =
+                    io::Error::new(error.kind(), "its interpreter (the #! line or the dynamic loader) is missing");
                 SpawnError::NotExecutable(path, error)
             } else {
                 SpawnError::NotFound(path)
             }
         }
-        Some(
-            libc::EACCES
-            | libc::ENOEXEC
-            | libc::EISDIR
-            | libc::ETXTBSY
-            | libc::ELIBBAD
-            | libc::EINVAL,
-        ) => SpawnError::NotExecutable(path, error),
+        Some(libc::EACCES | libc::ENOEXEC | libc::EISDIR | libc::ETXTBSY | libc::ELIBBAD) => {
+            SpawnError::NotExecutable(path, error)
+        }
         _ => SpawnError::Other(path, error),
     }
 }
@@ -138,13 +134,8 @@ fn exists(program: &OsStr, env: Option<&[(OsString, OsString)]>) -> bool {
         return Path::new(program).exists();
     }
     let path = match env {
-        Some(env) => env
-            .iter()
-            .find(|(name, _)| name == "PATH")
-            .map(|(_, value)| value.clone()),
+        Some(env) => env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone()),
         None => std::env::var_os("PATH"),
     };
-    path.is_some_and(|path| {
-        std::env::split_paths(&path).any(|directory| directory.join(program).exists())
-    })
+    path.is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).exists()))
 }

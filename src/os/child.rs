@@ -1,17 +1,16 @@
-//! What happens in the child between `fork` and `exec`.
+//! What happens in the child between `fork` and `exec`, and how its end is learnt.
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
 
 use nix::sys::prctl;
-use nix::sys::signal::{
-    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask,
-};
+use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Pid, Uid, getpid, setgid, setgroups, setpgid, setsid, setuid, tcsetpgrp};
+use nix::unistd::{Gid, Pid, Uid, getpgrp, getpid, setgid, setgroups, setpgid, setsid, setuid, tcgetpgrp, tcsetpgrp};
+
+use super::signal::{self, SignalSet};
 
 /// The user that a child becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,23 +28,21 @@ pub struct Identity {
 pub enum Session {
     /// A session of its own, without a terminal.
     Own,
-    /// A process group of its own in our session, made the terminal's foreground group.
-    Foreground,
+    /// A process group of its own in our session. It gets the foreground of the terminal on standard input if we have it.
+    Terminal,
 }
 
 /// Everything that is settled between `fork` and `exec`.
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// Session or foreground group.
+    /// Session or process group.
     pub session: Session,
     /// The user to become, if not ours.
     pub identity: Option<Identity>,
-    /// The signal mask that the child starts with.
-    pub mask: SigSet,
-    /// Signals that stay ignored in the child; all others get their default action.
-    pub ignored: Vec<Signal>,
-    /// The real-time signals that stay ignored, by number.
-    pub ignored_realtime: Vec<i32>,
+    /// The signals that the child starts with as blocked.
+    pub mask: SignalSet,
+    /// The signals that it starts with as ignored; all others get their default action.
+    pub ignored: SignalSet,
     /// File creation mask, if not inherited.
     pub umask: Option<Mode>,
     /// No set-user-id program can raise the child's privileges.
@@ -54,7 +51,7 @@ pub struct Setup {
     pub parent_death: Option<Signal>,
 }
 
-/// Makes `command` apply `setup` in the child, just before `exec`.
+/// Makes `command` apply `setup` in the child, just before `exec`. All signals must be blocked by then.
 pub fn prepare(command: &mut Command, setup: Setup) {
     let parent = getpid();
     // SAFETY: the closure runs in the forked child of a process that has one thread at this point, and calls only
@@ -69,9 +66,9 @@ fn apply(setup: &Setup, parent: Pid) -> io::Result<()> {
         Session::Own => {
             setsid()?;
         }
-        Session::Foreground => take_foreground()?,
+        Session::Terminal => lead_a_group()?,
     }
-    close_inherited()?;
+    close_inherited();
     if let Some(mode) = setup.umask {
         umask(mode);
     }
@@ -87,171 +84,65 @@ fn apply(setup: &Setup, parent: Pid) -> io::Result<()> {
     if let Some(signal) = setup.parent_death {
         // After setuid, which clears it. If the parent died before this line, nobody would tell us.
         prctl::set_pdeathsig(signal)?;
-        if Pid::parent() != parent && Pid::parent() != Pid::from_raw(0) {
+        if Pid::parent() != parent {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
     }
-    restore_signals(setup)
+    for number in (1..=signal::LAST).filter(|n| ![libc::SIGKILL, libc::SIGSTOP].contains(n)) {
+        signal::ignore(number, setup.ignored.contains(number))?;
+    }
+    signal::set_mask(setup.mask)?;
+    Ok(())
 }
 
-/// Takes the terminal, as an interactive shell does for a job: in the child and before `exec`, so that the program never
-/// runs in the background, and with SIGTTOU ignored because the caller is in the background at that moment.
-fn take_foreground() -> io::Result<()> {
-    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
-    set_disposition(libc::SIGTTOU, libc::SIG_IGN)?;
+/// Makes a group as an interactive shell does for a job: in the child and before `exec`, so that the program never runs in
+/// the background. SIGTTOU, which a change of the foreground group brings upon a background process, is still blocked.
+fn lead_a_group() -> io::Result<()> {
     // SAFETY: descriptor 0 stays open for the life of this call; nothing closes it between fork and exec.
     let terminal = unsafe { BorrowedFd::borrow_raw(libc::STDIN_FILENO) };
-    match tcsetpgrp(terminal, getpid()) {
-        Ok(())
-        | Err(nix::errno::Errno::ENOTTY | nix::errno::Errno::ENXIO | nix::errno::Errno::EPERM) => {
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
+    let foreground = tcgetpgrp(terminal) == Ok(getpgrp());
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    if foreground {
+        // It fails if the terminal was hung up just now, which the program will find out by itself.
+        let _ = tcsetpgrp(terminal, getpid());
     }
+    Ok(())
 }
 
 /// Marks all descriptors but the standard streams close-on-exec (closing them here would cut the pipe over which the
 /// standard library reports a failed `exec`).
-fn close_inherited() -> io::Result<()> {
+fn close_inherited() {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 1 << 2;
     let first: libc::c_uint = 3;
     // SAFETY: close_range takes three integers.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            libc::c_uint::MAX,
-            CLOSE_RANGE_CLOEXEC,
-        )
-    };
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
     if result == 0 {
-        return Ok(());
+        return;
     }
-    // Before Linux 5.11, or under a filter that does not know the call: one by one.
+    // Before Linux 5.11, or under a filter that does not know the call: one by one, as far as descriptors go.
     let limit = match nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE) {
-        Ok((soft, _)) => i32::try_from(soft.min(1 << 16)).unwrap_or(1 << 16),
-        Err(_) => 1024,
+        Ok((_, hard)) => i32::try_from(hard.min(1 << 20)).unwrap_or(1 << 20),
+        Err(_) => 1 << 16,
     };
     for fd in 3..limit {
         // SAFETY: F_SETFD on a number that is not open fails with EBADF and changes nothing.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
-    Ok(())
 }
 
-fn restore_signals(setup: &Setup) -> io::Result<()> {
-    for signal in Signal::iterator() {
-        if matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
-            continue;
-        }
-        let handler = if setup.ignored.contains(&signal) {
-            SigHandler::SigIgn
-        } else {
-            SigHandler::SigDfl
-        };
-        let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
-        // SAFETY: only the default and the ignore actions are installed; no handler code is involved.
-        unsafe { sigaction(signal, &action) }?;
-    }
-    for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
-        let action = if setup.ignored_realtime.contains(&number) {
-            libc::SIG_IGN
-        } else {
-            libc::SIG_DFL
-        };
-        set_disposition(number, action)?;
-    }
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&setup.mask), None)?;
-    Ok(())
-}
-
-/// Sets the action of one signal, by number, to the default or to ignore.
-fn set_disposition(number: i32, action: libc::sighandler_t) -> io::Result<()> {
-    // SAFETY: `action` is SIG_DFL or SIG_IGN, so no handler code is involved; the struct is plain data and zero is valid
-    // for each of its fields.
-    let result = unsafe {
-        let mut what: libc::sigaction = std::mem::zeroed();
-        what.sa_sigaction = action;
-        libc::sigaction(number, &raw const what, std::ptr::null_mut())
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-/// Whether SIGPIPE was ignored when this program was executed. Rust's runtime ignores it before `main`, so it must be
-/// asked earlier than that, or a child would inherit our choice in place of our parent's.
-static SIGPIPE_IGNORED: AtomicBool = AtomicBool::new(false);
-
-// SAFETY: the loader calls each entry of this section once, before `main`, with arguments that a function without
-// parameters may ignore under the C calling convention. The function only queries a signal and stores to an atomic.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static ASK_BEFORE_MAIN: extern "C" fn() = ask_before_main;
-
-extern "C" fn ask_before_main() {
-    SIGPIPE_IGNORED.store(is_ignored(libc::SIGPIPE), Ordering::Relaxed);
-}
-
-/// The signals that this process was started with as ignored: the ones nix names, and the real-time ones by number.
-#[must_use]
-pub fn ignored_at_start() -> (Vec<Signal>, Vec<i32>) {
-    let named = Signal::iterator()
-        .filter(|signal| match signal {
-            Signal::SIGPIPE => SIGPIPE_IGNORED.load(Ordering::Relaxed),
-            other => is_ignored(*other as i32),
-        })
-        .collect();
-    let realtime = (libc::SIGRTMIN()..=libc::SIGRTMAX())
-        .filter(|number| is_ignored(*number))
-        .collect();
-    (named, realtime)
-}
-
-fn is_ignored(number: i32) -> bool {
-    // SAFETY: with a null second argument, sigaction only writes the current action into the struct, which is plain data.
-    unsafe {
-        let mut current: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(number, std::ptr::null(), &raw mut current) == 0
-            && current.sa_sigaction == libc::SIG_IGN
-    }
-}
-
-/// Blocks every signal that can be blocked, real-time ones included, and returns the mask that was in force.
+/// Takes one child that ended or was stopped, whichever it is, without blocking. `None` when all children are running.
+///
+/// Unlike nix's, this knows children that a real-time signal ended.
 ///
 /// # Errors
-/// Never in practice: the arguments are valid.
-pub fn block_all_signals() -> io::Result<SigSet> {
-    let mut before = SigSet::empty();
-    sigprocmask(
-        SigmaskHow::SIG_SETMASK,
-        Some(&SigSet::all()),
-        Some(&mut before),
-    )?;
-    Ok(before)
-}
-
-/// Ignores the terminal's stop signals in this process: an init that reads or hands over the terminal must not be stopped
-/// by it. The child gets its own actions back before `exec`.
-///
-/// # Errors
-/// Never in practice: the arguments are valid.
-pub fn ignore_terminal_stops() -> io::Result<()> {
-    set_disposition(libc::SIGTTIN, libc::SIG_IGN)?;
-    set_disposition(libc::SIGTTOU, libc::SIG_IGN)
-}
-
-/// Sends a signal by number, which may be a real-time one that nix has no name for. A negative `target` is a group.
-///
-/// # Errors
-/// `ESRCH` when there is no such process or group, `EPERM` when it is not ours to signal.
-pub fn kill(target: i32, number: i32) -> io::Result<()> {
-    // SAFETY: kill takes two integers.
-    if unsafe { libc::kill(target, number) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+/// `ECHILD` when there is no child.
+pub fn wait_any() -> io::Result<Option<(Pid, ExitStatus)>> {
+    let mut status = 0;
+    // SAFETY: the kernel writes to `status`, which lives through the call.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::WUNTRACED) };
+    match pid {
+        0 => Ok(None),
+        1.. => Ok(Some((Pid::from_raw(pid), ExitStatus::from_raw(status)))),
+        _ => Err(io::Error::last_os_error()),
     }
 }

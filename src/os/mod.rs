@@ -2,12 +2,10 @@
 //!
 //! This is the only place in the crate where `unsafe` may stand. nix and the standard library serve everywhere else.
 
-#![allow(
-    unsafe_code,
-    reason = "the one module that may; each block says why it is sound"
-)]
+#![allow(unsafe_code, reason = "the one module that may; each block says why it is sound")]
 
 pub mod child;
+pub mod signal;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -59,11 +57,7 @@ pub fn unstash(number: RawFd) -> io::Result<Vec<u8>> {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
     let link = std::fs::read_link(format!("/proc/self/fd/{number}"))?;
-    if !link
-        .as_os_str()
-        .as_encoded_bytes()
-        .starts_with(b"/memfd:oscr")
-    {
+    if !link.as_os_str().as_encoded_bytes().starts_with(b"/memfd:oscr") {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
     // SAFETY: the link above proves that the descriptor is open and is our own memfd; it was inherited through exec, so
