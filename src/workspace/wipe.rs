@@ -1,16 +1,19 @@
 //! Emptying a directory, safely against whatever is in it.
 
-use std::ffi::{CStr, CString};
+use std::collections::HashSet;
+use std::ffi::{CStr, CString, OsStr};
+use std::fs;
 use std::io;
 use std::ops::AddAssign;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, renameat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
 /// How many levels are held open at once. What lies deeper is moved up to the top first, so that a tree of any depth is
@@ -54,7 +57,8 @@ pub fn wipe(top: &Path, only_of: Option<Uid>) -> io::Result<Wiped> {
     let directory =
         open(top, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let device = fstat(&directory)?.st_dev;
-    let mut walk = Walk { top: directory, device, only_of, moved: 0, wiped: Wiped::default() };
+    let mut walk =
+        Walk { top: directory, device, mount_points: mount_points(top), only_of, moved: 0, wiped: Wiped::default() };
     for round in 0.. {
         let moved_before = walk.moved;
         walk.wiped.failures.clear();
@@ -69,9 +73,14 @@ pub fn wipe(top: &Path, only_of: Option<Uid>) -> io::Result<Wiped> {
     Ok(walk.wiped)
 }
 
+/// How directories are opened.
+const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_RDONLY).union(OFlag::O_CLOEXEC);
+
 struct Walk {
     top: OwnedFd,
     device: u64,
+    /// Where something is mounted below the top.
+    mount_points: HashSet<PathBuf>,
     only_of: Option<Uid>,
     moved: u64,
     wiped: Wiped,
@@ -133,21 +142,20 @@ impl Walk {
             self.wiped.mounts.push(path.clone());
             return Ok(false);
         }
-        if depth + 1 >= DEPTH {
+        if depth + 1 >= DEPTH && !self.mount_points.contains(path.as_path()) {
             return self.move_up(parent, name);
         }
-        let directory = match open_directory(parent, name) {
+        let directory = match self.open_directory(parent, name, path) {
             Ok(directory) => directory,
             // It was replaced between our look and now; what it became is seen in the next turn.
             Err(Errno::ENOTDIR | Errno::ELOOP | Errno::ENOENT) => return Ok(true),
+            Err(Errno::EXDEV) => {
+                self.wiped.mounts.push(path.clone());
+                return Ok(false);
+            }
             Err(errno) => return Err(errno),
         };
-        // Asked again of what was opened: the name may mean something else by now.
         let opened = fstat(&directory)?;
-        if opened.st_dev != self.device {
-            self.wiped.mounts.push(path.clone());
-            return Ok(false);
-        }
         if opened.st_mode & 0o700 != 0o700 {
             // Needed when we are not root; for root without DAC_OVERRIDE as well. A failure shows at the first unlink.
             let _ = fchmod(&directory, Mode::S_IRWXU);
@@ -161,12 +169,30 @@ impl Walk {
             Err(Errno::ENOENT) => Ok(true),
             // A mount point inside keeps its parents; the reason has been recorded below.
             Err(Errno::ENOTEMPTY | Errno::EEXIST) if !empty => Ok(false),
-            // A mount of the same file system (a bind mount) has the same device number and shows only here.
-            Err(Errno::EBUSY) => {
-                self.wiped.mounts.push(path.clone());
-                Ok(false)
-            }
             Err(errno) => Err(errno),
+        }
+    }
+
+    /// Opens a directory, but not one that something is mounted on (`EXDEV`): a bind mount of the same file system has the
+    /// same device number, so only the kernel, or its list of mounts, can tell.
+    fn open_directory(&self, parent: &OwnedFd, name: &CStr, path: &Path) -> Result<OwnedFd, Errno> {
+        let how = OpenHow::new()
+            .flags(DIRECTORY)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
+        let open = || match openat2(parent, name, how) {
+            // Before Linux 5.6, or under a filter that does not know the call.
+            Err(Errno::ENOSYS | Errno::EPERM) if self.mount_points.contains(path) => Err(Errno::EXDEV),
+            Err(Errno::ENOSYS | Errno::EPERM) => openat(parent, name, DIRECTORY, Mode::empty()),
+            other => other,
+        };
+        match open() {
+            Err(Errno::EACCES) => {
+                // A directory of mode 000, met without the capability to ignore it. fchmodat follows links, but only on the
+                // last part of a name that was no link a moment ago, and at worst changes the mode of a file that is ours.
+                fchmodat(parent, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
+                open()
+            }
+            other => other,
         }
     }
 
@@ -225,17 +251,35 @@ fn next_names(stream: &mut Dir) -> Vec<CString> {
         .collect()
 }
 
-fn open_directory(parent: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
-    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    match openat(parent, name, flags, Mode::empty()) {
-        Err(Errno::EACCES) => {
-            // A directory of mode 000, met without the capability to ignore it. fchmodat follows links, but only on the last
-            // part of a name that was no link a moment ago, and at worst changes the mode of a file that is ours.
-            nix::sys::stat::fchmodat(parent, name, Mode::S_IRWXU, nix::sys::stat::FchmodatFlags::FollowSymlink)?;
-            openat(parent, name, flags, Mode::empty())
+/// The mount points below `top`, as the kernel lists them. An unreadable list is an empty one: the list is only needed by
+/// kernels without `openat2`, and for directories deeper than we hold open.
+fn mount_points(top: &Path) -> HashSet<PathBuf> {
+    let Ok(list) = fs::read("/proc/self/mountinfo") else { return HashSet::new() };
+    list.split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .map(|path| PathBuf::from(OsStr::from_bytes(&unescape(path))))
+        .filter(|path| path.starts_with(top) && path != top)
+        .collect()
+}
+
+/// mountinfo writes white space and backslashes as three octal digits.
+fn unescape(path: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let [first, tail @ ..] = rest {
+        let digits = tail.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                plain.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                plain.push(*first);
+                rest = tail;
+            }
         }
-        other => other,
     }
+    plain
 }
 
 fn reopen(directory: &OwnedFd) -> Result<OwnedFd, Errno> {
@@ -247,8 +291,7 @@ fn is_directory(stat: &FileStat) -> bool {
 }
 
 fn to_path(name: &CStr) -> &Path {
-    use std::os::unix::ffi::OsStrExt;
-    Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()))
+    Path::new(OsStr::from_bytes(name.to_bytes()))
 }
 
 fn to_errno(error: &io::Error) -> Errno {
@@ -258,7 +301,6 @@ fn to_errno(error: &io::Error) -> Errno {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
@@ -287,6 +329,12 @@ mod tests {
         symlink(directory.path().join("real"), directory.path().join("link")).unwrap();
         assert!(wipe(&directory.path().join("link"), None).is_err());
         assert!(directory.path().join("real/file").exists());
+    }
+
+    #[test]
+    fn a_path_in_the_list_of_mounts_is_read_as_it_is() {
+        assert_eq!(unescape(br"/a\040b\134c\x"), b"/a b\\c\\x");
+        assert_eq!(unescape(br"/a\04"), br"/a\04");
     }
 
     #[test]
