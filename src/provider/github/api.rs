@@ -105,7 +105,7 @@ impl Api {
         let body = json!({
             "name": wanted.name,
             "runner_group_id": group,
-            "labels": settings.labels,
+            "labels": settings.jit_labels(),
             "work_folder": wanted.work_directory,
         });
         let url = format!("{}/runners/generate-jitconfig", self.scope_url());

@@ -194,6 +194,23 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The labels of a just-in-time runner, to which GitHub adds none: ours, and those that the agent would have added.
+    pub fn jit_labels(&self) -> Vec<String> {
+        let mut labels = self.labels.clone();
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "X64",
+            "aarch64" => "ARM64",
+            other => other,
+        };
+        let own = if self.no_default_labels { &[][..] } else { &["self-hosted", "Linux", architecture] };
+        for label in own {
+            if !labels.iter().any(|known| known.eq_ignore_ascii_case(label)) {
+                labels.push((*label).to_owned());
+            }
+        }
+        labels
+    }
+
     /// The page that the agent is configured with.
     pub fn web_url(&self) -> String {
         match &self.scope {
@@ -210,7 +227,13 @@ pub fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider
     let repo_url = repo_url(reader);
     let host = host(reader, repo_url.as_ref());
     let scope = scope(reader, repo_url.as_ref());
-    let group = reader.text("GITHUB_RUNNER_GROUP");
+    let mut group = reader.text("GITHUB_RUNNER_GROUP");
+    if matches!(scope, Some(Scope::Repository { .. }))
+        && group.as_deref().is_some_and(|group| group.eq_ignore_ascii_case("default"))
+    {
+        reader.note("GITHUB_RUNNER_GROUP has no effect: repositories have no runner groups");
+        group = None;
+    }
     let no_default_labels = reader.flag("RUNNER_NO_DEFAULT_LABELS").unwrap_or(false);
     let jit = reader.choice("OSCR_REGISTRATION", &[("token", false), ("jit", true)], false);
     if jit && common.persistent {
@@ -349,7 +372,11 @@ fn scope(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Option<Scope> {
     }
     if let Some(url) = repo_url {
         let from_url = (url.parts.first().cloned(), url.parts.get(1).cloned());
-        if (owner.is_some() && owner != from_url.0) || (repo.is_some() && repo != from_url.1) {
+        let differs = |ours: &Option<String>, theirs: &Option<String>| match (ours, theirs) {
+            (Some(ours), Some(theirs)) => !ours.eq_ignore_ascii_case(theirs),
+            (ours, _) => ours.is_some(),
+        };
+        if differs(&owner, &from_url.0) || differs(&repo, &from_url.1) {
             reader.problem("REPO_URL", "contradicts GITHUB_OWNER and GITHUB_REPO", "keep the latter only");
         }
         owner = owner.or(from_url.0);
@@ -399,9 +426,9 @@ fn scope(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Option<Scope> {
     };
     let fits = match declared.as_deref() {
         None => true,
-        Some("repo") => matches!(scope, Scope::Repository { .. }),
-        Some("org" | "organization") => matches!(scope, Scope::Organization(_)),
-        Some("ent" | "enterprise") => matches!(scope, Scope::Enterprise(_)),
+        Some(declared) if declared.starts_with("repo") => matches!(scope, Scope::Repository { .. }),
+        Some(declared) if declared.starts_with("org") => matches!(scope, Scope::Organization(_)),
+        Some(declared) if declared.starts_with("ent") => matches!(scope, Scope::Enterprise(_)),
         Some(_) => false,
     };
     if !fits {
