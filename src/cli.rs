@@ -11,11 +11,12 @@ use clap::{Args, Parser, Subcommand};
 use nix::sys::signal::Signal;
 
 use crate::config::Places;
-use crate::config::reader::parse_duration;
+use crate::config::reader::{parse_duration, parse_flag};
 use crate::control::client::{self, ClientError};
 use crate::control::{self, Event, Request};
 use crate::entry::{self, exit};
 use crate::init::{Signals, exec};
+use crate::resource::{LockDirectory, ResourceId, Wanted, attempt, command};
 
 const ABOUT: &str = "PID 1 of an ephemeral CI runner: registers the official agent, runs it as an unprivileged user, lets a \
 running job finish on stop, removes the registration, wipes what the job left, and exits.";
@@ -62,8 +63,47 @@ enum Command {
         #[command(flatten)]
         socket: SocketArgs,
     },
+    /// Use the locks of shared hardware, on the host or in a container
+    Lock {
+        /// The lock directory (default: RUNNER_LOCK_DIR, else /var/lock/oscr)
+        #[arg(long, value_name = "PATH", global = true)]
+        dir: Option<PathBuf>,
+        #[command(subcommand)]
+        command: LockCommand,
+    },
+    /// Wait for locks in place of the process that holds their files
+    #[command(name = attempt::COMMAND, hide = true)]
+    LockWait {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Validate the configuration and print it, without asking the forge
     Check,
+}
+
+#[derive(Subcommand)]
+enum LockCommand {
+    /// Wait for the hardware, run a command while holding it
+    Run {
+        /// board-1, or a,b for all of several, or a|b for any one (the command finds it in OSCR_RESOURCE)
+        id: Wanted,
+        /// The command to run
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+    /// Print who holds and who waits
+    Status {
+        /// One resource; all by default
+        id: Option<ResourceId>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Wait until nobody has the resource and nobody waits for it
+    WaitFree {
+        /// The resource
+        id: ResourceId,
+    },
 }
 
 #[derive(Args)]
@@ -150,7 +190,14 @@ pub fn main() -> ExitCode {
         }
     };
     let command = cli.command.unwrap_or(Command::Run);
-    if !matches!(command, Command::Run | Command::Exec(_)) {
+    let starts_others = matches!(
+        command,
+        Command::Run
+            | Command::Exec(_)
+            | Command::Lock { command: LockCommand::Run { .. }, .. }
+            | Command::LockWait { .. }
+    );
+    if !starts_others {
         signals.release();
     }
     match command {
@@ -160,6 +207,8 @@ pub fn main() -> ExitCode {
         Command::Health(socket) => health(socket),
         Command::Status { json, socket } => status(json, socket),
         Command::Drain { exit, socket } => drain(exit, socket),
+        Command::Lock { dir, command } => lock(dir, command, &signals),
+        Command::LockWait { arguments } => ExitCode::from(attempt::run_waiter(&arguments)),
         Command::Check => entry::check(&mut std::io::stdout().lock()).unwrap_or(ExitCode::from(exit::SOFTWARE)),
     }
 }
@@ -176,11 +225,42 @@ fn exec_command(arguments: ExecArgs, signals: &Signals) -> ExitCode {
         umask: arguments.umask,
         parent_death: arguments.pdeathsig,
         no_new_privs: arguments.no_new_privs,
+        extra_env: Vec::new(),
+        keep: Vec::new(),
     };
     match exec::exec(&options, signals) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             exec::say(&error.to_string());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn lock(dir: Option<PathBuf>, command: LockCommand, signals: &Signals) -> ExitCode {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let dir = dir.or_else(|| set("RUNNER_LOCK_DIR").map(PathBuf::from)).unwrap_or_else(|| "/var/lock/oscr".into());
+    let allow_nfs = set("OSCR_LOCK_ALLOW_NFS").and_then(|value| parse_flag(value.to_str()?)).unwrap_or(false);
+    let directory = match LockDirectory::open(&dir, allow_nfs) {
+        Ok(directory) => directory,
+        Err(error) => {
+            eprintln!("oscr-entry: {error}");
+            return ExitCode::from(exit::CONFIG);
+        }
+    };
+    let result = match command {
+        LockCommand::Run { id, command } => {
+            command::run(&directory, &id, exec::Options { command, ..exec::Options::default() }, signals)
+        }
+        LockCommand::Status { id, json } => {
+            command::status(&directory, id.as_ref(), json, &mut std::io::stdout().lock())
+        }
+        LockCommand::WaitFree { id } => command::wait_free(&directory, &id),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("oscr-entry: {error}");
             ExitCode::from(error.exit_code())
         }
     }

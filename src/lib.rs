@@ -14,6 +14,7 @@
 //! | [`provider`] | what differs between forges, and the one HTTP client |
 //! | [`agent`] | the agent as a child: its root directory, account, environment, output, worker, hooks |
 //! | [`init`] | what PID 1 owes the kernel: spawning, signals, reaping, exit codes |
+//! | [`resource`] | shared hardware: tickets, holders, locks |
 //! | [`workspace`] | wiping and restoring: the clean slate |
 //! | [`control`] | the socket between PID 1 and the other commands |
 //! | [`os`] | system calls without a safe wrapper elsewhere; the only `unsafe` |
@@ -32,4 +33,5 @@ pub mod init;
 pub mod log;
 pub mod os;
 pub mod provider;
+pub mod resource;
 pub mod workspace;

@@ -5,13 +5,13 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::config::Places;
-use crate::control::{self, Event, Request};
+use crate::control::{self, Event, HookAnswer};
 
 /// The shims' paths.
 #[derive(Debug, Clone)]
@@ -56,9 +56,24 @@ fn quote(path: &Path) -> String {
 #[must_use]
 pub fn run(event: Event, socket: &Path, hooks: &Path) -> u8 {
     let job = control::Job::from_environment(|name| std::env::var(name).ok());
-    if let Err(error) = control::client::ask(socket, &Request::Hook { event, job }) {
-        // PID 1 is told for people's sake only; a job must not fail because nobody listened.
-        eprintln!("oscr: PID 1 could not be told about this job: {error}");
+    let answer = control::client::hook(socket, event, job, |why| println!("oscr: {why}"));
+    match answer {
+        Ok(HookAnswer::Go { resource: Some(resource) }) if event == Event::JobStarted => {
+            println!("oscr: this job has {resource}");
+            if let Err(error) = tell_job(&resource) {
+                eprintln!("oscr: OSCR_RESOURCE cannot be set: {error}");
+            }
+        }
+        Ok(HookAnswer::Go { .. } | HookAnswer::Wait { .. }) => {}
+        Ok(HookAnswer::Refused { why } | HookAnswer::Failed { why }) => {
+            eprintln!("oscr: {why}");
+            return 1;
+        }
+        // Without PID 1's word nobody knows whether the job has what it needs.
+        Err(error) => {
+            eprintln!("oscr: PID 1 does not answer: {error}");
+            return 1;
+        }
     }
     let variable = match event {
         Event::JobStarted => "JOB_STARTED",
@@ -101,8 +116,14 @@ fn with_interpreter(interpreter: &str, script: &Path) -> Command {
     command
 }
 
+/// Sets `OSCR_RESOURCE` for the job's steps, in the agent's way.
+fn tell_job(resource: &str) -> io::Result<()> {
+    let Some(file) = std::env::var_os("GITHUB_ENV") else { return Ok(()) };
+    writeln!(fs::OpenOptions::new().append(true).open(file)?, "OSCR_RESOURCE={resource}")
+}
+
 /// The executable files of a directory, by name. A missing directory has none.
-fn executables(directory: &Path) -> Vec<OsString> {
+pub(crate) fn executables(directory: &Path) -> Vec<OsString> {
     let Ok(entries) = fs::read_dir(directory) else {
         return Vec::new();
     };
@@ -127,9 +148,24 @@ mod tests {
         fs::set_permissions(directory.join(name), fs::Permissions::from_mode(mode)).unwrap();
     }
 
+    /// Somebody who says `Go` to everybody, as PID 1 does for a runner without shared hardware.
+    fn somebody_who_agrees(socket: &Path) {
+        let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut request = String::new();
+                std::io::BufRead::read_line(&mut std::io::BufReader::new(&stream), &mut request).unwrap();
+                writeln!(stream, r#"{{"answer":"go","resource":null}}"#).unwrap();
+            }
+        });
+    }
+
     #[test]
     fn hooks_run_in_order_and_the_first_failure_is_the_jobs() {
         let hooks = tempfile::tempdir().unwrap();
+        let socket = hooks.path().join("socket");
+        somebody_who_agrees(&socket);
         let started = hooks.path().join("job-started");
         let seen = hooks.path().join("seen");
         let line = |word: &str| format!("#!/bin/sh\necho {word} >> {}\n", seen.display());
@@ -137,8 +173,14 @@ mod tests {
         script(&started, "10-one.sh", &line("one"), 0o755);
         script(&started, "15-not-executable", &line("no"), 0o644);
         script(&started, "30-three", &line("three"), 0o755);
-        assert_eq!(run(Event::JobStarted, Path::new("/nonexistent.sock"), hooks.path()), 7);
+        assert_eq!(run(Event::JobStarted, &socket, hooks.path()), 7);
         assert_eq!(fs::read_to_string(&seen).unwrap(), "one\ntwo\n");
-        assert_eq!(run(Event::JobCompleted, Path::new("/nonexistent.sock"), hooks.path()), 0);
+        assert_eq!(run(Event::JobCompleted, &socket, hooks.path()), 0);
+    }
+
+    #[test]
+    fn a_hook_that_nobody_answers_fails() {
+        let nowhere = tempfile::tempdir().unwrap();
+        assert_eq!(run(Event::JobStarted, &nowhere.path().join("socket"), nowhere.path()), 1);
     }
 }

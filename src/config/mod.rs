@@ -17,6 +17,7 @@ pub use reader::{Environment, Problem, Read, Reader};
 pub use secret::{Secret, SecretError, SecretSource};
 
 use crate::log::Format;
+use crate::resource::{Wanted, WantedError, attempt};
 use name::Naming;
 
 /// The settings that every provider has.
@@ -42,6 +43,8 @@ pub struct Common {
     pub job_env: Vec<String>,
     /// Whether the agent may have group 0 for the Docker socket.
     pub docker_gid0: bool,
+    /// Shared hardware, if a job needs any.
+    pub hardware: Option<Hardware>,
     /// How to reach the forge.
     pub network: Network,
     /// The form of the log.
@@ -50,6 +53,34 @@ pub struct Common {
     pub log_level: LevelFilter,
     /// Where OSCR's own directories lie.
     pub places: Places,
+}
+
+/// Shared hardware that a job needs.
+#[derive(Debug, Clone)]
+pub struct Hardware {
+    /// Which.
+    pub wanted: Wanted,
+    /// The lock directory.
+    pub directory: PathBuf,
+    /// When the resource is taken; `None` leaves it to the agent's abilities.
+    pub scope: Option<LockScope>,
+    /// How long a job may wait.
+    pub timeout: Option<Duration>,
+    /// How long a holder may listen without a job.
+    pub idle: Duration,
+    /// How long a hook between holders may take.
+    pub hook_timeout: Duration,
+    /// Whether NFS will do.
+    pub allow_nfs: bool,
+}
+
+/// When a resource is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockScope {
+    /// By a job, before its first step.
+    Job,
+    /// Before listening.
+    Listener,
 }
 
 /// How to reach the forge: proxies and trust.
@@ -164,6 +195,7 @@ impl Common {
         if persistent.is_some() && ephemeral.is_some() && persistent == ephemeral {
             reader.problem("RUNNER_PERSISTENT", "and EPHEMERAL contradict each other", "keep RUNNER_PERSISTENT only");
         }
+        let hardware = Hardware::read(reader);
         let network = Network::read(reader);
         Self {
             naming,
@@ -176,6 +208,7 @@ impl Common {
             min_uptime: reader.duration("OSCR_MIN_UPTIME", Duration::from_secs(10)),
             job_env: reader.list("OSCR_JOB_ENV").unwrap_or_default(),
             docker_gid0: reader.flag("OSCR_DOCKER_GID0").unwrap_or(false),
+            hardware,
             network,
             log_format: reader.choice("OSCR_LOG", &[("text", Format::Text), ("json", Format::Json)], Format::Text),
             log_level: reader.choice(
@@ -190,6 +223,39 @@ impl Common {
             ),
             places: Places::below(PathBuf::from(reader.text("OSCR_ROOT").unwrap_or_else(|| "/".to_owned()))),
         }
+    }
+}
+
+impl Hardware {
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let directory = PathBuf::from(reader.text("RUNNER_LOCK_DIR").unwrap_or_else(|| "/var/lock/oscr".to_owned()));
+        if !directory.is_absolute() {
+            reader.problem("RUNNER_LOCK_DIR", "is not an absolute path", "write /var/lock/oscr, and mount it");
+        }
+        let words = [("job", Some(LockScope::Job)), ("listener", Some(LockScope::Listener))];
+        let scope = reader.choice("OSCR_LOCK_SCOPE", &words, None);
+        let timeout = reader.duration("OSCR_LOCK_TIMEOUT", Duration::ZERO);
+        let idle = reader.duration("OSCR_LOCK_IDLE", Duration::from_secs(60));
+        let hook_timeout = reader.duration("OSCR_LOCK_HOOK_TIMEOUT", Duration::from_secs(60));
+        let allow_nfs = reader.flag("OSCR_LOCK_ALLOW_NFS").unwrap_or(false);
+        let wanted = reader.text("RUNNER_RESOURCE_ID")?;
+        let wanted: Wanted = match wanted.parse() {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                let error: WantedError = error;
+                reader.problem(
+                    "RUNNER_RESOURCE_ID",
+                    error.to_string(),
+                    "write board-1, or a,b for all of several, or a|b for any",
+                );
+                return None;
+            }
+        };
+        if wanted.ids().len() > attempt::MOST {
+            reader.problem("RUNNER_RESOURCE_ID", format!("names more than {} resources", attempt::MOST), "name fewer");
+        }
+        let timeout = (!timeout.is_zero()).then_some(timeout);
+        Some(Self { wanted, directory, scope, timeout, idle, hook_timeout, allow_nfs })
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Request, Status};
+use super::{Event, HookAnswer, Job, Request, Status};
 
 /// How long PID 1 may take to answer anything but a drain.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -59,6 +59,32 @@ pub fn ask(socket: &Path, request: &Request) -> Result<serde_json::Value, Client
     match answer["error"].as_str() {
         Some(refusal) => Err(ClientError::Refused(refusal.to_owned())),
         None => Ok(answer),
+    }
+}
+
+/// Reports a hook, prints what PID 1 says while the job must wait, and returns its last word.
+///
+/// # Errors
+/// See [`ClientError`].
+pub fn hook(socket: &Path, event: Event, job: Job, mut say: impl FnMut(&str)) -> Result<HookAnswer, ClientError> {
+    let mut stream = UnixStream::connect(socket).map_err(|error| ClientError::Nobody(socket.to_owned(), error))?;
+    let mut line = serde_json::to_vec(&Request::Hook { event, job })?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut answer = String::new();
+        if reader.read_line(&mut answer)? == 0 {
+            return Err(ClientError::Ended);
+        }
+        match serde_json::from_str(&answer)? {
+            HookAnswer::Wait { why } => say(&why),
+            HookAnswer::Failed { why } => {
+                say(&why);
+                reader.get_mut().write_all(b"\n")?;
+            }
+            end @ (HookAnswer::Go { .. } | HookAnswer::Refused { .. }) => return Ok(end),
+        }
     }
 }
 

@@ -43,6 +43,33 @@ pub enum Request {
     },
 }
 
+/// One line of the answer to a hook. There may be several waits before the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum HookAnswer {
+    /// The job must wait; why, for its log.
+    Wait {
+        /// For people.
+        why: String,
+    },
+    /// The job may go on.
+    Go {
+        /// The resources that it has.
+        resource: Option<String>,
+    },
+    /// The job is ended by its listener, and must not go on until then. The client says that it has told the job's log by
+    /// sending a byte.
+    Failed {
+        /// For people.
+        why: String,
+    },
+    /// The job must not go on.
+    Refused {
+        /// For people.
+        why: String,
+    },
+}
+
 /// The moments around a job at which the agent calls us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -4,17 +4,19 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::Uid;
+use nix::unistd::{Pid, Uid};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::WriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::{Board, Event, Job, Phase, Request};
+use super::{Board, Event, HookAnswer, Job, Phase, Request};
 
 /// The largest request, in bytes.
 const LARGEST: u64 = 16 * 1024;
@@ -31,13 +33,23 @@ pub enum Order {
         /// Leave.
         exit: bool,
     },
-    /// A hook ran.
-    Hook {
-        /// Which.
-        event: Event,
-        /// Around which job.
-        job: Job,
-    },
+    /// A hook runs and waits for an answer.
+    Hook(Hooked),
+}
+
+/// A hook that waits for an answer.
+#[derive(Debug)]
+pub struct Hooked {
+    /// Which.
+    pub event: Event,
+    /// Around which job.
+    pub job: Job,
+    /// The process that asks.
+    pub peer: Option<Pid>,
+    /// Where the answers go. Closed when the client is gone.
+    pub answers: mpsc::UnboundedSender<HookAnswer>,
+    /// Told when the job's log has been told that the job has failed.
+    pub told: Rc<Notify>,
 }
 
 /// Binds the socket, replacing one that an earlier incarnation left.
@@ -84,7 +96,9 @@ pub async fn serve(listener: UnixListener, board: Board, orders: mpsc::Unbounded
 }
 
 async fn answer(mut stream: UnixStream, board: &Board, orders: &mpsc::UnboundedSender<Order>) {
-    let ours = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == Uid::effective().as_raw());
+    let credentials = stream.peer_cred().ok();
+    let ours = credentials.as_ref().is_some_and(|peer| peer.uid() == 0 || peer.uid() == Uid::effective().as_raw());
+    let peer = credentials.and_then(|peer| peer.pid()).map(Pid::from_raw);
     let (reader, mut writer) = stream.split();
     let mut line = Vec::new();
     let mut reader = BufReader::new(reader.take(LARGEST));
@@ -95,8 +109,12 @@ async fn answer(mut stream: UnixStream, board: &Board, orders: &mpsc::UnboundedS
         Err(error) => json!({ "error": format!("no request: {error}") }),
         Ok(Request::Status) => json!(board.status()),
         Ok(Request::Hook { event, job }) => {
-            let _ = orders.send(Order::Hook { event, job: job.sanitised() });
-            json!({ "ok": true })
+            let (answers, received) = mpsc::unbounded_channel();
+            let told = Rc::new(Notify::new());
+            let job = job.sanitised();
+            let _ = orders.send(Order::Hook(Hooked { event, job, peer, answers, told: Rc::clone(&told) }));
+            answer_hook(reader, writer, received, &told).await;
+            return;
         }
         Ok(Request::Drain { .. }) if !ours => {
             json!({ "error": "only the user that PID 1 runs as may drain the runner" })
@@ -107,7 +125,36 @@ async fn answer(mut stream: UnixStream, board: &Board, orders: &mpsc::UnboundedS
             json!({ "ok": true })
         }
     };
-    let mut reply = reply.to_string().into_bytes();
-    reply.push(b'\n');
-    let _ = timeout(PATIENCE, writer.write_all(&reply)).await;
+    let _ = write_line(&mut writer, &reply.to_string()).await;
+}
+
+/// Passes answers on until the last, or until the client is gone, which whoever answers sees by the closed channel.
+async fn answer_hook(
+    mut reader: impl AsyncReadExt + Unpin,
+    mut writer: WriteHalf<'_>,
+    mut answers: mpsc::UnboundedReceiver<HookAnswer>,
+    told: &Notify,
+) {
+    loop {
+        let mut more = [0; 64];
+        tokio::select! {
+            answer = answers.recv() => {
+                let Some(answer) = answer else { return };
+                let last = !matches!(answer, HookAnswer::Wait { .. } | HookAnswer::Failed { .. });
+                if write_line(&mut writer, &json!(answer).to_string()).await.is_err() || last {
+                    return;
+                }
+            }
+            read = reader.read(&mut more) => {
+                if !matches!(read, Ok(1..)) {
+                    return;
+                }
+                told.notify_one();
+            }
+        }
+    }
+}
+
+async fn write_line(writer: &mut WriteHalf<'_>, line: &str) -> io::Result<()> {
+    timeout(PATIENCE, writer.write_all(format!("{line}\n").as_bytes())).await?
 }

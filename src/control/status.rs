@@ -23,6 +23,8 @@ pub enum Phase {
     Cleaning,
     /// Asking for and making a registration.
     Registering,
+    /// Waiting for shared hardware, before listening or with a job that needs it.
+    Waiting,
     /// Ready for a job.
     Listening,
     /// A job runs.
@@ -53,6 +55,7 @@ impl Phase {
             Self::Starting => "starting",
             Self::Cleaning => "cleaning",
             Self::Registering => "registering",
+            Self::Waiting => "waiting",
             Self::Listening => "listening",
             Self::Running => "running",
             Self::Draining => "draining",
@@ -107,6 +110,8 @@ pub struct Status {
     pub job: Option<Job>,
     /// Since when it runs.
     pub job_since: Option<String>,
+    /// The shared hardware held now.
+    pub resource: Option<String>,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
     /// When it will be tried again.
@@ -148,6 +153,7 @@ impl Board {
             runner: None,
             job: None,
             job_since: None,
+            resource: None,
             last_error: None,
             next_retry: None,
             started: now,
@@ -219,6 +225,11 @@ impl Board {
         self.job(Some(job));
     }
 
+    /// The shared hardware that is held, or none.
+    pub fn resource(&self, resource: Option<String>) {
+        self.status.send_modify(|status| status.resource = resource);
+    }
+
     /// What `check` and the status say about the posture.
     pub fn posture(&self, secrets: Vec<String>, weaknesses: Vec<String>) {
         self.status.send_modify(|status| {
@@ -247,6 +258,7 @@ impl Board {
             Phase::Starting
             | Phase::Cleaning
             | Phase::Registering
+            | Phase::Waiting
             | Phase::Listening
             | Phase::Running
             | Phase::Draining
@@ -283,6 +295,9 @@ impl fmt::Display for Status {
             if let Some(repository) = &job.repository {
                 writeln!(f, "          {repository} {}", job.run_url.as_deref().unwrap_or_default())?;
             }
+        }
+        if let Some(resource) = &self.resource {
+            writeln!(f, "resource  {resource}")?;
         }
         if let Some(error) = &self.last_error {
             writeln!(f, "last error {error}")?;

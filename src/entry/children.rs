@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -63,7 +64,7 @@ pub struct Starter {
     /// The user to become; `None` when we are not root and the agent runs as ourselves.
     pub identity: Option<Identity>,
     /// The agent's environment, without the secrets of a step.
-    pub env: Vec<(std::ffi::OsString, std::ffi::OsString)>,
+    pub env: Vec<(OsString, OsString)>,
     /// The agent.
     pub facts: &'static AgentFacts,
 }
@@ -74,14 +75,14 @@ impl Starter {
     pub fn new(
         children: Children,
         identity: Option<Identity>,
-        env: Vec<(std::ffi::OsString, std::ffi::OsString)>,
+        env: Vec<(OsString, OsString)>,
         facts: &'static AgentFacts,
     ) -> Self {
         Self { children, identity, env, facts }
     }
 
-    /// Starts one command of the agent in its `root`: own session, clean signals, no privileges, output relayed. What the output says comes
-    /// through the channel.
+    /// Starts one command of the agent in its `root`: own session, clean signals, no privileges, output relayed. What the
+    /// output says comes through the channel.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -95,7 +96,24 @@ impl Starter {
             directory: Some(root.to_owned()),
             captured: true,
         };
-        let setup = Setup {
+        self.launch(&what, self.unprivileged())
+    }
+
+    /// Starts any command as the agent's user, in the same way.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn command(
+        &self,
+        program: OsString,
+        env: Vec<(OsString, OsString)>,
+    ) -> Result<(Running, UnboundedReceiver<Marker>), SpawnError> {
+        let what = Spawn { program, args: Vec::new(), env: Some(env), directory: Some("/".into()), captured: true };
+        self.launch(&what, self.unprivileged())
+    }
+
+    fn unprivileged(&self) -> Setup {
+        Setup {
             session: Session::Own,
             identity: self.identity.clone(),
             mask: SignalSet::EMPTY,
@@ -103,8 +121,16 @@ impl Starter {
             umask: None,
             no_new_privs: true,
             parent_death: None,
-        };
-        let started = spawn(&what, setup)?;
+            keep: Vec::new(),
+        }
+    }
+
+    /// Starts a child whose end is reported to the returned handle.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch(&self, what: &Spawn, setup: Setup) -> Result<(Running, UnboundedReceiver<Marker>), SpawnError> {
+        let started = spawn(what, setup)?;
         // No await since the child was made, so its end cannot have been reaped before we wait for it.
         let (sender, ended) = oneshot::channel();
         self.children.waiting.borrow_mut().insert(started.pid, sender);

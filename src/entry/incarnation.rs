@@ -6,21 +6,22 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backoff::Backoff;
 use super::children::Starter;
 use super::exit;
+use super::hardware::{Guard, HardwareError};
 use super::listening::Ending;
 use super::state::StateFile;
 use super::stop::{Stop, Urgency};
-use crate::config::Common;
 use crate::config::secret::{SecretSource, Stamp};
-use crate::control::server::Order;
-use crate::control::{Board, Event, Phase};
+use crate::config::{Common, LockScope};
+use crate::control::server::{Hooked, Order};
+use crate::control::{Board, Event, HookAnswer, Phase};
 use crate::provider::Provider;
+use crate::resource::{Claim, Held};
 use crate::workspace::Slate;
 
 /// How often a secret's file is looked at while the forge refuses the secret. Not by notification: mounts of single files
@@ -38,8 +39,10 @@ pub struct Incarnation {
     pub(super) stop: Stop,
     pub(super) backoff: Backoff,
     pub(super) born: Instant,
-    /// Told whenever a hook reports a job, so that its worker is looked for.
-    pub(super) hooked: Rc<Notify>,
+    /// The shared hardware that jobs need, if any.
+    pub(super) guard: Option<Rc<Guard>>,
+    /// Hooks before a job, which wait for an answer.
+    pub(super) jobs: UnboundedReceiver<Hooked>,
     /// What the secrets' files looked like before they were last used.
     pub(super) stamps: Vec<Stamp>,
 }
@@ -54,6 +57,7 @@ impl Incarnation {
         mut state: StateFile,
         board: Board,
         stop: Stop,
+        guard: Option<Rc<Guard>>,
         orders: UnboundedReceiver<Order>,
     ) -> Self {
         if !common.persistent {
@@ -62,10 +66,10 @@ impl Incarnation {
             state.forget_kept();
         }
         let backoff = Backoff { failures: state.state.failures };
-        let hooked = Rc::new(Notify::new());
-        tokio::task::spawn_local(obey(orders, board.clone(), stop.clone(), Rc::clone(&hooked)));
+        let (sender, jobs) = unbounded_channel();
+        tokio::task::spawn_local(obey(orders, board.clone(), stop.clone(), sender));
         let (born, stamps) = (Instant::now(), Vec::new());
-        Self { common, provider, starter, slate, state, board, stop, backoff, born, hooked, stamps }
+        Self { common, provider, starter, slate, state, board, stop, backoff, born, guard, jobs, stamps }
     }
 
     /// Lives, and returns the exit code.
@@ -75,11 +79,14 @@ impl Incarnation {
             if !self.clean_slate().await {
                 break exit::DONE;
             }
+            let Some(mut held) = self.hardware_before_listening().await else { break exit::DONE };
             let Some(root) = self.register().await else {
+                self.let_go(held).await;
                 break exit::DONE;
             };
-            let ending = self.listen(&root).await;
-            self.end_processes().await;
+            let ending = self.listen(&root, &mut held).await;
+            self.end_processes(&[]).await;
+            self.let_go(held).await;
             self.board.job(None);
             self.unregister(&root, &ending).await;
             match ending {
@@ -94,6 +101,7 @@ impl Incarnation {
                     tracing::error!("the job was lost: {why}");
                     break exit::TEMPORARY;
                 }
+                Ending::Yielded => tracing::info!("gave the hardware to somebody who waits; joining the queue again"),
                 Ending::Stopped => break exit::DONE,
                 Ending::Again(why) => {
                     let wait = self.backoff.after_fault();
@@ -122,7 +130,8 @@ impl Incarnation {
             self.provider.agent().title,
             self.provider.scope()
         );
-        let needed = (common.stop_timeout + common.kill_timeout * 2).as_secs() + 10;
+        // The drain, the cancelled job, its registration, an earlier one's; killing and wiping.
+        let needed = (common.stop_timeout + common.kill_timeout * 3).as_secs() + 20;
         tracing::info!(
             "when this container is stopped, a running job gets {} to finish: Docker must allow for it \
              (stop_grace_period: {needed}s, docker stop -t {needed})",
@@ -201,6 +210,44 @@ impl Incarnation {
         tracing::info!("leaving");
     }
 
+    /// For a scope of `listener`: the hardware, however long it takes. `None` when asked to stop before it was there; `Some(None)`
+    /// when none is needed yet.
+    async fn hardware_before_listening(&mut self) -> Option<Option<Held>> {
+        let Some(guard) = self.guard.clone().filter(|guard| guard.scope() == LockScope::Listener) else {
+            return Some(None);
+        };
+        loop {
+            self.board.enter(Phase::Waiting);
+            let claim = Claim::now(format!("a runner in {}", hostname()), Some(self.provider.scope()), None);
+            let stop = self.stop.clone();
+            let say = |text| tracing::info!("{text}");
+            let acquired =
+                Rc::clone(&guard).acquire(claim, None, say, async move { stop.reached(Urgency::Finish).await });
+            match acquired.await {
+                Ok(held) => {
+                    self.board.resource(Some(held.names()));
+                    return Some(Some(held));
+                }
+                Err(HardwareError::Abandoned) => return None,
+                Err(error) => {
+                    let wait = self.backoff.after_fault();
+                    self.wait_out(Phase::BackingOff, &error.to_string(), wait).await;
+                    if self.stop.urgency() > Urgency::None {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets the hardware go, if any is held. What could use it must be dead by now.
+    pub(super) async fn let_go(&self, held: Option<Held>) {
+        if let (Some(guard), Some(held)) = (&self.guard, held) {
+            guard.let_go(held).await;
+            self.board.resource(None);
+        }
+    }
+
     async fn version_to_pull(&self) -> String {
         let title = self.provider.agent().title;
         match self.provider.current_version().await {
@@ -249,22 +296,32 @@ impl Incarnation {
     }
 }
 
-/// Turns what clients of the control socket ask into requests to stop and facts about the job.
-async fn obey(mut orders: UnboundedReceiver<Order>, board: Board, stop: Stop, hooked: Rc<Notify>) {
+fn hostname() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
+}
+
+/// Turns what clients of the control socket ask into requests to stop and jobs that begin.
+async fn obey(mut orders: UnboundedReceiver<Order>, board: Board, stop: Stop, jobs: UnboundedSender<Hooked>) {
     while let Some(order) = orders.recv().await {
         match order {
             Order::Drain { exit } => {
                 tracing::info!("asked to drain");
                 stop.drain(exit);
             }
-            Order::Hook { event: Event::JobStarted, job } => {
-                let (repository, run_url) = (job.repository.as_deref(), job.run_url.as_deref());
-                tracing::info!(job = job.name.as_deref(), repository, run_url, "a job begins");
-                board.describe_job(job);
-                hooked.notify_one();
-            }
-            Order::Hook { event: Event::JobCompleted, job } => {
-                tracing::info!(job = job.name.as_deref(), "the job's steps are over");
+            Order::Hook(hooked) => {
+                let job = hooked.job.clone();
+                match hooked.event {
+                    Event::JobStarted => {
+                        let (repository, run_url) = (job.repository.as_deref(), job.run_url.as_deref());
+                        tracing::info!(job = job.name.as_deref(), repository, run_url, "a job begins");
+                        board.describe_job(job);
+                        let _ = jobs.send(hooked);
+                    }
+                    Event::JobCompleted => {
+                        tracing::info!(job = job.name.as_deref(), "the job's steps are over");
+                        let _ = hooked.answers.send(HookAnswer::Go { resource: None });
+                    }
+                }
             }
         }
     }

@@ -4,6 +4,7 @@
 
 mod backoff;
 mod children;
+mod hardware;
 mod incarnation;
 mod listening;
 mod registering;
@@ -13,24 +14,30 @@ mod stop;
 mod trust;
 
 use std::collections::BTreeMap;
+use std::fs::{File, Permissions};
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use nix::sys::prctl;
 use nix::unistd::{Gid, Uid};
 
+use crate::agent::access::{READ, WRITE, may};
 use crate::agent::{env, hooks, root};
 use crate::config::table::COMMON;
-use crate::config::{Common, Environment, Problem, Reader};
+use crate::config::{Common, Environment, Hardware, Problem, Reader};
 use crate::control::{self, Board};
 use crate::init::account::{Account, Accounts};
 use crate::init::{Role, Signals, adopt_orphans};
 use crate::log;
 use crate::os::child::Identity;
 use crate::provider::{PROVIDERS, Provider};
+use crate::resource::LockDirectory;
 use crate::workspace::{Owned, Slate, take_for_root};
 use children::{Children, Starter, attend};
+use hardware::Guard;
 use incarnation::Incarnation;
 use state::StateFile;
 use stop::Stop;
@@ -158,6 +165,7 @@ struct Prepared {
     agent_env: Vec<(std::ffi::OsString, std::ffi::OsString)>,
     state: StateFile,
     owned: Owned,
+    lock_directory: Option<LockDirectory>,
     board: Board,
 }
 
@@ -206,6 +214,16 @@ impl Prepared {
                 problems.push(problem("image", &error, "make /run/oscr writable for this container's user"))
             })
             .ok();
+        let lock_directory = common.hardware.as_ref().and_then(|hardware| {
+            let checked = LockDirectory::open(&hardware.directory, hardware.allow_nfs);
+            let directory = checked
+                .map_err(|error| problems.push(problem("RUNNER_LOCK_DIR", &error, "see docs/shared-hardware.md")))
+                .ok()?;
+            if let Some(identity) = &identity {
+                problems.extend(out_of_reach(&directory, hardware, identity));
+            }
+            Some(directory)
+        });
         let (Some(state), Some(owned), Some(shims), true) = (state, owned, shims, problems.is_empty()) else {
             return Err(problems);
         };
@@ -219,7 +237,7 @@ impl Prepared {
             ca_bundle: bundle.as_deref(),
             hooks: Some((&shims.job_started, &shims.job_completed)),
         });
-        let prepared = Self { common, provider, account, identity, agent_env, state, owned, board };
+        let prepared = Self { common, provider, account, identity, agent_env, state, owned, lock_directory, board };
         prepared.say_posture();
         Ok(prepared)
     }
@@ -233,6 +251,10 @@ impl Prepared {
                  other users cannot be wiped"
                     .to_owned(),
             );
+            if self.common.hardware.is_some() {
+                weaknesses
+                    .push("jobs share the user that holds the hardware's lock, and could take or free it".to_owned());
+            }
         }
         for source in self.provider.secrets() {
             if source.path().is_none() {
@@ -277,8 +299,20 @@ impl Prepared {
             pristine_home: self.common.places.pristine_home(),
             agent: self.account.identity.clone(),
         };
-        let incarnation =
-            Incarnation::new(self.common, self.provider, starter, slate, self.state, self.board, stop.clone(), orders);
+        let guard = self.common.hardware.clone().zip(self.lock_directory).map(|(hardware, directory)| {
+            Rc::new(Guard::new(hardware, directory, starter.clone(), self.common.places.hooks()))
+        });
+        let incarnation = Incarnation::new(
+            self.common,
+            self.provider,
+            starter,
+            slate,
+            self.state,
+            self.board,
+            stop.clone(),
+            guard,
+            orders,
+        );
         let _owned = self.owned;
         tokio::select! {
             code = incarnation.live() => code,
@@ -293,6 +327,39 @@ impl Prepared {
 
 fn problem(setting: &str, error: &dyn std::error::Error, cure: &str) -> Problem {
     Problem { setting: setting.to_owned(), what: error.to_string(), cure: cure.to_owned() }
+}
+
+/// The agent's user must not be able to open a lock: who can open it can hold it. A lock file of root's that others may read,
+/// as `flock(1)` makes them, is closed to others; anything else is for the host's owner to decide.
+fn out_of_reach(directory: &LockDirectory, hardware: &Hardware, agent: &Identity) -> Vec<Problem> {
+    let problem = |path: &Path, what: String| Problem {
+        setting: "RUNNER_LOCK_DIR".to_owned(),
+        what: format!("{} {what}", path.display()),
+        cure: "on the host, give it to root, with mode 0755 for the directory and 0600 for its files".to_owned(),
+    };
+    let exposed = "can be opened by the agent's user, so a job could hold or free the hardware";
+    let mut problems = Vec::new();
+    if may(agent, directory.path(), WRITE) {
+        problems.push(problem(directory.path(), exposed.to_owned()));
+    }
+    for id in hardware.wanted.ids() {
+        let path = directory.path().join(format!("{id}.lock"));
+        // Made now if missing, so that it is nobody else's to make.
+        match directory.open_lock(id).and_then(|lock| close_to_others(&lock)) {
+            Err(error) => problems.push(problem(&path, format!("cannot be used: {error}"))),
+            Ok(()) if may(agent, &path, READ | WRITE) => problems.push(problem(&path, exposed.to_owned())),
+            Ok(()) => {}
+        }
+    }
+    problems
+}
+
+fn close_to_others(lock: &File) -> io::Result<()> {
+    let meta = lock.metadata()?;
+    if meta.uid() == 0 && meta.mode() & 0o007 != 0 {
+        lock.set_permissions(Permissions::from_mode(meta.mode() & 0o770))?;
+    }
+    Ok(())
 }
 
 /// The agent's account, and the identity to become, with the group of a mounted Docker socket.

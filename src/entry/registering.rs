@@ -268,37 +268,31 @@ impl Incarnation {
             self.state.state.leftovers.clear();
             return Ok(());
         }
-        let mut result = Ok(());
-        let mut kept = 0;
-        // One is forgotten only once it is dealt with, because this may be cut short between any two answers.
-        while let Some(registration) = self.state.state.leftovers.get(kept).cloned() {
+        // One by one, so that being cut short (by a stop, or a job that comes) forgets none.
+        for registration in self.state.state.leftovers.clone() {
             let foreign = registration.scope != self.provider.registration(&registration.name).scope;
             match self.provider.release(&registration).await {
-                Ok(Released::Gone) => {
-                    tracing::info!("{} of an earlier incarnation is not registered any more", registration.name);
-                }
                 Ok(Released::Busy) => {
                     tracing::info!(
                         "the forge believes that {} still runs a job; it is removed later",
                         registration.name
                     );
-                    kept += 1;
                     continue;
+                }
+                Ok(Released::Gone) => {
+                    tracing::info!("{} of an earlier incarnation is not registered any more", registration.name);
                 }
                 Err(fault @ Fault::Denied { .. }) if foreign => tracing::warn!(
                     "{} may still be registered at {}, which refuses us: {fault}",
                     registration.name,
                     registration.scope
                 ),
-                Err(fault) => {
-                    result = Err(fault);
-                    break;
-                }
+                Err(fault) => return Err(fault),
             }
-            self.state.state.leftovers.remove(kept);
+            self.state.state.leftovers.retain(|left| *left != registration);
+            self.state.save_or_warn();
         }
-        self.state.save_or_warn();
-        result
+        Ok(())
     }
 
     fn save(&mut self) -> Result<(), Fault> {

@@ -5,12 +5,11 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 
-use nix::unistd::Uid;
 use zeroize::Zeroizing;
 
+use crate::agent::access::{READ, may};
 use crate::config::table::{self, Kind};
 use crate::config::{Problem, SecretSource};
 use crate::os;
@@ -78,7 +77,7 @@ pub fn guard(source: &SecretSource, agent: &Identity) -> Result<(), Problem> {
     let Some(path) = source.path() else {
         return Ok(());
     };
-    if !readable_by(path, agent) {
+    if !may(agent, path, READ) {
         return Ok(());
     }
     let problem = |what: String, cure: &str| Problem { setting: source.setting.clone(), what, cure: cure.to_owned() };
@@ -97,7 +96,7 @@ pub fn guard(source: &SecretSource, agent: &Identity) -> Result<(), Problem> {
         fs::set_permissions(path, fs::Permissions::from_mode(0o400))
     };
     match protect() {
-        Ok(()) if !readable_by(path, agent) => Ok(()),
+        Ok(()) if !may(agent, path, READ) => Ok(()),
         Ok(()) => Err(problem(
             format!("{} stays readable for the agent's user", path.display()),
             "mount it read-only for root",
@@ -109,52 +108,9 @@ pub fn guard(source: &SecretSource, agent: &Identity) -> Result<(), Problem> {
     }
 }
 
-/// Whether a user could read `path`, as the permission bits of the file and of all directories above it say.
-fn readable_by(path: &Path, user: &Identity) -> bool {
-    let Ok(path) = fs::canonicalize(path) else {
-        return false;
-    };
-    let allowed = |path: &Path, bit: u32| {
-        let Ok(meta) = fs::metadata(path) else {
-            return false;
-        };
-        let mode = meta.mode();
-        if meta.uid() == user.uid.as_raw() {
-            mode >> 6 & bit != 0
-        } else if user.groups.iter().chain([&user.gid]).any(|gid| gid.as_raw() == meta.gid()) {
-            mode >> 3 & bit != 0
-        } else {
-            mode & bit != 0
-        }
-    };
-    user.uid == Uid::from_raw(0)
-        || (allowed(&path, 4) && path.ancestors().skip(1).all(|directory| allowed(directory, 1)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::unistd::Gid;
-
-    fn somebody() -> Identity {
-        Identity { uid: Uid::from_raw(54321), gid: Gid::from_raw(54321), groups: vec![Gid::from_raw(54322)] }
-    }
-
-    #[test]
-    fn a_file_is_readable_only_through_readable_directories() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("secret");
-        fs::write(&file, "x").unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(readable_by(&file, &somebody()));
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        assert!(!readable_by(&file, &somebody()));
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o440)).unwrap();
-        assert!(!readable_by(&file, &somebody()));
-    }
-
     #[test]
     fn every_secret_setting_is_known_under_all_its_names() {
         for name in ["GITHUB_PAT", "ACCESS_TOKEN", "GH_PAT", "RUNNER_TOKEN"] {

@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ const TEARDOWN: Duration = Duration::from_secs(5);
 const KILL_AGAIN: Duration = Duration::from_millis(20);
 
 /// What `exec` was asked to do.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// The command and its arguments; not empty.
     pub command: Vec<OsString>,
@@ -49,6 +50,10 @@ pub struct Options {
     pub parent_death: Option<Signal>,
     /// Forbid the child to gain privileges.
     pub no_new_privs: bool,
+    /// Variables to set besides those that we have.
+    pub extra_env: Vec<(OsString, OsString)>,
+    /// Descriptors that the child inherits besides its standard streams.
+    pub keep: Vec<RawFd>,
 }
 
 /// Why the command could not be run.
@@ -95,7 +100,8 @@ pub fn exec(options: &Options, signals: &Signals) -> Result<u8, ExecError> {
     let what = Spawn {
         program: program.clone(),
         args: args.to_vec(),
-        env: None,
+        env: (!options.extra_env.is_empty())
+            .then(|| std::env::vars_os().chain(options.extra_env.iter().cloned()).collect()),
         directory: options.directory.clone(),
         captured: false,
     };
@@ -107,6 +113,7 @@ pub fn exec(options: &Options, signals: &Signals) -> Result<u8, ExecError> {
         umask: options.umask.map(Mode::from_bits_truncate),
         no_new_privs: options.no_new_privs,
         parent_death: options.parent_death,
+        keep: options.keep.clone(),
     };
     let main = spawn::spawn(&what, setup)?.pid;
     // Our directory is of no use to us any more, and could not be unmounted while we stay in it.

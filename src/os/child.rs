@@ -1,7 +1,7 @@
 //! What happens in the child between `fork` and `exec`, and how its end is learnt.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
@@ -49,6 +49,8 @@ pub struct Setup {
     pub no_new_privs: bool,
     /// The signal that the kernel sends to the child when we die.
     pub parent_death: Option<Signal>,
+    /// Descriptors that the child inherits, besides its standard streams, under the same numbers.
+    pub keep: Vec<RawFd>,
 }
 
 /// Makes `command` apply `setup` in the child, just before `exec`. All signals must be blocked by then.
@@ -69,6 +71,12 @@ fn apply(setup: &Setup, parent: Pid) -> io::Result<()> {
         Session::Terminal => lead_a_group()?,
     }
     close_inherited();
+    for fd in &setup.keep {
+        // SAFETY: F_SETFD changes a flag of a descriptor number; one that is not open fails with EBADF.
+        if unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
     if let Some(mode) = setup.umask {
         umask(mode);
     }

@@ -68,6 +68,18 @@ pub fn unstash(number: RawFd) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// Takes over a descriptor that the process that started us left open under this number.
+///
+/// # Errors
+/// When no such descriptor is open, or it is a standard stream.
+pub fn inherited(number: RawFd) -> io::Result<File> {
+    if number <= libc::STDERR_FILENO || std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: the descriptor is open, as just seen, and was inherited, so nothing in this process owns it yet.
+    Ok(unsafe { File::from_raw_fd(number) })
+}
+
 /// Lets the runtime wait until `fd` is readable.
 ///
 /// # Errors

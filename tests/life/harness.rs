@@ -441,6 +441,16 @@ impl Gate {
     }
 }
 
+/// Looks until `ready`, where nothing can wake us. What looks starts a process, so this is no busy loop.
+#[track_caller]
+pub fn until(what: &str, mut ready: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !ready() {
+        assert!(Instant::now() < deadline, "not so in time: {what}");
+        std::thread::yield_now();
+    }
+}
+
 /// Runs a command to its end: code, standard output, standard error.
 #[track_caller]
 pub fn outcome(mut command: Command) -> (i32, String, String) {

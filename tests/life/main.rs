@@ -4,6 +4,7 @@
 //! `harness` is the container that each test gets; every other file is one idea. Needs root, `unshare` and `setpriv`, and the
 //! stand-in's programs (`cargo test --workspace`, or `cargo build -p oscr-sim --bins` first).
 
+mod boards;
 mod config;
 mod control;
 mod faults;

@@ -1,0 +1,243 @@
+//! Shared hardware for the jobs of this incarnation: waiting for it, the hooks between holders, letting it go.
+//!
+//! PID 1 holds the lock, so nothing that a job does or leaves behind can release it, and the kernel does when PID 1 dies.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use tokio::time::{Instant, interval_at, timeout};
+
+use super::children::{Running, Starter};
+use crate::agent::hooks::executables;
+use crate::config::{Hardware, LockScope};
+use crate::init::SpawnError;
+use crate::init::leftovers::Stat;
+use crate::os;
+use crate::resource::{Attempt, AttemptError, Claim, Held, LockDirectory, Survey};
+
+/// A job that gets its resource within this time is not told about waiting.
+const UNREMARKABLE: Duration = Duration::from_millis(100);
+/// How often a job that waits is told about it.
+const REMIND: Duration = Duration::from_secs(30);
+
+/// The shared hardware that jobs of this incarnation need.
+pub struct Guard {
+    hardware: Hardware,
+    directory: LockDirectory,
+    scope: LockScope,
+    starter: Starter,
+    hooks: PathBuf,
+}
+
+/// Why a job cannot have what it needs.
+#[derive(Debug, thiserror::Error)]
+pub enum HardwareError {
+    /// It waited too long.
+    #[error("{what} did not become free within {}: {state} (OSCR_LOCK_TIMEOUT)", humantime::format_duration(*after))]
+    TimedOut {
+        /// What was waited for.
+        what: String,
+        /// For how long.
+        after: Duration,
+        /// Who has it.
+        state: String,
+    },
+    /// A hook failed.
+    #[error("{0}")]
+    Hook(String),
+    /// The queue cannot be used.
+    #[error(transparent)]
+    Attempt(#[from] AttemptError),
+    /// The process that waits cannot be started.
+    #[error("the process that waits cannot be started: {0}")]
+    Waiter(#[from] SpawnError),
+    /// Whoever asked is gone.
+    #[error("nobody waits for it any more")]
+    Abandoned,
+}
+
+impl Guard {
+    pub fn new(hardware: Hardware, directory: LockDirectory, starter: Starter, hooks: PathBuf) -> Self {
+        let by_agent = if starter.facts.hooks.is_some() { LockScope::Job } else { LockScope::Listener };
+        let scope = hardware.scope.unwrap_or(by_agent);
+        Self { hardware, directory, scope, starter, hooks }
+    }
+
+    /// When the resource is taken.
+    pub fn scope(&self) -> LockScope {
+        self.scope
+    }
+
+    /// How long a holder may listen without a job.
+    pub fn idle(&self) -> Duration {
+        self.hardware.idle
+    }
+
+    /// How long a job may wait.
+    pub fn patience(&self) -> Option<Duration> {
+        self.hardware.timeout
+    }
+
+    /// Waits for the resource, tells `say` what it waits for now and then, and runs the hooks for a new holder. Gives up when
+    /// `abandoned` resolves; dropping the future gives up as well.
+    pub async fn acquire(
+        self: Rc<Self>,
+        claim: Claim,
+        patience: Option<Duration>,
+        mut say: impl FnMut(String),
+        abandoned: impl Future<Output = ()>,
+    ) -> Result<Held, HardwareError> {
+        let wait = async {
+            loop {
+                match self.attempt(&claim, &mut say).await {
+                    Err(HardwareError::Attempt(AttemptError::Again)) => {}
+                    other => return other,
+                }
+            }
+        };
+        let bounded = async {
+            match patience {
+                None => wait.await,
+                Some(patience) => match timeout(patience, wait).await {
+                    Ok(result) => result,
+                    Err(_) => Err(HardwareError::TimedOut {
+                        what: self.hardware.wanted.to_string(),
+                        after: patience,
+                        state: self.state(),
+                    }),
+                },
+            }
+        };
+        let held = tokio::select! {
+            held = bounded => held?,
+            () = abandoned => return Err(HardwareError::Abandoned),
+        };
+        let Claim { who, scope, run_url, .. } = claim;
+        held.say(&Claim::now(who, scope, run_url));
+        tracing::info!(resource = held.names(), "has the hardware");
+        match self.run_hooks("resource-acquired", &held).await {
+            Ok(()) => Ok(held),
+            Err(why) => {
+                self.let_go(held).await;
+                Err(HardwareError::Hook(why))
+            }
+        }
+    }
+
+    async fn attempt(&self, claim: &Claim, say: &mut impl FnMut(String)) -> Result<Held, HardwareError> {
+        let attempt = Attempt::begin(&self.directory, &self.hardware.wanted, claim)?;
+        let (what, setup) = attempt.waiter().map_err(|error| SpawnError::Other("oscr-entry".into(), error))?;
+        let (running, _) = self.starter.launch(&what, setup)?;
+        let mut waiter = Waiter { running, ended: Cell::new(false) };
+        let mut reminder = interval_at(Instant::now() + UNREMARKABLE, REMIND);
+        let ended = loop {
+            tokio::select! {
+                ended = waiter.running.ended() => break ended,
+                _ = reminder.tick() => say(attempt.report()),
+            }
+        };
+        waiter.ended.set(true);
+        Ok(attempt.finish(ended)?)
+    }
+
+    fn state(&self) -> String {
+        let surveys = self.hardware.wanted.ids().iter().map(|id| Survey::of(&self.directory, id));
+        surveys.map(|survey| format!("{} is {}", survey.resource, survey.holder_line())).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Runs the hooks for the end of a holder, and lets the resource go whatever they do.
+    pub async fn let_go(&self, held: Held) {
+        if let Err(why) = self.run_hooks("resource-released", &held).await {
+            tracing::error!("{why}");
+        }
+        tracing::info!(resource = held.names(), "lets the hardware go");
+    }
+
+    async fn run_hooks(&self, event: &str, held: &Held) -> Result<(), String> {
+        for hook in executables(&self.hooks.join(event)) {
+            let shown = PathBuf::from(&hook).display().to_string();
+            let mut env = self.starter.env.clone();
+            env.push(("OSCR_RESOURCE".into(), held.names().into()));
+            let mut running = match self.starter.command(hook, env) {
+                Ok((running, _)) => running,
+                Err(error) => return Err(format!("the hook {shown} cannot be run: {error}")),
+            };
+            match timeout(self.hardware.hook_timeout, running.ended()).await {
+                Ok(crate::init::Ended::Code(0)) => {}
+                Ok(ended) => return Err(format!("the hook {shown} failed ({ended})")),
+                Err(_) => {
+                    // It leads a session of its own, so this reaches all of it that did not run away.
+                    let _ = killpg(running.pid, Signal::SIGKILL);
+                    running.ended().await;
+                    let bound = humantime::format_duration(self.hardware.hook_timeout);
+                    return Err(format!("the hook {shown} took longer than {bound} (OSCR_LOCK_HOOK_TIMEOUT)"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Resolves once somebody else waits for something that we hold. Woken by the queue's directory, not by a clock.
+    pub async fn somebody_waits(&self, held: &Held) {
+        let waits = || held.ids().iter().any(|id| !Survey::of(&self.directory, id).queue.is_empty());
+        let watched = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).ok().and_then(|inotify| {
+            for id in held.ids() {
+                inotify.add_watch(&self.directory.queue(id), AddWatchFlags::IN_MOVED_TO).ok()?;
+            }
+            let readable = os::watch(std::os::fd::AsFd::as_fd(&inotify).try_clone_to_owned().ok()?).ok()?;
+            Some((inotify, readable))
+        });
+        let Some((inotify, readable)) = watched else {
+            // The kernel's limit of watches is reached; without being told, an idle holder keeps what it has.
+            tracing::warn!(
+                "the queue cannot be watched (fs.inotify.max_user_instances): an idle runner keeps the hardware"
+            );
+            return std::future::pending().await;
+        };
+        // After the watch began, so that nobody slips in between.
+        while !waits() {
+            match readable.readable().await {
+                Ok(mut ready) => {
+                    let _ = inotify.read_events();
+                    ready.clear_ready();
+                }
+                Err(_) => return std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// The process that waits in our place; killed when it is not needed any more.
+struct Waiter {
+    running: Running,
+    ended: Cell<bool>,
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if !self.ended.get() {
+            let _ = kill(self.running.pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Whether `process` is `ancestor` or descends from it.
+pub fn descends(process: Pid, ancestor: Pid) -> bool {
+    let mut current = process;
+    // A chain of processes longer than this is not a hook of the agent.
+    for _ in 0..64 {
+        if current == ancestor {
+            return true;
+        }
+        match Stat::read(current) {
+            Some(stat) if stat.parent.as_raw() > 0 => current = stat.parent,
+            _ => return false,
+        }
+    }
+    false
+}

@@ -1,0 +1,181 @@
+//! The lock directory, and the refusal of one that does not lock.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::statfs::{FsType, statfs};
+
+use super::ResourceId;
+
+/// A directory in which `flock` excludes across containers.
+#[derive(Debug, Clone)]
+pub struct LockDirectory {
+    path: PathBuf,
+}
+
+/// Why a directory cannot hold locks. Each text names what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// It cannot be used at all.
+    #[error("the lock directory {} cannot be used: {source}; mount a directory of the host there that this container may write", path.display())]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is the container's own.
+    #[error("the lock directory {} is the container's own, so other containers would not see its locks; mount a directory of the host there, such as /var/lock/oscr", .0.display())]
+    NotShared(PathBuf),
+    /// Its file system does not carry locks to other hosts or sandboxes.
+    #[error("the lock directory {} is on {kind}, where two sides can hold one lock at the same time; use a directory of the host's own disk or tmpfs{hint}", path.display())]
+    DoesNotLock {
+        /// The directory.
+        path: PathBuf,
+        /// What it is on.
+        kind: &'static str,
+        /// What else could be done.
+        hint: &'static str,
+    },
+}
+
+const OVERLAY: i64 = 0x794c_7630;
+const FUSE: i64 = 0x6573_5546;
+const NINE_P: i64 = 0x0102_1997;
+const NFS: i64 = 0x6969;
+const SMB: i64 = 0x517b;
+const CIFS: i64 = 0xff53_4d42;
+const SMB2: i64 = 0xfe53_4d42;
+
+impl LockDirectory {
+    /// Checks that `path` is a directory whose locks exclude others, and that we can make locks in it. NFS is refused unless
+    /// `allow_nfs`: it depends on versions and mount options whether its locks hold.
+    ///
+    /// # Errors
+    /// The reason and the cure.
+    pub fn open(path: &Path, allow_nfs: bool) -> Result<Self, DirectoryError> {
+        let unusable = |source: io::Error| DirectoryError::Unusable { path: path.to_owned(), source };
+        let meta = fs::metadata(path).map_err(unusable)?;
+        if !meta.is_dir() {
+            return Err(unusable(io::ErrorKind::NotADirectory.into()));
+        }
+        let kind = statfs(path).map_err(|errno| unusable(errno.into()))?.filesystem_type();
+        judge(path, kind, fs::metadata("/").is_ok_and(|root| root.dev() == meta.dev()), allow_nfs)?;
+        let directory = Self { path: path.to_owned() };
+        // A place that cannot be written shows now, and not when the first job waits.
+        let probe = path.join(format!(".probe-{}", std::process::id()));
+        directory.create(&probe).map_err(unusable)?;
+        fs::remove_file(&probe).map_err(unusable)?;
+        Ok(directory)
+    }
+
+    /// A directory that has been checked before, by the process that started us.
+    #[must_use]
+    pub fn checked(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The lock file, which is made if missing. An existing one keeps its mode and content: people use it too.
+    ///
+    /// # Errors
+    /// When it cannot be opened or made.
+    pub fn open_lock(&self, id: &ResourceId) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(self.lock(id))
+    }
+
+    pub(super) fn lock(&self, id: &ResourceId) -> PathBuf {
+        self.path.join(format!("{id}.lock"))
+    }
+
+    pub(super) fn holder(&self, id: &ResourceId) -> PathBuf {
+        self.path.join(format!("{id}.holder"))
+    }
+
+    /// The directory of a resource's tickets.
+    #[must_use]
+    pub fn queue(&self, id: &ResourceId) -> PathBuf {
+        self.path.join(format!("{id}.queue"))
+    }
+
+    /// The queue's directory, which is made if missing.
+    pub(super) fn make_queue(&self, id: &ResourceId) -> io::Result<PathBuf> {
+        let queue = self.queue(id);
+        match fs::DirBuilder::new().mode(0o700).create(&queue) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(queue),
+        }
+    }
+
+    pub(super) fn create(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+    }
+
+    /// The resources that have a lock file or a queue here.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn resources(&self) -> io::Result<Vec<ResourceId>> {
+        let mut ids: Vec<ResourceId> = fs::read_dir(&self.path)?
+            .flatten()
+            .filter_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                name.strip_suffix(".lock").or_else(|| name.strip_suffix(".queue"))?.parse().ok()
+            })
+            .collect();
+        ids.sort();
+        ids.dedup();
+        Ok(ids)
+    }
+}
+
+fn judge(path: &Path, kind: FsType, same_as_root: bool, allow_nfs: bool) -> Result<(), DirectoryError> {
+    // The type's width differs between C libraries; the constants fit in all.
+    let magic = i64::from(kind.0 as u32);
+    let path = path.to_owned();
+    let refused = |kind, hint| Err(DirectoryError::DoesNotLock { path: path.clone(), kind, hint });
+    match magic {
+        OVERLAY | FUSE if same_as_root => Err(DirectoryError::NotShared(path)),
+        OVERLAY => refused("an overlay (a layer of some container)", ""),
+        FUSE => refused("FUSE or virtio-fs", ""),
+        NINE_P => refused("9p", ""),
+        SMB | CIFS | SMB2 => refused("SMB", ""),
+        NFS if !allow_nfs => refused(
+            "NFS",
+            ", or set OSCR_LOCK_ALLOW_NFS=true if you have made sure that its locks hold between all hosts",
+        ),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_systems_that_do_not_lock_are_refused_with_the_reason() {
+        let judged = |magic: i64, same_as_root, allow_nfs| {
+            judge(Path::new("/l"), FsType(magic as _), same_as_root, allow_nfs).map_err(|error| error.to_string())
+        };
+        assert!(judged(FUSE, false, false).unwrap_err().contains("virtio-fs"));
+        assert!(judged(NINE_P, false, false).unwrap_err().contains("9p"));
+        assert!(judged(OVERLAY, false, false).unwrap_err().contains("overlay"));
+        assert!(judged(OVERLAY, true, false).unwrap_err().contains("mount a directory of the host"));
+        assert!(judged(NFS, false, false).unwrap_err().contains("OSCR_LOCK_ALLOW_NFS"));
+        assert!(judged(NFS, false, true).is_ok());
+        assert!(judged(0xef53, true, false).is_ok());
+    }
+
+    #[test]
+    fn a_missing_directory_says_what_to_mount() {
+        let error = LockDirectory::open(Path::new("/nonexistent/locks"), false).unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/locks") && error.contains("mount"), "{error}");
+    }
+}

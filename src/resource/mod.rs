@@ -1,0 +1,90 @@
+//! Shared hardware: one holder at a time, first come, first served, across containers and organisations that share one
+//! lock directory of the host.
+//!
+//! # The files
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `<id>.lock` | the lock: a plain `flock(2)` file. Who holds its lock has the resource; `flock(1)` users count like any other |
+//! | `<id>.queue/<number>` | a ticket: a waiter's place. Its owner holds an exclusive `flock` on it from before it got its name |
+//! | `<id>.queue/.mutex` | held for the moment in which a number is drawn; its content is the last number |
+//! | `<id>.holder` | the ticket of the holder, moved here when it got the lock; the lock on it tells a record from a stale one |
+//!
+//! A ticket's content says who owns it, for people; nothing depends on it.
+//!
+//! # The protocol
+//!
+//! 1. Make a ticket under a temporary name and lock it. Under the mutex, sweep what nobody locks, draw the next number,
+//!    and give the ticket that name.
+//! 2. While there is a ticket with a smaller number: open the one with the largest of those, wait for a shared lock on it,
+//!    remove it if its name is still there, and look again.
+//! 3. Wait for an exclusive lock on `<id>.lock`. Move the ticket to `<id>.holder`.
+//! 4. To let go: remove `<id>.holder`, close the lock, close the ticket. The kernel does the last two for the dead.
+//!
+//! # Why it cannot deadlock
+//!
+//! Every wait in step 2 is for a smaller number in the same queue, numbers are drawn under a mutex and never change, so
+//! waits form a chain that ends at the smallest number, which waits for nobody but the holder. The holder waits for nobody
+//! in this queue. With several resources, all are taken in the order of their names, so a wait is always by a holder of
+//! smaller names for a larger one: no cycle. For one of a pool, a waiter waits in several queues but holds nothing while it
+//! waits, and the mutex is never held during a wait.
+//!
+//! # Why no wake-up is lost
+//!
+//! Every wait is a blocking `flock`: the kernel checks the lock and queues the waiter in one step, so there is no moment
+//! between looking and sleeping. What was true before the wait (which ticket is the predecessor) is looked at again after
+//! it. A ticket has its lock before it has its name, so a named ticket without a lock is dead, never unborn. A death
+//! closes descriptors, which is a release.
+
+pub mod attempt;
+pub mod command;
+mod directory;
+#[cfg(test)]
+mod model;
+mod queue;
+mod survey;
+mod wanted;
+
+pub use self::wanted::{ResourceId, Wanted, WantedError};
+pub use attempt::{Attempt, AttemptError, Held};
+pub use directory::{DirectoryError, LockDirectory};
+pub use queue::{QueueError, Seat, draw_and_wait, wait_until_free};
+pub use survey::{Survey, Waiting};
+
+use serde::{Deserialize, Serialize};
+
+/// Who waits or holds, for people: the content of a ticket.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The runner's name, or the command for `lock run`.
+    pub who: String,
+    /// Whose runner it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// The page of the job's run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_url: Option<String>,
+    /// Since when it waits or, for a holder, holds (RFC 3339).
+    pub since: String,
+}
+
+impl Claim {
+    /// A claim that begins now.
+    #[must_use]
+    pub fn now(who: String, scope: Option<String>, run_url: Option<String>) -> Self {
+        Self { who, scope, run_url, since: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string() }
+    }
+}
+
+impl std::fmt::Display for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.who)?;
+        if let Some(scope) = &self.scope {
+            write!(f, " of {scope}")?;
+        }
+        if let Some(url) = &self.run_url {
+            write!(f, " ({url})")?;
+        }
+        write!(f, " since {}", self.since)
+    }
+}

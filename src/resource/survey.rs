@@ -1,0 +1,78 @@
+//! Who holds a resource and who waits, for people. Looking disturbs nobody: it takes shared locks without waiting.
+
+use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::queue::{is_locked, numbers};
+use super::{Claim, LockDirectory, ResourceId};
+
+/// The state of one resource at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Survey {
+    /// The resource.
+    pub resource: String,
+    /// Whether somebody has it.
+    pub held: bool,
+    /// Who has it; `None` while it is free, or when it is held by something that leaves no record, such as `flock(1)`.
+    pub holder: Option<Claim>,
+    /// Those who wait, first in line first.
+    pub queue: Vec<Waiting>,
+}
+
+/// One who waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Waiting {
+    /// The number drawn.
+    pub number: u64,
+    /// Who it is.
+    pub claim: Claim,
+    #[serde(skip)]
+    inode: u64,
+}
+
+impl Survey {
+    /// Looks at a resource.
+    #[must_use]
+    pub fn of(directory: &LockDirectory, id: &ResourceId) -> Self {
+        let holder_file = directory.holder(id);
+        let holder = is_locked(&holder_file).then(|| read(&holder_file)).flatten();
+        // Only without a living record is the lock itself tried, so that a holder never meets us there.
+        let held = holder.is_some()
+            || File::open(directory.lock(id))
+                .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)));
+        let queue_directory = directory.queue(id);
+        let queue = numbers(&queue_directory)
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|number| {
+                let path = queue_directory.join(format!("{number:020}"));
+                let inode = fs::metadata(&path).ok()?.ino();
+                is_locked(&path).then(|| Waiting { number, claim: read(&path).unwrap_or_default(), inode })
+            })
+            .collect();
+        Self { resource: id.to_string(), held, holder, queue }
+    }
+
+    /// How many wait before the ticket with this inode, and so before us.
+    #[must_use]
+    pub fn ahead_of(&self, inode: u64) -> usize {
+        self.queue.iter().take_while(|waiting| waiting.inode != inode).count()
+    }
+
+    /// One line about the holder.
+    #[must_use]
+    pub fn holder_line(&self) -> String {
+        match (&self.holder, self.held) {
+            (Some(holder), _) => format!("held by {holder}"),
+            (None, true) => "held by something that leaves no record, such as flock(1)".to_owned(),
+            (None, false) => "free".to_owned(),
+        }
+    }
+}
+
+fn read(path: &Path) -> Option<Claim> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
