@@ -18,6 +18,9 @@ check "compose.yml without .env" --env-file /dev/null --file compose.yml --profi
 check "compose.yml with .env.example" --env-file .env.example --file compose.yml
 GITHUB_PAT=a RUNNER_TOKEN=b ACCESS_TOKEN=c GH_PAT=d check "compose.yml with all secrets" --env-file .env.example --file compose.yml
 check "compose.docker-socket.yml" --env-file .env.example --file compose.yml --file compose.docker-socket.yml
+# Two organisations and two boards: as it is, and with the example settings.
+check "compose.boards.yml without .env" --env-file /dev/null --file compose.boards.yml
+check "compose.boards.yml" --env-file .env.example --file compose.boards.yml
 check "demo/compose.yml" --file demo/compose.yml
 
 # The example must select the service that its first lines promise.

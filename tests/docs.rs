@@ -103,7 +103,7 @@ fn the_example_environment_names_only_what_somebody_reads() {
             }
         }
     }
-    for file in ["compose.yml", "compose.docker-socket.yml"] {
+    for file in ["compose.yml", "compose.docker-socket.yml", "compose.boards.yml"] {
         let text = read(file);
         for part in text.split("${").skip(1) {
             let end = part.find([':', '}']).expect("${ is closed");

@@ -397,8 +397,23 @@ fn agent_account(common: &Common, problems: &mut Vec<Problem>) -> (Account, Opti
             account.identity.groups.push(gid);
         }
     }
+    // What root belongs to by /etc/group came with the image, and was not meant for jobs.
+    let roots = accounts.resolve("0").map(|root| root.identity.groups).unwrap_or_default();
+    let own = nix::unistd::getgroups().unwrap_or_default();
+    account.identity.groups = with_added_groups(account.identity.groups, &own, &roots);
     let identity = account.identity.clone();
     (account, Some(identity))
+}
+
+/// The agent's groups, and those that the container was given besides (`group_add`, `docker run --group-add`): they say which
+/// devices jobs may use. Never group 0, whose files are root's.
+fn with_added_groups(mut groups: Vec<Gid>, container: &[Gid], roots: &[Gid]) -> Vec<Gid> {
+    for gid in container {
+        if gid.as_raw() != 0 && !roots.contains(gid) && !groups.contains(gid) {
+            groups.push(*gid);
+        }
+    }
+    groups
 }
 
 fn docker_group(socket: &std::path::Path) -> Option<Gid> {
@@ -425,4 +440,16 @@ pub fn check(out: &mut dyn io::Write) -> io::Result<ExitCode> {
         writeln!(out, "Note: {}", log::redacted(note))?;
     }
     Ok(ExitCode::from(exit::DONE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_added_to_the_container_reach_the_agent_but_roots_own_do_not() {
+        let gids = |raw: &[u32]| raw.iter().copied().map(Gid::from_raw).collect::<Vec<_>>();
+        let groups = with_added_groups(gids(&[1001, 20]), &gids(&[0, 6, 20, 4711]), &gids(&[0, 6]));
+        assert_eq!(groups, gids(&[1001, 20, 4711]));
+    }
 }
