@@ -4,6 +4,7 @@
 #   TARGET        Rust target; scripts/target.sh chooses musl where it can be had, else gnu (static as well)
 #   BASE_IMAGE    base of the runner image; scripts/base-image.sh chooses, and makes one where no registry is in reach
 #   CARGO_FLAGS   more flags for every cargo command (default: --locked)
+#   TEST_THREADS  tests at a time (default: 8)
 #   TEST_ARGS     arguments for the tests, such as a name to filter by
 #   DIST          where the results go (default: dist; the images are built from there)
 
@@ -18,6 +19,8 @@ export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
 DIST ?= dist
 CARGO_FLAGS ?= --locked
 TEST_ARGS ?=
+# More than there are cores: these tests mostly wait for processes.
+TEST_THREADS ?= 8
 # Asked for anew by each recipe that uses it, so that one that runs after `setup` sees what setup changed.
 ifeq ($(origin TARGET),undefined)
 TARGET = $(shell scripts/target.sh)
@@ -63,7 +66,15 @@ demo-down: ## remove all that the demo made
 
 .PHONY: test
 test: setup images ## all tests, container tests included
-	OSCR_CONTAINER_TESTS=1 cargo test $(CARGO_FLAGS) --target $(TARGET) --workspace -- $(TEST_ARGS)
+	OSCR_CONTAINER_TESTS=1 RUST_TEST_THREADS=$(TEST_THREADS) cargo test $(CARGO_FLAGS) --target $(TARGET) --workspace -- $(TEST_ARGS)
+
+.PHONY: test-init
+test-init: ## an init's promises, kept by INIT_UNDER_TEST=oscr|tini|dumb-init|catatonit|all
+	cargo test $(CARGO_FLAGS) --target $(TARGET) --package oscr --test init -- $(TEST_ARGS)
+
+.PHONY: stress
+stress: ## twenty times 30 s of processes that fork, die and signal
+	STRESS_SECONDS=30 cargo test $(CARGO_FLAGS) --target $(TARGET) --package oscr --test init -- fifty
 
 .PHONY: test-gnu
 test-gnu: ## the tests that need no container, against the static glibc build
@@ -79,8 +90,10 @@ lint: ## formatting, clippy, shell scripts, Dockerfiles, compose files
 	scripts/check-compose.sh
 
 .PHONY: bench
-bench: build ## compare with other inits and tools, in one run
-	cargo bench $(CARGO_FLAGS) --target $(TARGET) --workspace
+bench: export OSCR_ENTRY := $(abspath $(DIST))/oscr-entry
+bench: export OSCR_SIM_BIN_DIR := $(abspath $(DIST))/sim
+bench: build ## compare with other inits, in one run
+	cargo bench $(CARGO_FLAGS) --target $(TARGET) --workspace --bench '*'
 
 .PHONY: clean
 clean: ## remove what the build left (images stay)

@@ -22,7 +22,7 @@ use super::{Board, Event, HookAnswer, Job, Phase, Request};
 const LARGEST: u64 = 16 * 1024;
 /// How long a client may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How many clients are served at once; others wait to be accepted.
+/// How many clients are served at once.
 const CLIENTS: usize = 32;
 
 /// What a client asks of the incarnation.
@@ -71,13 +71,11 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves clients until the incarnation ends.
+/// Serves clients until the incarnation ends. Only so many of a job's clients are served at once, and more are turned away;
+/// the places of our own user's are never taken by a job.
 pub async fn serve(listener: UnixListener, board: Board, orders: mpsc::UnboundedSender<Order>) {
     let places = Arc::new(Semaphore::new(CLIENTS));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -87,18 +85,39 @@ pub async fn serve(listener: UnixListener, board: Board, orders: mpsc::Unbounded
                 continue;
             }
         };
+        let peer = Peer::of(&stream);
+        let place = match Arc::clone(&places).try_acquire_owned() {
+            Ok(place) => Some(place),
+            Err(_) if peer.ours => None,
+            Err(_) => continue,
+        };
         let (board, orders) = (board.clone(), orders.clone());
         tokio::task::spawn_local(async move {
-            answer(stream, &board, &orders).await;
+            answer(stream, &peer, &board, &orders).await;
             drop(place);
         });
     }
 }
 
-async fn answer(mut stream: UnixStream, board: &Board, orders: &mpsc::UnboundedSender<Order>) {
-    let credentials = stream.peer_cred().ok();
-    let ours = credentials.as_ref().is_some_and(|peer| peer.uid() == 0 || peer.uid() == Uid::effective().as_raw());
-    let peer = credentials.and_then(|peer| peer.pid()).map(Pid::from_raw);
+/// Who asks, as the kernel says.
+struct Peer {
+    pid: Option<Pid>,
+    /// Root, or the user that we run as.
+    ours: bool,
+}
+
+impl Peer {
+    fn of(stream: &UnixStream) -> Self {
+        let credentials = stream.peer_cred().ok();
+        let ours = |uid| uid == 0 || uid == Uid::effective().as_raw();
+        Self {
+            ours: credentials.as_ref().is_some_and(|peer| ours(peer.uid())),
+            pid: credentials.and_then(|peer| peer.pid()).map(Pid::from_raw),
+        }
+    }
+}
+
+async fn answer(mut stream: UnixStream, peer: &Peer, board: &Board, orders: &mpsc::UnboundedSender<Order>) {
     let (reader, mut writer) = stream.split();
     let mut line = Vec::new();
     let mut reader = BufReader::new(reader.take(LARGEST));
@@ -112,11 +131,11 @@ async fn answer(mut stream: UnixStream, board: &Board, orders: &mpsc::UnboundedS
             let (answers, received) = mpsc::unbounded_channel();
             let told = Rc::new(Notify::new());
             let job = job.sanitised();
-            let _ = orders.send(Order::Hook(Hooked { event, job, peer, answers, told: Rc::clone(&told) }));
+            let _ = orders.send(Order::Hook(Hooked { event, job, peer: peer.pid, answers, told: Rc::clone(&told) }));
             answer_hook(reader, writer, received, &told).await;
             return;
         }
-        Ok(Request::Drain { .. }) if !ours => {
+        Ok(Request::Drain { .. }) if !peer.ours => {
             json!({ "error": "only the user that PID 1 runs as may drain the runner" })
         }
         Ok(Request::Drain { exit }) => {

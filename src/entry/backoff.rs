@@ -12,11 +12,19 @@ const DENIED_LAST: Duration = Duration::from_secs(15 * 60);
 /// Counts failures in a row. The count outlives a restart of the container in the state file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backoff {
-    /// Failures in a row so far.
+    /// Faults in a row so far.
     pub failures: u32,
+    /// Denials in a row so far: counted apart, so that a denial after a long outage is not waited out as long as that.
+    denials: u32,
 }
 
 impl Backoff {
+    /// Goes on counting where an earlier incarnation ended.
+    #[must_use]
+    pub fn after(failures: u32) -> Self {
+        Self { failures, denials: 0 }
+    }
+
     /// The wait after one more fault: anywhere between nothing and a ceiling that doubles (full jitter), so that replicas
     /// that failed together do not come back together. Never less than half a second.
     pub fn after_fault(&mut self) -> Duration {
@@ -27,8 +35,8 @@ impl Backoff {
 
     /// The wait after one more denial: only a person can end it, so it is slow from the start and gets slower.
     pub fn after_denial(&mut self) -> Duration {
-        let wait = doubled(DENIED_FIRST, self.failures, DENIED_LAST);
-        self.failures = self.failures.saturating_add(1);
+        let wait = doubled(DENIED_FIRST, self.denials, DENIED_LAST);
+        self.denials = self.denials.saturating_add(1);
         wait.mul_f64(0.9 + 0.2 * random())
     }
 
@@ -40,7 +48,7 @@ impl Backoff {
 
     /// It worked.
     pub fn reset(&mut self) {
-        self.failures = 0;
+        *self = Self::default();
     }
 }
 

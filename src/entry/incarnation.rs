@@ -65,7 +65,7 @@ impl Incarnation {
             state.demote();
             state.forget_kept();
         }
-        let backoff = Backoff { failures: state.state.failures };
+        let backoff = Backoff::after(state.state.failures);
         let (sender, jobs) = unbounded_channel();
         tokio::task::spawn_local(obey(orders, board.clone(), stop.clone(), sender));
         let (born, stamps) = (Instant::now(), Vec::new());
@@ -175,7 +175,7 @@ impl Incarnation {
         if !self.common.persistent {
             self.demote();
         }
-        if !self.state.state.leftovers.is_empty() {
+        if self.has_leftovers() {
             self.board.enter(Phase::Unregistering);
             let released = timeout(self.common.kill_timeout, self.release_leftovers()).await;
             let trouble = match released {

@@ -35,9 +35,10 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(60);
 /// A listener that listened for so long was well: earlier failures are history.
 const WELL_AFTER: Duration = Duration::from_secs(60);
-/// How often registrations of earlier incarnations are tried to be removed while idle. GitHub believes for some ten minutes
-/// that the job of a killed runner still runs.
-const LEFTOVERS_EVERY: Duration = Duration::from_secs(60);
+/// After how long registrations of earlier incarnations are tried again while idle: first, and at most. GitHub believes for
+/// some ten minutes that the job of a killed runner still runs.
+const LEFTOVERS_FIRST: Duration = Duration::from_secs(5);
+const LEFTOVERS_LAST: Duration = Duration::from_secs(60);
 /// How long that may keep a job that just comes waiting.
 const LOOK_AT_LEFTOVERS: Duration = Duration::from_secs(5);
 /// How long a hook may take to tell its job's log that the job has failed.
@@ -92,7 +93,8 @@ impl Incarnation {
         let mut retiring = false;
         let mut interrupted = false;
         let mut farewell: Option<Instant> = None;
-        let mut leftovers_at = self.next_look_at_leftovers();
+        let mut leftovers_wait = LEFTOVERS_FIRST;
+        let mut leftovers_at = self.has_leftovers().then(|| Instant::now() + leftovers_wait);
         let mut wish: Option<Wish> = None;
         let mut letting_go: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
         let mut yielding = Yielding::of(self.guard.as_ref(), held.is_some());
@@ -239,7 +241,8 @@ impl Incarnation {
                             tracing::debug!("an earlier registration cannot be removed yet: {fault}");
                         }
                         self.provider.rest();
-                        leftovers_at = self.next_look_at_leftovers();
+                        leftovers_wait = (leftovers_wait * 2).min(LEFTOVERS_LAST);
+                        leftovers_at = self.has_leftovers().then(|| Instant::now() + leftovers_wait);
                     }
                 }
                 () = at(farewell) => {
@@ -248,6 +251,10 @@ impl Incarnation {
                 }
             }
         };
+        // The listener's last lines may still be unread; a job that they announce did run.
+        while let Ok(marker) = markers.try_recv() {
+            watch.seen |= matches!(marker, Marker::Running(_));
+        }
         drop(refused);
         drop(wish);
         finished_or_none(letting_go).await;
@@ -339,11 +346,6 @@ impl Incarnation {
                 process.ended().await
             }
         }
-    }
-
-    /// When earlier registrations that the forge would not let go are tried again, if there are any.
-    fn next_look_at_leftovers(&self) -> Option<Instant> {
-        (!self.state.state.leftovers.is_empty()).then(|| Instant::now() + LEFTOVERS_EVERY)
     }
 
     /// Ends everything that descends from us but for `spared`: what a job started does not outlive it.

@@ -295,6 +295,10 @@ impl Incarnation {
         Ok(())
     }
 
+    pub(super) fn has_leftovers(&self) -> bool {
+        !self.state.state.leftovers.is_empty()
+    }
+
     fn save(&mut self) -> Result<(), Fault> {
         self.state.save().map_err(|error| on_disk(&error))
     }

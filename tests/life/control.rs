@@ -151,7 +151,7 @@ fn garbage_on_the_socket_is_answered_or_dropped_and_nothing_else_happens() {
     assert_eq!(send(&container, b""), "{\"error\":\"no request: EOF while parsing a value at line 1 column 0\"}\n");
     // Some who say nothing at all.
     let silent: Vec<UnixStream> =
-        (0..20).map(|_| UnixStream::connect(container.path("run/oscr/control.sock")).expect("it listens")).collect();
+        (0..40).map(|_| UnixStream::connect(container.path("run/oscr/control.sock")).expect("it listens")).collect();
     assert_eq!(container.status()["phase"], "listening");
     drop(silent);
     assert_eq!(container.lines_with("asked to drain").len(), 0);

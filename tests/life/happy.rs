@@ -145,3 +145,23 @@ fn the_home_is_what_the_image_had_for_every_job() {
     assert_eq!(container.exit_code(), 0);
     assert_eq!(container.names("home/runner"), [".profile"]);
 }
+
+#[test]
+fn what_is_mounted_into_a_wiped_place_is_left_alone() {
+    let forge = Forge::start();
+    let cache = tempfile::tempdir_in("/tmp").expect("a directory");
+    std::fs::write(cache.path().join("precious"), "x").expect("a file");
+    let mut container = Container::new(&forge);
+    let (work, home) = (container.path("work/_tool"), container.path("tmp/cache"));
+    for place in [&work, &home] {
+        std::fs::create_dir_all(place).expect("a directory");
+        container.mount(cache.path(), place);
+    }
+    container.start();
+    container.wait_line("work/_tool is a mount and was left alone");
+    let job = forge.wait_job(forge.job("cd ..; echo more >left"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(std::fs::read_to_string(cache.path().join("precious")).expect("it is there"), "x");
+    assert_eq!(container.names("work"), ["_tool"]);
+}

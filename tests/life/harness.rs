@@ -37,8 +37,8 @@ pub struct Container<'f> {
     /// The agent's user and group.
     pub uid: u32,
     env: BTreeMap<String, String>,
-    /// Own user database with the agent's user in it, over that of the machine.
-    with_accounts: bool,
+    /// What is mounted where, in a namespace of its own.
+    mounts: Vec<[PathBuf; 2]>,
     log: Log,
     running: Option<Running>,
     _folder: tempfile::TempDir,
@@ -127,7 +127,7 @@ impl<'f> Container<'f> {
             forge,
             uid,
             env: BTreeMap::new(),
-            with_accounts: false,
+            mounts: Vec::new(),
             log: Log::default(),
             running: None,
             root,
@@ -183,7 +183,14 @@ impl<'f> Container<'f> {
         write(&self.path("etc/passwd"), &user, 0o644);
         write(&self.path("etc/group"), &format!("runner:x:{uid}:\n"), 0o644);
         self.set("OSCR_AGENT_USER", "runner");
-        self.with_accounts = true;
+        for file in ["passwd", "group"] {
+            self.mount(&self.path("etc").join(file), &Path::new("/etc").join(file));
+        }
+    }
+
+    /// Mounts `from` at `place`, as a bind mount of the same file system.
+    pub fn mount(&mut self, from: &Path, place: &Path) {
+        self.mounts.push([from.to_owned(), place.to_owned()]);
     }
 
     /// A place below the root.
@@ -211,12 +218,12 @@ impl<'f> Container<'f> {
         command
             .args(["--pdeathsig", "KILL", "unshare", "--fork", "--pid"])
             .args(["--mount-proc", "--kill-child=SIGKILL"]);
-        if self.with_accounts {
-            let script = "mount --bind \"$0/etc/passwd\" /etc/passwd && mount --bind \"$0/etc/group\" /etc/group && \
-                          exec \"$0/usr/local/bin/oscr-entry\"";
-            command.args(["sh", "-c", script]).arg(&self.root);
-        } else {
+        let script =
+            "entry=$1; shift; while [ $# -gt 0 ]; do mount --bind \"$1\" \"$2\"; shift 2; done; exec \"$entry\"";
+        if self.mounts.is_empty() {
             command.arg(self.path(BINARY));
+        } else {
+            command.args(["sh", "-ec", script, "sh"]).arg(self.path(BINARY)).args(self.mounts.iter().flatten());
         }
         let mut outer = command
             .env_clear()
@@ -430,9 +437,10 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// The command of a job that waits here, after it has said `at the gate`.
+    /// The command of a job that waits here, after it has said `at the gate`. The job's log holds the command as well, so it is
+    /// written otherwise there.
     pub fn wait(&self) -> String {
-        format!("echo at the gate; read -r _ <'{}'", self.path.display())
+        format!("echo at 'the' gate; read -r _ <'{}'", self.path.display())
     }
 
     /// Lets one job pass.

@@ -46,6 +46,24 @@ fn a_runner_killed_during_a_job_is_removed_once_the_forge_gives_the_job_up() {
 }
 
 #[test]
+fn a_registration_that_was_busy_is_removed_while_the_next_runner_listens() {
+    let forge = Forge::start();
+    forge.order(|orders| orders.ephemeral_removal = Removal::Never);
+    let mut container = Container::new(&forge);
+    let gate = container.gate();
+    container.start();
+    let (first, _) = forge.listening();
+    let job = forge.job(&gate.wait());
+    forge.wait_log(job, "at the gate");
+    container.signal(Signal::SIGKILL);
+    container.restart();
+    container.wait_line("still runs a job");
+    let alone = |seen: &oscr_sim::forge::Snapshot| seen.runners.iter().all(|runner| runner.id != first);
+    forge.wait("the dead runner's registration is gone", LIMIT, |seen| !seen.runners.is_empty() && alone(seen));
+    assert_eq!(container.status()["phase"], "listening");
+}
+
+#[test]
 fn a_runner_killed_in_the_moment_it_is_registered_is_removed() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);

@@ -183,7 +183,7 @@ fn a_job_that_cannot_be_cancelled_is_killed_and_its_registration_goes() {
     let mut container = Container::new(&forge);
     container.set("OSCR_KILL_TIMEOUT", "3");
     container.start();
-    let job = forge.job("trap '' INT TERM; echo deaf; while :; do sleep 1; done");
+    let job = forge.job("trap '' INT TERM; echo de''af; while :; do sleep 1; done");
     forge.wait_log(job, "deaf");
     container.signal(Signal::SIGTERM);
     container.wait_line("waiting for it to finish");
