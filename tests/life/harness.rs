@@ -225,6 +225,8 @@ impl<'f> Container<'f> {
         } else {
             command.args(["sh", "-ec", script, "sh"]).arg(self.path(BINARY)).args(self.mounts.iter().flatten());
         }
+        // Before it can have begun, so that it was up for no longer than we say.
+        let started = Instant::now();
         let mut outer = command
             .env_clear()
             .envs(&self.env)
@@ -237,7 +239,7 @@ impl<'f> Container<'f> {
             self.log.follow(outer.stdout.take().expect("piped")),
             self.log.follow(outer.stderr.take().expect("piped")),
         ];
-        self.running = Some(Running { outer, readers, started: Instant::now() });
+        self.running = Some(Running { outer, readers, started });
     }
 
     /// What `restart: always` does once the last incarnation has ended: the same layer, another life.
