@@ -182,7 +182,9 @@ impl Incarnation {
                             *held = Some(new);
                         }
                         (Err(HardwareError::Abandoned), _) | (_, None) => {
-                            tracing::info!("the hook that waited for the hardware is gone");
+                            // Its worker lives, or its end would have come first: steps that run `always()` would follow.
+                            tracing::error!("the job is failed: its hook was killed while it waited for the hardware");
+                            break self.interrupt(&mut listener).await;
                         }
                         (Err(error), Some((answers, told))) => {
                             tracing::error!("the job is failed: {error}");

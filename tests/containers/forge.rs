@@ -92,6 +92,15 @@ impl Forge {
         self.submit(&JobSpec { runner: Some(part.to_owned()), ..JobSpec::script(name, script) })
     }
 
+    pub fn jobs(&self) -> Vec<Job> {
+        self.must_get("/jobs")
+    }
+
+    /// Cancels a job as its user would, if it is not over.
+    pub fn cancel(&self, id: u64) {
+        let _ = self.agent.post(self.url(&format!("/jobs/{id}/cancel"))).send("");
+    }
+
     pub fn job(&self, id: u64) -> Job {
         self.must_get(&format!("/jobs/{id}"))
     }

@@ -4,6 +4,7 @@
 //! images and sets OSCR_CONTAINER_TESTS; without it nothing is run, and the output says so. Waits are for events: the
 //! forge's long polls (`forge.rs`), lines of a container's log, Docker's events (`docker.rs`).
 
+mod boards;
 mod docker;
 mod faults;
 mod forge;
@@ -48,6 +49,15 @@ const IN_BOTH_MODES: &[WithForge] = table![
     stop::a_stopped_idle_runner_leaves_no_registration_within_5_s,
 ];
 
+/// Without a configure step, because there are many incarnations.
+const IN_JIT_MODE: &[WithForge] = table![
+    boards::a_board_under_fire_is_never_shared_never_leaked_and_never_idle_while_jobs_wait,
+    boards::sixty_jobs_of_two_organisations_take_turns_on_two_boards,
+    boards::a_hostile_job_can_neither_release_nor_keep_the_board,
+    boards::a_killed_hook_gives_its_place_up_and_no_step_runs_without_the_board,
+    boards::groups_added_to_the_container_reach_the_job,
+];
+
 const IN_TOKEN_MODE: &[WithForge] = table![
     life::a_listening_runner_is_healthy,
     life::a_job_can_write_only_to_what_is_wiped,
@@ -55,6 +65,7 @@ const IN_TOKEN_MODE: &[WithForge] = table![
     plain::a_container_that_is_not_root_works_and_says_what_that_weakens,
     plain::a_container_with_dockers_init_works,
     plain::a_read_only_container_works_and_cleans_up_after_a_killed_predecessor,
+    boards::a_lock_directory_that_is_not_mounted_is_refused,
     plain::a_wrong_configuration_ends_with_78_before_any_request,
 ];
 
@@ -83,11 +94,12 @@ fn in_world(&(name, test): &WithForge, mode: Mode) -> Test {
 fn main() -> ExitCode {
     let modes = [Mode::Token, Mode::Jit];
     let both = IN_BOTH_MODES.iter().flat_map(|case| modes.map(|mode| in_world(case, mode)));
+    let jit = IN_JIT_MODE.iter().map(|case| in_world(case, Mode::Jit));
     let token = IN_TOKEN_MODE.iter().map(|case| in_world(case, Mode::Token));
     let without = WITHOUT_FORGE.iter().map(|&(name, test)| Test { name: name.to_owned(), run: Box::new(test) });
     let asked = std::env::var_os("OSCR_CONTAINER_TESTS").is_some_and(|value| !value.is_empty());
     let skip = (!asked).then_some(
         "OSCR_CONTAINER_TESTS is not set. They need Docker and the images of `make images`; `make test` sees to all of it",
     );
-    runner::run(both.chain(token).chain(without).collect(), AT_ONCE, skip)
+    runner::run(jit.chain(both).chain(token).chain(without).collect(), AT_ONCE, skip)
 }
