@@ -76,6 +76,10 @@ test-init: ## an init's promises, kept by INIT_UNDER_TEST=oscr|tini|dumb-init|ca
 stress: ## twenty times 30 s of processes that fork, die and signal
 	STRESS_SECONDS=30 cargo test $(CARGO_FLAGS) --target $(TARGET) --package oscr --test init -- fifty
 
+.PHONY: soak-boards
+soak-boards: setup images ## 500 jobs on two shared boards while containers are killed and jobs cancelled (some 4 minutes)
+	OSCR_CONTAINER_TESTS=1 OSCR_BOARDS_JOBS=$${OSCR_BOARDS_JOBS:-500} cargo test $(CARGO_FLAGS) --target $(TARGET) --test containers -- under_fire
+
 .PHONY: test-gnu
 test-gnu: ## the tests that need no container, against the static glibc build
 	$(MAKE) build TARGET=$(shell uname -m)-unknown-linux-gnu DIST=$(DIST)/gnu

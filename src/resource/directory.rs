@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{FsType, statfs};
+use nix::unistd::{AccessFlags, access};
 
 use super::ResourceId;
 
@@ -63,12 +64,10 @@ impl LockDirectory {
         }
         let kind = statfs(path).map_err(|errno| unusable(errno.into()))?.filesystem_type();
         judge(path, kind, fs::metadata("/").is_ok_and(|root| root.dev() == meta.dev()), allow_nfs)?;
-        let directory = Self { path: path.to_owned() };
-        // A place that cannot be written shows now, and not when the first job waits.
-        let probe = path.join(format!(".probe-{}", std::process::id()));
-        directory.create(&probe).map_err(unusable)?;
-        fs::remove_file(&probe).map_err(unusable)?;
-        Ok(directory)
+        // A place that cannot be written shows now, and not when the first job waits. Asked rather than tried: every process that
+        // opens this directory may be number 1 and may be killed at any moment, and a file left behind would hinder the next.
+        access(path, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| unusable(errno.into()))?;
+        Ok(Self { path: path.to_owned() })
     }
 
     /// A directory that has been checked before, by the process that started us.

@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(20);
 const ORGANISATIONS: [&str; 2] = ["acme", "umbrella"];
 const BOARDS: [&str; 2] = ["board-1", "board-2"];
 /// As many as fit into about a minute; `make soak-boards` sets OSCR_BOARDS_JOBS to 500.
-const UNDER_FIRE: usize = 60;
+const UNDER_FIRE: usize = 100;
 
 /// What a job does with its board, which is the directory $B. The marker is made with O_EXCL; a marker without a lock was left
 /// by a job that was killed.
