@@ -96,8 +96,9 @@ lint: ## formatting, clippy, shell scripts, Dockerfiles, compose files
 .PHONY: bench
 bench: export OSCR_ENTRY := $(abspath $(DIST))/oscr-entry
 bench: export OSCR_SIM_BIN_DIR := $(abspath $(DIST))/sim
+# What is measured is the release binary; what measures may be built as the tests are.
 bench: build ## compare with other inits, in one run
-	cargo bench $(CARGO_FLAGS) --target $(TARGET) --workspace --bench '*'
+	cargo bench $(CARGO_FLAGS) --profile dev --target $(TARGET) --workspace --bench '*'
 
 .PHONY: clean
 clean: ## remove what the build left (images stay)

@@ -1,0 +1,135 @@
+//! `oscr-entry run`, registered with a simulated forge, while its agent listens.
+
+use std::cell::Cell;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use oscr_sim::forge::{Forge, ForgeHandle, Options};
+
+use crate::Effort;
+use crate::measure::{memory, switches};
+
+/// What was measured.
+#[derive(Default, Clone, Copy)]
+pub struct RunFigures {
+    /// Private_Dirty and Pss in kB, once the agent listens.
+    pub registered: (u64, u64),
+    /// The same after an hour's health checks.
+    pub hour: (u64, u64),
+    /// Wake-ups in a minute.
+    pub wakeups: f64,
+}
+
+/// A runner whose agent listens.
+pub struct Runner {
+    process: Child,
+    pid: Pid,
+    figures: Cell<RunFigures>,
+    before: Cell<u64>,
+    _forge: ForgeHandle,
+    _root: tempfile::TempDir,
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Starts one and reads its memory. `None`, with a line, where the stand-in agent is not built.
+pub fn listen(entry: &Path, effort: &Effort) -> Option<Runner> {
+    let programs = match oscr_sim::agent::programs_dir() {
+        Ok(programs) => programs,
+        Err(error) => {
+            eprintln!("`run` is not measured: {error}");
+            return None;
+        }
+    };
+    let forge = Forge::start(Options::default()).unwrap();
+    let folder = tempfile::Builder::new().prefix("oscr-bench-").tempdir_in("/tmp").unwrap();
+    let root = folder.path();
+    open_to_all(root, 0o755);
+    for directory in ["tmp", "var/tmp", "dev/shm", "run/secrets"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    for directory in ["tmp", "var/tmp", "dev/shm"] {
+        open_to_all(&root.join(directory), 0o1777);
+    }
+    // Copies: the agent's user must be able to reach what it executes.
+    let stage = root.join("opt/built");
+    fs::create_dir_all(&stage).unwrap();
+    for program in ["runner-listener", "runner-worker"] {
+        fs::copy(programs.join(program), stage.join(program)).unwrap();
+    }
+    oscr_sim::agent::install(&stage, &root.join("opt/oscr/agent")).unwrap();
+    let ours = root.join("oscr-entry");
+    fs::copy(entry, &ours).unwrap();
+    fs::File::open(&ours).unwrap().sync_all().unwrap();
+    let secret = root.join("run/secrets/github_pat");
+    fs::write(&secret, forge.pat()).unwrap();
+    open_to_all(&secret, 0o400);
+
+    let log = fs::File::create(root.join("log")).unwrap();
+    let process = Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc", "--kill-child", "--"])
+        .arg(&ours)
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .env("OSCR_ROOT", root)
+        .env("RUNNER_WORKDIR", root.join("work"))
+        .env("OSCR_AGENT_USER", "4711")
+        .env("CI_PROVIDER", "github")
+        .env("GITHUB_HOST", forge.url())
+        .env("GITHUB_OWNER", "o")
+        .env("GITHUB_REPO", "r")
+        .env("GITHUB_PAT_FILE", &secret)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    if forge.try_wait(PATIENCE, |seen| seen.runners.iter().any(|runner| runner.status == "online")).is_none() {
+        panic!("it does not listen: {}", fs::read_to_string(root.join("log")).unwrap_or_default());
+    }
+    let text = fs::read_to_string(format!("/proc/{0}/task/{0}/children", process.id())).unwrap();
+    let pid = Pid::from_raw(text.trim().parse().unwrap());
+    // It lets go of what registering needed once the agent says that it listens.
+    std::thread::sleep(Duration::from_secs(2));
+    let mut figures = RunFigures { registered: memory(pid), ..RunFigures::default() };
+    for _ in 0..effort.health_checks {
+        check_health(&ours, root);
+    }
+    figures.hour = memory(pid);
+    Some(Runner { process, pid, figures: Cell::new(figures), before: Cell::new(0), _forge: forge, _root: folder })
+}
+
+fn open_to_all(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn check_health(entry: &Path, root: &Path) {
+    let socket: PathBuf = root.join("run/oscr/control.sock");
+    let status = Command::new(entry).args(["health", "--socket"]).arg(socket).stdout(Stdio::null()).status();
+    assert!(status.unwrap().success(), "it listens and is not healthy");
+}
+
+impl Runner {
+    /// Counts from here.
+    pub fn begin_idleness(&self) {
+        self.before.set(switches(self.pid));
+    }
+
+    /// Counts to here.
+    pub fn end_idleness(&self, seconds: u64) {
+        let woken = switches(self.pid) - self.before.get();
+        let wakeups = woken as f64 * 60.0 / seconds as f64;
+        self.figures.set(RunFigures { wakeups, ..self.figures.get() });
+    }
+
+    /// Ends it.
+    pub fn end(mut self) -> RunFigures {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        self.figures.get()
+    }
+}
