@@ -69,7 +69,11 @@ fn main() {
     }
     println!("\nprocessor time of 100 waiters, measured over {} s and scaled to a minute, in ms", IDLE.as_secs());
     for way in Way::ALL {
-        println!("| {} | {:.1} |", way.title(), cost_of_waiting(way).as_secs_f64() * 1000.0 * 60.0 / IDLE.as_secs_f64());
+        println!(
+            "| {} | {:.1} |",
+            way.title(),
+            cost_of_waiting(way).as_secs_f64() * 1000.0 * 60.0 / IDLE.as_secs_f64()
+        );
     }
 }
 
@@ -103,7 +107,8 @@ impl Place {
         let folder = tempfile::tempdir().expect("a folder for temporary files can be made");
         let fifo = folder.path().join("fifo");
         mkfifo(&fifo, Mode::from_bits_truncate(0o600)).expect("a fifo can be made");
-        let holder = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(lock_of(folder.path()));
+        let holder =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(lock_of(folder.path()));
         let holder = holder.expect("the lock can be made");
         holder.lock().expect("the lock is free");
         if way == Way::Polling {

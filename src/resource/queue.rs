@@ -7,7 +7,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{Claim, LockDirectory, ResourceId};
@@ -116,12 +116,15 @@ impl Drop for Seat {
         // Names first, while the locks still say that they are ours. All of this is tidiness: a name without a lock is dead
         // for everybody, and swept by whoever comes next.
         let Ok(ours) = self.inode() else { return };
-        let queue = self.directory.queue(&self.id);
-        let tickets = fs::read_dir(queue).into_iter().flatten().flatten().map(|entry| entry.path());
-        for name in tickets.chain([self.directory.holder(&self.id)]) {
-            if fs::metadata(&name).is_ok_and(|meta| meta.ino() == ours) {
-                let _ = fs::remove_file(&name);
-            }
+        let holder = self.directory.holder(&self.id);
+        if fs::metadata(&holder).is_ok_and(|meta| meta.ino() == ours) {
+            // The usual end, and the next holder waits for it: nothing else is looked at.
+            let _ = fs::remove_file(&holder);
+            return;
+        }
+        let tickets = fs::read_dir(self.directory.queue(&self.id)).into_iter().flatten().flatten();
+        for ticket in tickets.filter(|ticket| ticket.ino() == ours) {
+            let _ = fs::remove_file(ticket.path());
         }
     }
 }

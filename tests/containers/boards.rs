@@ -151,8 +151,7 @@ impl Lab {
     fn runner(&mut self, world: &World, organisation: &str, board: usize, more: &[&str]) -> Container {
         let (locks, shared) = (self.locks(board), self.shared(board));
         let name = BOARDS[board];
-        let volumes =
-            [format!("{}:/var/lock/oscr", locks.display()), format!("{}:/board", shared.display())];
+        let volumes = [format!("{}:/var/lock/oscr", locks.display()), format!("{}:/board", shared.display())];
         let settings = [
             format!("GITHUB_OWNER={organisation}"),
             format!("RUNNER_RESOURCE_ID={name}"),
@@ -223,8 +222,8 @@ impl Lab {
             while !over.load(Ordering::SeqCst) {
                 for (board, locks) in locks.iter().enumerate() {
                     let survey = survey(locks, board);
-                    since[board] = (!survey.held && !survey.queue.is_empty())
-                        .then(|| since[board].unwrap_or_else(Instant::now));
+                    since[board] =
+                        (!survey.held && !survey.queue.is_empty()).then(|| since[board].unwrap_or_else(Instant::now));
                     if let Some(since) = since[board] {
                         let mut longest = idle.lock().unwrap_or_else(PoisonError::into_inner);
                         longest[board] = longest[board].max(since.elapsed());
@@ -388,8 +387,7 @@ pub fn a_board_under_fire_is_never_shared_never_leaked_and_never_idle_while_jobs
     let mut guests = Vec::new();
     loop {
         let all = world.forge.jobs();
-        let open: Vec<u64> =
-            all.iter().filter(|job| job.status == JobStatus::InProgress).map(|job| job.id).collect();
+        let open: Vec<u64> = all.iter().filter(|job| job.status == JobStatus::InProgress).map(|job| job.id).collect();
         if all.iter().all(|job| job.status == JobStatus::Completed) {
             break;
         }
@@ -413,7 +411,8 @@ pub fn a_board_under_fire_is_never_shared_never_leaked_and_never_idle_while_jobs
                 let name = format!("guest-{}", guests.len());
                 let script = use_board(&name, &lab.shared(board).display().to_string(), true, 50 + random.below(300));
                 let lock = lab.locks(board).join(format!("{}.lock", BOARDS[board]));
-                guests.push(Command::new("flock").arg(lock).args(["bash", "-ec", &script]).spawn().expect("flock runs"));
+                guests
+                    .push(Command::new("flock").arg(lock).args(["bash", "-ec", &script]).spawn().expect("flock runs"));
                 "flock(1)"
             }
             _ => "nothing",
@@ -550,7 +549,12 @@ pub fn a_killed_hook_gives_its_place_up_and_no_step_runs_without_the_board(world
 
 pub fn groups_added_to_the_container_reach_the_job(world: &World) {
     let mut lab = Lab::build(world);
-    let runner = lab.runner(world, "acme", 0, &["--group-add", "4711", "--group-add", "dialout", "--device", "/dev/zero:/dev/ttyUSB0"]);
+    let runner = lab.runner(
+        world,
+        "acme",
+        0,
+        &["--group-add", "4711", "--group-add", "dialout", "--device", "/dev/zero:/dev/ttyUSB0"],
+    );
     world.forge.wait_runner(runner.host(), 0);
     let script = "echo \"groups $(id -G)\"; head -c 1 /dev/ttyUSB0 >/dev/null && echo 'the device can be read'";
     let job = world.forge.finished(world.forge.submit(&a_job("board-1", "acme", "groups", script)));
@@ -575,7 +579,9 @@ pub fn a_lock_directory_that_is_not_mounted_is_refused(world: &World) {
     fs::create_dir(&folder).expect("a directory can be made");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("its mode can be set");
     let mount = format!("{}:/var/lock/oscr", folder.display());
-    for (volume, reason) in [(mount.clone(), "can be opened by the agent's user"), (format!("{mount}:ro"), "cannot be used")] {
+    for (volume, reason) in
+        [(mount.clone(), "can be opened by the agent's user"), (format!("{mount}:ro"), "cannot be used")]
+    {
         let container = world.docker_run(&["--env", "RUNNER_RESOURCE_ID=board-1", "--volume", &volume]);
         assert_eq!(container.wait_exit(SOON), 78);
         let log = container.logs();
