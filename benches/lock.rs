@@ -121,7 +121,9 @@ impl Place {
         let ours = std::env::current_exe().expect("this program has a path");
         let mut command = match self.way {
             Way::Oscr => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_oscr-entry"));
+                // `make bench` names the release binary.
+                let entry = std::env::var_os("OSCR_ENTRY").unwrap_or_else(|| env!("CARGO_BIN_EXE_oscr-entry").into());
+                let mut command = Command::new(entry);
                 command.args(["lock", "--dir"]).arg(self.folder.path()).args(["run", "board", "--"]).arg(ours);
                 command
             }
