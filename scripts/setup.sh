@@ -29,6 +29,9 @@ debootstrap debootstrap
 ip iproute2
 unshare util-linux
 ps procps
+tini tini
+dumb-init dumb-init
+catatonit catatonit
 shellcheck shellcheck
 '
 

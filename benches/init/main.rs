@@ -33,7 +33,7 @@ pub struct Effort {
 }
 
 const FULL: Effort =
-    Effort { memory: 5, starts: 500, signals: 2000, orphans: (10_000, 3), idle: 60, health_checks: 120 };
+    Effort { memory: 5, starts: 500, signals: 2000, orphans: (10_000, 5), idle: 60, health_checks: 120 };
 const QUICK: Effort = Effort { memory: 1, starts: 5, signals: 20, orphans: (50, 1), idle: 1, health_checks: 2 };
 
 fn main() -> ExitCode {
