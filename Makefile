@@ -4,7 +4,7 @@
 #   TARGET        Rust target; scripts/target.sh chooses musl where it can be had, else gnu (static as well)
 #   BASE_IMAGE    base of the runner image; scripts/base-image.sh chooses, and makes one where no registry is in reach
 #   CARGO_FLAGS   more flags for every cargo command (default: --locked)
-#   TEST_THREADS  tests at a time (default: 8)
+#   TEST_THREADS  tests at a time (default: 4)
 #   TEST_ARGS     arguments for the tests, such as a name to filter by
 #   DIST          where the results go (default: dist; the images are built from there)
 
@@ -20,7 +20,7 @@ DIST ?= dist
 CARGO_FLAGS ?= --locked
 TEST_ARGS ?=
 # More than there are cores: these tests mostly wait for processes.
-TEST_THREADS ?= 8
+TEST_THREADS ?= 4
 # Asked for anew by each recipe that uses it, so that one that runs after `setup` sees what setup changed.
 ifeq ($(origin TARGET),undefined)
 TARGET = $(shell scripts/target.sh)

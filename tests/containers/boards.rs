@@ -251,16 +251,16 @@ impl Lab {
     /// What must be so of every board at the end.
     #[track_caller]
     fn check(&self) {
-        for board in 0..BOARDS.len() {
+        for (board, name) in BOARDS.iter().enumerate() {
             let violations = fs::read_to_string(self.shared(board).join("violations")).unwrap_or_default();
-            assert_eq!(violations, "", "{}", BOARDS[board]);
+            assert_eq!(violations, "", "{name}");
             self.wait_free(board, Duration::from_secs(5));
             let got: Vec<u64> = self
                 .history(board)
                 .into_iter()
                 .filter_map(|happened| if let Happened::Got(number) = happened { Some(number) } else { None })
                 .collect();
-            assert!(got.is_sorted_by(|a, b| a < b), "{}: somebody was overtaken: {got:?}", BOARDS[board]);
+            assert!(got.is_sorted_by(|a, b| a < b), "{name}: somebody was overtaken: {got:?}");
         }
         let idle = *self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(idle.iter().all(|longest| *longest <= TOO_LONG), "a board was free while somebody waited: {idle:?}");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use oscr_sim::forge::{Fault, Forge as Simulated, ForgeHandle, JobSpec, Match, Options, RunnerView, Snapshot};
 
 /// Longer than anything takes, so that only a defect meets it.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(90);
 
 /// What all requests of a repository's runners have in common.
 pub const BELOW: &str = "/repos/o/r/actions/runners";
@@ -33,8 +33,8 @@ impl Forge {
             orders.sigint_ms = 100;
             orders.sigterm_ms = 100;
             orders.conflict_retry_ms = 100;
-            orders.job_lease_ms = 1500;
-            orders.session_timeout_ms = 1500;
+            orders.job_lease_ms = 4000;
+            orders.session_timeout_ms = 4000;
         });
         Self(forge)
     }
