@@ -178,8 +178,11 @@ fn the_deadline_of_the_first_signal_cancels_the_job() {
 #[test]
 fn a_job_that_cannot_be_cancelled_is_killed_and_its_registration_goes() {
     let forge = Forge::start();
-    // The steps are given more time than the agent.
-    forge.order(|orders| orders.sigterm_ms = 60_000);
+    // The steps are given more time than the agent, and the forge soon gives up a job whose agent is dead.
+    forge.order(|orders| {
+        orders.sigterm_ms = 60_000;
+        orders.job_lease_ms = 1000;
+    });
     let mut container = Container::new(&forge);
     container.set("OSCR_KILL_TIMEOUT", "3");
     container.start();
