@@ -68,7 +68,11 @@ fn main() -> ExitCode {
 
     print!("{}", table::machine());
     print!("{}", table::figures(&contenders, &figures, runner.as_ref(), bare, direct, effort.orphans.0));
-    print!("{}", goals::table(&contenders, &figures, runner.as_ref()));
+    if effort.starts == FULL.starts {
+        print!("{}", goals::table(&contenders, &figures, runner.as_ref()));
+    } else {
+        println!("Too few turns, and perhaps no release binary: `make bench` judges.");
+    }
     ExitCode::SUCCESS
 }
 

@@ -61,7 +61,19 @@ pub struct Instance {
 impl Instance {
     /// Starts it and waits until its child has written something.
     pub fn start(init: &[OsString], command: &[OsString]) -> (Self, std::process::ChildStdout) {
-        let mut process = Command::new("unshare")
+        Self::start_by(Command::new("unshare"), init, command)
+    }
+
+    /// The same on one processor: what a signal or an orphan costs varies with the processors that it crosses, by more than
+    /// the inits differ.
+    fn start_on_one_processor(init: &[OsString], command: &[OsString]) -> (Self, std::process::ChildStdout) {
+        let mut start = Command::new("taskset");
+        start.args(["--cpu-list", "0", "unshare"]);
+        Self::start_by(start, init, command)
+    }
+
+    fn start_by(mut start: Command, init: &[OsString], command: &[OsString]) -> (Self, std::process::ChildStdout) {
+        let mut process = start
             .args(["--pid", "--fork", "--mount-proc", "--kill-child", "--"])
             .args(init)
             .args(command)
@@ -262,7 +274,8 @@ pub fn orphans(contenders: &[Contender], figures: &mut [Figures], effort: &Effor
 
 fn one_storm(contender: &Contender, count: usize) -> (f64, u64, usize) {
     let script = "printf r; read -r _; i=0; while [ $i -lt $0 ]; do (: &); i=$((i + 1)); done; printf r; read -r _";
-    let (mut instance, mut out) = Instance::start(&contender.line, &words(&["sh", "-c", script, &count.to_string()]));
+    let (mut instance, mut out) =
+        Instance::start_on_one_processor(&contender.line, &words(&["sh", "-c", script, &count.to_string()]));
     let pid = instance.pid();
     let before = processor_time(pid);
     let begun = Instant::now();
