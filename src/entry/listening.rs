@@ -259,7 +259,10 @@ impl Incarnation {
         }
         drop(refused);
         drop(wish);
-        finished_or_none(letting_go).await;
+        if let Some(work) = letting_go {
+            work.await;
+            self.board.resource(None);
+        }
         tracing::debug!("the listener ended ({ended})");
         if watch.seen || connected.is_some_and(|since| since.elapsed() >= WELL_AFTER) {
             self.forget_failures();
@@ -469,12 +472,6 @@ async fn finished(work: &mut Option<Pin<Box<dyn Future<Output = ()>>>>) {
     match work {
         Some(work) => work.as_mut().await,
         None => std::future::pending().await,
-    }
-}
-
-async fn finished_or_none(work: Option<Pin<Box<dyn Future<Output = ()>>>>) {
-    if let Some(work) = work {
-        work.await;
     }
 }
 
