@@ -49,7 +49,7 @@ build: ## the static binary (dist/oscr-entry), the simulated forge and the stand
 	mkdir -p $(DIST)/sim
 	install -m 0755 $(OUT)/release/oscr-entry $(DIST)/oscr-entry
 	install -s -m 0755 $(addprefix $(OUT)/debug/,forge demo runner-listener runner-worker) $(DIST)/sim/
-	cd $(DIST)/sim && ./forge pack-agent --bin-dir . --out $(STAND_IN) >$(STAND_IN).sha256
+	cd $(DIST)/sim && ./forge pack-agent --kind github --bin-dir . --out $(STAND_IN) >$(STAND_IN).sha256
 	@scripts/check-binary.sh $(DIST)/oscr-entry $(SIZE_LIMIT)
 
 .PHONY: images

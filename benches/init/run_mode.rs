@@ -61,7 +61,7 @@ pub fn listen(entry: &Path, effort: &Effort) -> Option<Runner> {
     for program in ["runner-listener", "runner-worker"] {
         fs::copy(programs.join(program), stage.join(program)).unwrap();
     }
-    oscr_sim::agent::install(&stage, &root.join("opt/oscr/agent")).unwrap();
+    oscr_sim::agent::install(oscr_sim::agent::Kind::GitHub, &stage, &root.join("opt/oscr/agent")).unwrap();
     let ours = root.join("oscr-entry");
     fs::copy(entry, &ours).unwrap();
     fs::File::open(&ours).unwrap().sync_all().unwrap();

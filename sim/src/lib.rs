@@ -10,5 +10,8 @@ pub mod demo;
 pub mod forge;
 pub mod protocol;
 
-/// The version of the agent that the stand-in claims to be.
+/// The version of GitHub's agent that the stand-in claims to be.
 pub const AGENT_VERSION: &str = "2.336.0";
+
+/// The version of the Azure Pipelines agent that the stand-in claims to be.
+pub const AZURE_AGENT_VERSION: &str = "4.272.0";

@@ -63,6 +63,21 @@ pub struct SessionAnswer {
     pub backoff_ms: u64,
     /// The forge wants the listener to end with this code, at once.
     pub exit: Option<ExitOrder>,
+    /// The listener is to misbehave from now on.
+    #[serde(default)]
+    pub trouble: Option<Trouble>,
+}
+
+/// How a listener misbehaves once it says that it listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trouble {
+    /// It dies by SIGABRT.
+    Crash,
+    /// It does nothing more: it asks for no job and obeys no signal.
+    Hang,
+    /// It works, and no signal ends it.
+    Deaf,
 }
 
 /// `POST /_agent/sessions`, when refused because another session is alive.
@@ -96,6 +111,14 @@ pub enum Message {
         id: u64,
         /// The job's display name.
         name: String,
+        /// All of the job, where the queue carries it; it still must be acquired.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        offered: Option<Box<JobMessage>>,
+    },
+    /// Another version of the agent is wanted.
+    Refresh {
+        /// Which.
+        version: String,
     },
     /// The job was cancelled by a user.
     Cancel {

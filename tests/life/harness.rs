@@ -116,7 +116,8 @@ impl<'f> Container<'f> {
         for program in ["runner-listener", "runner-worker"] {
             place(&programs.join(program), &stage.join(program));
         }
-        oscr_sim::agent::install(&stage, &root.join("opt/oscr/agent")).expect("an agent");
+        oscr_sim::agent::install(oscr_sim::agent::Kind::GitHub, &stage, &root.join("opt/oscr/agent"))
+            .expect("an agent");
         place(Path::new(env!("CARGO_BIN_EXE_oscr-entry")), &root.join(BINARY));
         let secret = root.join(SECRET);
         write(&secret, &forge.pat(), 0o400);

@@ -45,38 +45,25 @@ impl Refusal {
 pub(super) struct Client {
     agent: ureq::Agent,
     base: String,
-    secret: String,
+    headers: Vec<(&'static str, String)>,
 }
 
 impl Client {
-    pub(super) fn new(base: &str, secret: &str) -> Self {
-        Self::with_timeout(base, secret, Duration::from_secs(100))
+    /// `headers` go with each request.
+    pub(super) fn new(base: &str, headers: Vec<(&'static str, String)>) -> Self {
+        Self { agent: agent(Duration::from_secs(100)), base: base.trim_end_matches('/').into(), headers }
     }
 
-    pub(super) fn with_timeout(base: &str, secret: &str, timeout: Duration) -> Self {
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(timeout))
-            .user_agent(format!("GitHubActionsRunner-linux/{}", crate::AGENT_VERSION))
-            .build()
-            .new_agent();
-        Self { agent, base: base.trim_end_matches('/').into(), secret: secret.into() }
-    }
-
-    pub(super) fn base(&self) -> &str {
-        &self.base
+    /// The same, with another patience.
+    pub(super) fn patient(&self, timeout: Duration) -> Self {
+        Self { agent: agent(timeout), ..self.clone() }
     }
 
     /// Sends a request; `body` is a text, or nothing.
     fn send(&self, method: &str, path: &str, body: Option<(&str, String)>) -> Result<(u16, String), Refusal> {
-        let mut request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base))
-            .header("accept", "application/vnd.github+json")
-            .header("x-github-api-version", "2022-11-28")
-            .header("x-agent-version", crate::AGENT_VERSION);
-        if !self.secret.is_empty() {
-            request = request.header("authorization", format!("Bearer {}", self.secret));
+        let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base));
+        for (name, value) in &self.headers {
+            request = request.header(*name, value);
         }
         let broken = |error: &dyn fmt::Display| Refusal::Broken(error.to_string());
         let answer = match body {
@@ -89,7 +76,8 @@ impl Client {
         let mut answer = answer.map_err(|e| broken(&e))?;
         let status = answer.status().as_u16();
         let text = answer.body_mut().read_to_string().map_err(|e| broken(&e))?;
-        if (200..300).contains(&status) {
+        // With 203 comes a page for people to sign in, never what was asked for.
+        if (200..300).contains(&status) && status != 203 {
             return Ok((status, text));
         }
         let message = serde_json::from_str::<serde_json::Value>(&text)
@@ -113,6 +101,18 @@ impl Client {
         serde_json::from_str(&text).map_err(|e| Refusal::Broken(e.to_string()))
     }
 
+    /// Sends JSON by any method.
+    pub(super) fn json<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Refusal> {
+        let text = serde_json::to_string(body).map_err(|e| Refusal::Broken(e.to_string()))?;
+        let (_, text) = self.send(method, path, Some(("application/json", text)))?;
+        serde_json::from_str(&text).map_err(|e| Refusal::Broken(e.to_string()))
+    }
+
     pub(super) fn post_raw(&self, path: &str, body: Option<&impl Serialize>) -> Result<String, Refusal> {
         let text = match body {
             Some(body) => serde_json::to_string(body).map_err(|e| Refusal::Broken(e.to_string()))?,
@@ -125,7 +125,18 @@ impl Client {
         self.send("POST", path, Some(("text/plain", text))).map(|_| ())
     }
 
+    /// Sends a form, for an answer in JSON.
+    pub(super) fn post_form<T: DeserializeOwned>(&self, path: &str, form: String) -> Result<T, Refusal> {
+        let (_, text) = self.send("POST", path, Some(("application/x-www-form-urlencoded", form)))?;
+        serde_json::from_str(&text).map_err(|e| Refusal::Broken(e.to_string()))
+    }
+
     pub(super) fn delete(&self, path: &str) -> Result<(), Refusal> {
         self.send("DELETE", path, None).map(|_| ())
     }
+}
+
+fn agent(timeout: Duration) -> ureq::Agent {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(timeout));
+    config.max_redirects(0).max_redirects_will_error(false).build().new_agent()
 }

@@ -10,16 +10,15 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::kind::{Kind, Layout};
 use super::process::{self, Interruption, Patience};
 use super::worker::{Happening, Log};
 use crate::protocol::{Condition, JobMessage, JobResult, Step};
 
-const SHUTDOWN: &str = "##[error]The runner has received a shutdown signal. This can happen when the runner service is \
-                        stopped, or a manually started runner is canceled.";
-
 /// A job, and who runs it where.
 #[derive(Debug)]
 pub(super) struct Assignment {
+    pub(super) kind: Kind,
     pub(super) server: String,
     pub(super) runner: String,
     pub(super) root: PathBuf,
@@ -35,9 +34,8 @@ struct Run<'a> {
     sender: &'a Sender<Happening>,
     interruption: Interruption,
     failed: bool,
-    workspace: PathBuf,
-    temp: PathBuf,
-    /// The worker's environment with `GITHUB_*`, `RUNNER_*`, and what `GITHUB_ENV` and `GITHUB_PATH` files added.
+    layout: Layout,
+    /// The worker's environment, what the layout adds, and what `GITHUB_ENV` and `GITHUB_PATH` files added.
     env: BTreeMap<String, String>,
     commands: u32,
 }
@@ -49,7 +47,8 @@ pub(super) fn run(
     received: &Receiver<Happening>,
     sender: &Sender<Happening>,
 ) -> JobResult {
-    let repository = assignment.job.repository.rsplit('/').next().unwrap_or("repository").to_owned();
+    let facts = assignment.kind.facts();
+    let noun = facts.noun;
     let mut run = Run {
         assignment,
         log,
@@ -57,31 +56,35 @@ pub(super) fn run(
         sender,
         interruption: Interruption::None,
         failed: false,
-        workspace: assignment.work.join(&repository).join(&repository),
-        temp: assignment.work.join("_temp"),
+        layout: (facts.lay_out)(assignment),
         env: BTreeMap::new(),
         commands: 0,
     };
-    log.line(&format!("Current runner version: '{}'", crate::AGENT_VERSION));
-    log.line(&format!("Runner name: '{}'", assignment.runner));
-    let tracking = format!("github_{}", crate::forge::random_id());
+    log.line(&format!("Current {noun} version: '{}'", super::version(assignment.kind, &assignment.root)));
+    log.line(&format!("{} name: '{}'", facts.title, assignment.runner));
+    let (variable, prefix) = facts.tracking;
+    let tracking = format!("{variable}={prefix}{}", crate::forge::random_id());
     if let Err(error) = run.set_up(&tracking) {
         log.line(&format!("##[error]{error}"));
         return JobResult::Failed;
     }
-    run.hook("ACTIONS_RUNNER_HOOK_JOB_STARTED", "Set up runner");
+    let [started, completed] = facts.hooks.map(|hooks| hooks.map(Some)).unwrap_or_default();
+    run.hook(started, "Set up runner");
     for step in &assignment.job.steps {
         run.step(step);
     }
     run.catch_up();
     if run.interruption != Interruption::Shutdown {
-        run.hook("ACTIONS_RUNNER_HOOK_JOB_COMPLETED", "Complete runner");
+        run.hook(completed, "Complete runner");
     }
     run.catch_up();
     kill_orphans(&tracking, log);
     match run.interruption {
         Interruption::Shutdown => {
-            log.line(SHUTDOWN);
+            log.line(&format!(
+                "##[error]The {noun} has received a shutdown signal. This can happen when the {noun} service is \
+                 stopped, or a manually started {noun} is canceled."
+            ));
             JobResult::Failed
         }
         Interruption::Cancelled => {
@@ -95,71 +98,28 @@ pub(super) fn run(
 
 impl Run<'_> {
     fn set_up(&mut self, tracking: &str) -> std::io::Result<()> {
-        let Assignment { job, work, root, server, runner } = self.assignment;
         let at = |error: std::io::Error, path: &Path| {
             std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
         };
-        for folder in [work.join("_temp"), work.join("_actions")] {
-            match fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(at(error, &folder));
-                }
+        for folder in &self.layout.fresh {
+            match fs::remove_dir_all(folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(at(error, folder)),
                 _ => {}
             }
         }
-        let mut tools = work.join("_tool");
-        for name in ["RUNNER_TOOLSDIRECTORY", "AGENT_TOOLSDIRECTORY", "RUNNER_TOOL_CACHE"] {
-            if let Ok(path) = std::env::var(name) {
-                tools = path.into();
-            }
-        }
-        let workflow = self.temp.join("_github_workflow");
-        for folder in [&self.workspace, &workflow, &work.join("_actions"), &work.join("_PipelineMapping"), &tools] {
+        for folder in self.layout.fresh.iter().chain(&self.layout.folders) {
             fs::create_dir_all(folder).map_err(|error| at(error, folder))?;
         }
-        let commands = self.temp.join("_runner_file_commands");
-        fs::create_dir_all(&commands).map_err(|error| at(error, &commands))?;
-        let event = workflow.join("event.json");
-        let payload = if job.payload.is_null() { serde_json::json!({}) } else { job.payload.clone() };
-        fs::write(&event, payload.to_string()).map_err(|error| at(error, &event))?;
-
+        if let Some(event) = &self.layout.event {
+            let payload = &self.assignment.job.payload;
+            let payload = if payload.is_null() { "{}".to_owned() } else { payload.to_string() };
+            fs::write(event, payload).map_err(|error| at(error, event))?;
+        }
         self.env =
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
-        let (owner, _) = job.repository.split_once('/').unwrap_or((&job.repository, ""));
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        let arch = if cfg!(target_arch = "aarch64") { "ARM64" } else { "X64" };
-        for (key, value) in [
-            ("CI", "true".into()),
-            ("GITHUB_ACTIONS", "true".into()),
-            ("GITHUB_ACTOR", "octocat".into()),
-            ("GITHUB_API_URL", format!("{server}/api/v3")),
-            ("GITHUB_EVENT_NAME", job.event.clone()),
-            ("GITHUB_EVENT_PATH", text(&event)),
-            ("GITHUB_JOB", job.name.clone()),
-            ("GITHUB_REF", "refs/heads/main".into()),
-            ("GITHUB_REF_NAME", "main".into()),
-            ("GITHUB_REPOSITORY", job.repository.clone()),
-            ("GITHUB_REPOSITORY_OWNER", owner.into()),
-            ("GITHUB_RUN_ATTEMPT", "1".into()),
-            ("GITHUB_RUN_ID", job.id.to_string()),
-            ("GITHUB_RUN_NUMBER", job.id.to_string()),
-            ("GITHUB_SERVER_URL", server.clone()),
-            ("GITHUB_SHA", "0".repeat(40)),
-            ("GITHUB_WORKFLOW", "simulated".into()),
-            ("GITHUB_WORKFLOW_REF", format!("{}/.github/workflows/ci.yml@refs/heads/main", job.repository)),
-            ("GITHUB_WORKSPACE", text(&self.workspace)),
-            ("RUNNER_ARCH", arch.into()),
-            ("RUNNER_ENVIRONMENT", "self-hosted".into()),
-            ("RUNNER_NAME", runner.clone()),
-            ("RUNNER_OS", "Linux".into()),
-            ("RUNNER_TEMP", text(&self.temp)),
-            ("RUNNER_TOOL_CACHE", text(&tools)),
-            ("RUNNER_TRACKING_ID", tracking.into()),
-            ("RUNNER_WORKSPACE", self.workspace.parent().map(text).unwrap_or_default()),
-        ] {
-            self.env.insert(key.into(), value);
-        }
-        self.log.line(&format!("Runner root: {}", root.display()));
+        self.env.extend(self.layout.env.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        self.env.extend(tracking.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())));
+        self.log.line(&format!("{} root: {}", self.assignment.kind.facts().title, self.assignment.root.display()));
         Ok(())
     }
 
@@ -173,8 +133,8 @@ impl Run<'_> {
     }
 
     /// A hook's condition is `always()`: only a shutdown stops it.
-    fn hook(&mut self, variable: &str, title: &str) {
-        let Some(path) = std::env::var_os(variable).filter(|p| !p.is_empty()).map(PathBuf::from) else {
+    fn hook(&mut self, variable: Option<&str>, title: &str) {
+        let Some(path) = variable.and_then(std::env::var_os).filter(|p| !p.is_empty()).map(PathBuf::from) else {
             return;
         };
         self.catch_up();
@@ -233,7 +193,7 @@ impl Run<'_> {
         }
         self.log.line(&format!("##[group]Run {title}"));
         self.log.line("##[endgroup]");
-        let script = self.temp.join(format!("{}.sh", crate::forge::random_id()));
+        let script = self.layout.temp.join(format!("{}.sh", crate::forge::random_id()));
         if let Err(error) = fs::write(&script, &step.run) {
             return self.fail(&format!("{}: {error}", script.display()));
         }
@@ -252,18 +212,17 @@ impl Run<'_> {
 
     fn process(&mut self, mut command: Command, yields_to: Interruption) {
         self.commands += 1;
-        let folder = self.temp.join("_runner_file_commands");
-        let file = |kind: &str| folder.join(format!("{kind}_{}", self.commands));
-        let files: Vec<(&str, PathBuf)> = [
-            ("GITHUB_ENV", "set_env"),
-            ("GITHUB_PATH", "add_path"),
-            ("GITHUB_OUTPUT", "set_output"),
-            ("GITHUB_STATE", "save_state"),
-            ("GITHUB_STEP_SUMMARY", "step_summary"),
-        ]
-        .map(|(name, kind)| (name, file(kind)))
-        .into();
-        command.env_clear().envs(&self.env).current_dir(&self.workspace);
+        let folder = self.layout.temp.join("_runner_file_commands");
+        let files: Vec<(&str, PathBuf)> = self
+            .assignment
+            .kind
+            .facts()
+            .command_files
+            .iter()
+            .copied()
+            .map(|(name, kind)| (name, folder.join(format!("{kind}_{}", self.commands))))
+            .collect();
+        command.env_clear().envs(&self.env).current_dir(&self.layout.workspace);
         for (name, path) in &files {
             if let Err(error) = fs::write(path, "") {
                 return self.fail(&format!("{}: {error}", path.display()));
@@ -334,13 +293,12 @@ fn assignments(text: &str) -> Vec<(String, String)> {
 /// Kills what the job left behind, found by the variable that every process of the job inherits.
 fn kill_orphans(tracking: &str, log: &Log) {
     log.line("Cleaning up orphan processes");
-    let wanted = format!("RUNNER_TRACKING_ID={tracking}");
     let Ok(entries) = fs::read_dir("/proc") else {
         return;
     };
     for pid in entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok()) {
         let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        if environ.split(|b| *b == 0).any(|entry| entry == wanted.as_bytes()) {
+        if environ.split(|b| *b == 0).any(|entry| entry == tracking.as_bytes()) {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             log.line(&format!("Terminate orphan process: pid ({pid}) ({})", name.trim()));
             // It may have ended just now.

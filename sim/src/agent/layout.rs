@@ -9,20 +9,27 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
-/// The files beside the two programs.
-const FILES: [(&str, u32, &str); 6] = [
-    ("config.sh", 0o755, include_str!("layout/config.sh")),
-    ("run.sh", 0o755, include_str!("layout/run.sh")),
-    ("run-helper.sh.template", 0o755, include_str!("layout/run-helper.sh.template")),
-    ("env.sh", 0o755, include_str!("layout/env.sh")),
-    ("safe_sleep.sh", 0o755, include_str!("layout/safe_sleep.sh")),
-    ("externals/README", 0o644, "The official agent has its Node.js versions here; the stand-in needs none.\n"),
-];
+use super::kind::{Facts, Kind};
 
-const PROGRAMS: [(&str, &str); 2] =
-    [("runner-listener", "bin/Runner.Listener"), ("runner-worker", "bin/Runner.Worker")];
+/// What is built, and serves as listener and worker of every kind.
+const PROGRAMS: [&str; 2] = ["runner-listener", "runner-worker"];
 
 const FOLDERS: [&str; 3] = ["./", "bin/", "externals/"];
+
+/// Says which version an agent is that was packed as another one than its kind's.
+pub(super) const VERSION_FILE: &str = "bin/version";
+
+/// The programs, each with its name in an agent of this kind.
+fn programs(kind: Kind) -> [(&'static str, &'static str); 2] {
+    let Facts { listener, worker, .. } = kind.facts();
+    [(PROGRAMS[0], listener), (PROGRAMS[1], worker)]
+}
+
+/// The files beside the programs.
+fn files(kind: Kind) -> impl Iterator<Item = (&'static str, u32, &'static str)> {
+    const NOTE: &str = "The official agent has its Node.js versions here; the stand-in needs none.\n";
+    kind.facts().files.iter().copied().chain([("externals/README", 0o644, NOTE)])
+}
 
 /// Where cargo put the stand-in's programs: `OSCR_SIM_BIN_DIR`, or the folder of the test that runs now.
 ///
@@ -33,40 +40,37 @@ pub fn programs_dir() -> io::Result<PathBuf> {
     let mut candidates: Vec<PathBuf> = std::env::var_os("OSCR_SIM_BIN_DIR").map(PathBuf::from).into_iter().collect();
     let this = std::env::current_exe()?;
     candidates.extend(this.ancestors().skip(1).take(2).map(Path::to_path_buf));
-    candidates
-        .into_iter()
-        .find(|dir| PROGRAMS.iter().all(|(program, _)| dir.join(program).is_file()))
-        .ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                "the stand-in agent is not built: run `cargo build -p oscr-sim --bins` for the same target and profile, \
+    candidates.into_iter().find(|dir| PROGRAMS.iter().all(|program| dir.join(program).is_file())).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            "the stand-in agent is not built: run `cargo build -p oscr-sim --bins` for the same target and profile, \
                  or set OSCR_SIM_BIN_DIR",
-            )
-        })
+        )
+    })
 }
 
-/// Lays an agent out in `root`, with the programs of `programs` (see [`programs_dir`]).
+/// Lays an agent out in `root`, with the programs of the folder `built` (see [`programs_dir`]).
 ///
 /// # Errors
 ///
 /// When a file cannot be written.
-pub fn install(programs: &Path, root: &Path) -> io::Result<()> {
+pub fn install(kind: Kind, built: &Path, root: &Path) -> io::Result<()> {
     fs::create_dir_all(root)?;
     for folder in &FOLDERS[1..] {
         fs::create_dir_all(root.join(folder))?;
     }
-    for (name, mode, text) in FILES {
+    for (name, mode, text) in files(kind) {
         let path = root.join(name);
         fs::write(&path, text)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
     }
-    for (program, name) in PROGRAMS {
+    for (program, name) in programs(kind) {
         let path = root.join(name);
         // A link is quick and never "text file busy", as a fresh copy can be while another thread forks.
-        match fs::hard_link(programs.join(program), &path) {
+        match fs::hard_link(built.join(program), &path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                fs::copy(programs.join(program), &path)?;
+                fs::copy(built.join(program), &path)?;
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
             }
             Err(error) => return Err(error),
@@ -80,16 +84,35 @@ pub fn install(programs: &Path, root: &Path) -> io::Result<()> {
 /// # Errors
 ///
 /// When a program is missing or the archive cannot be written.
-pub fn pack(programs: &Path, archive: &Path) -> io::Result<String> {
-    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+pub fn pack(kind: Kind, built: &Path, to: &Path) -> io::Result<String> {
+    let (bytes, sum) = archive(kind, built, None, Compression::default())?;
+    File::create(to)?.write_all(&bytes)?;
+    Ok(sum)
+}
+
+/// The archive of a release, of another `version` where one is named, and its SHA-256.
+///
+/// # Errors
+///
+/// When a program is missing.
+pub fn archive(
+    kind: Kind,
+    built: &Path,
+    version: Option<&str>,
+    compression: Compression,
+) -> io::Result<(Vec<u8>, String)> {
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), compression));
     for folder in FOLDERS {
         append(&mut tar, folder, 0o755, tar::EntryType::Directory, &[])?;
     }
-    for (name, mode, text) in FILES {
+    for (name, mode, text) in files(kind) {
         append(&mut tar, name, mode, tar::EntryType::Regular, text.as_bytes())?;
     }
-    for (program, name) in PROGRAMS {
-        let path = programs.join(program);
+    if let Some(version) = version {
+        append(&mut tar, VERSION_FILE, 0o644, tar::EntryType::Regular, version.as_bytes())?;
+    }
+    for (program, name) in programs(kind) {
+        let path = built.join(program);
         let mut bytes = Vec::new();
         File::open(&path)
             .and_then(|mut file| file.read_to_end(&mut bytes))
@@ -97,8 +120,8 @@ pub fn pack(programs: &Path, archive: &Path) -> io::Result<String> {
         append(&mut tar, name, 0o755, tar::EntryType::Regular, &bytes)?;
     }
     let bytes = tar.into_inner()?.finish()?;
-    File::create(archive)?.write_all(&bytes)?;
-    Ok(Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect())
+    let sum = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+    Ok((bytes, sum))
 }
 
 fn append(

@@ -1,10 +1,8 @@
-//! `Runner.Listener`: the command line, and the loop that waits for jobs.
+//! `Runner.Listener` and `Agent.Listener`: the program, and the loop that waits for jobs.
 //!
 //! One loop receives everything that can happen as an [`Event`]; threads only turn blocking calls into events, so that a
 //! signal is acted on at once, whatever a request in flight is waiting for.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,134 +12,42 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::client::{Client, Refusal};
-use super::configure;
+use super::arguments::Arguments;
+use super::client::Refusal;
+use super::kind::{Connection, Facts, Kind};
 use super::trace::Trace;
 use crate::protocol::{
-    CompleteRequest, ConflictAnswer, ExitOrder, JobMessage, JobResult, Message, SessionAnswer, WorkerMessage,
+    ConflictAnswer, ExitOrder, JobMessage, JobResult, Message, SessionAnswer, Trouble, WorkerMessage,
 };
 
 /// Exit code 1.
 pub(super) const TERMINATED: i32 = 1;
 const RETRYABLE: i32 = 2;
+const UPDATING: i32 = 3;
+const ONCE_UPDATING: i32 = 4;
 const CONFLICT: i32 = 5;
 const DEPRECATED: i32 = 7;
 
 /// Upstream's limit of a shutdown that SIGTERM began.
 const UNLOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-const COMMANDS: [&str; 4] = ["configure", "remove", "run", "warmup"];
-const FLAGS: [&str; 13] = [
-    "check",
-    "commit",
-    "ephemeral",
-    "generateserviceconfig",
-    "help",
-    "local",
-    "no-default-labels",
-    "once",
-    "replace",
-    "disableupdate",
-    "unattended",
-    "version",
-    "warmup",
-];
-const VALUES: [&str; 13] = [
-    "url",
-    "token",
-    "pat",
-    "name",
-    "runnergroup",
-    "labels",
-    "work",
-    "jitconfig",
-    "monitorsocketaddress",
-    "startuptype",
-    "username",
-    "windowslogonaccount",
-    "windowslogonpassword",
-];
-
-/// The command line and the input variables.
-#[derive(Debug, Default)]
-pub(super) struct Arguments {
-    command: Option<String>,
-    given: BTreeMap<String, String>,
-    unknown: Vec<String>,
-}
-
-impl Arguments {
-    fn parse(arguments: impl Iterator<Item = OsString>) -> Self {
-        let mut parsed = Self::default();
-        let mut wants: Option<String> = None;
-        for argument in arguments {
-            let argument = argument.to_string_lossy().into_owned();
-            if let Some(name) = argument.strip_prefix("--").map(str::to_lowercase) {
-                wants = None;
-                if VALUES.contains(&name.as_str()) {
-                    parsed.given.insert(name.clone(), String::new());
-                    wants = Some(name);
-                } else if FLAGS.contains(&name.as_str()) {
-                    parsed.given.insert(name, "true".into());
-                } else {
-                    parsed.unknown.push(argument);
-                }
-            } else if let Some(name) = wants.take() {
-                parsed.given.insert(name, argument);
-            } else if parsed.command.is_none() && COMMANDS.contains(&argument.to_lowercase().as_str()) {
-                parsed.command = Some(argument.to_lowercase());
-            } else {
-                parsed.unknown.push(argument);
-            }
-        }
-        parsed
-    }
-
-    /// Adds `ACTIONS_RUNNER_INPUT_*`, and takes those variables out of the environment: the worker must not have them.
-    fn add_environment(&mut self) {
-        const PREFIX: &str = "ACTIONS_RUNNER_INPUT_";
-        let inputs: Vec<(OsString, String, OsString)> = std::env::vars_os()
-            .filter_map(|(key, value)| {
-                let name = key.to_str()?.to_uppercase().strip_prefix(PREFIX)?.to_lowercase();
-                Some((key, name, value))
-            })
-            .collect();
-        for (key, name, value) in inputs {
-            // SAFETY: the listener has no other thread yet.
-            unsafe { std::env::remove_var(&key) };
-            let value = value.to_string_lossy().into_owned();
-            if !value.is_empty() {
-                self.given.entry(name.replace('_', "-")).or_insert(value);
-            }
-        }
-    }
-
-    pub(super) fn value(&self, name: &str) -> Option<String> {
-        self.given.get(name).filter(|v| !v.is_empty()).cloned()
-    }
-
-    pub(super) fn flag(&self, name: &str) -> bool {
-        self.given.get(name).is_some_and(|v| matches!(v.to_lowercase().as_str(), "true" | "1" | "t" | "yes" | "y"))
-    }
-}
-
 /// The whole program; gives its exit code.
 #[must_use]
 pub fn main() -> i32 {
+    let kind = Kind::of_this_program();
+    let facts = kind.facts();
     let root = super::root();
     load_env_file(&root);
-    let mut arguments = Arguments::parse(std::env::args_os().skip(1));
-    arguments.add_environment();
+    let mut arguments = Arguments::parse(facts, std::env::args_os().skip(1));
+    arguments.add_environment(facts.input_prefix);
     if arguments.flag("version") {
-        println!("{}", crate::AGENT_VERSION);
+        println!("{}", super::version(kind, &root));
         return 0;
     }
     if arguments.flag("commit") {
@@ -149,10 +55,10 @@ pub fn main() -> i32 {
         return 0;
     }
     if arguments.flag("help") {
-        println!("Commands: configure, remove, run, warmup. See the official runner's help for the flags.");
+        println!("Commands: {}. See the official agent's help for the flags.", facts.commands.join(", "));
         return 0;
     }
-    let trace = Trace::open(&root, "Runner");
+    let trace = Trace::open(&root, facts, facts.title);
     if !arguments.unknown.is_empty() {
         trace.complain(&format!(
             "Unrecognized command-line input arguments: '{}'. For usage refer to: .\\config.cmd --help or ./config.sh --help",
@@ -166,19 +72,18 @@ pub fn main() -> i32 {
         return TERMINATED;
     }
     match arguments.command.as_deref() {
-        Some("configure") => {
-            until_signal(&trace, received, move |trace| configure::configure(&root, trace, &arguments))
-        }
-        Some("remove") => until_signal(&trace, received, move |trace| configure::remove(&root, trace, &arguments)),
-        Some("warmup") => 0,
+        Some("configure") => until_signal(&trace, received, |trace| (facts.configure)(&root, trace, &arguments)),
+        Some("remove") => until_signal(&trace, received, |trace| (facts.remove)(&root, trace, &arguments)),
+        Some("warmup" | "reauth") => 0,
         None if arguments.flag("warmup") => 0,
         Some(_) | None => {
-            let mut listener = match Listener::load(root, trace, &arguments, events, received) {
+            let mut listener = match Listener::load(kind, root, trace, &arguments, events, received) {
                 Ok(listener) => listener,
                 Err(code) => return code,
             };
             let code = listener.run();
-            listener.trace.info(&format!("Runner execution has finished with return code {code}"));
+            let text = format!("{} execution has finished with return code {code}", facts.title);
+            listener.trace.info(&text);
             code
         }
     }
@@ -251,9 +156,12 @@ struct Running {
 }
 
 struct Listener {
+    kind: Kind,
     root: PathBuf,
     trace: Trace,
-    client: Client,
+    forge: Arc<dyn Connection>,
+    /// Where the worker reports to.
+    server: String,
     name: String,
     work: PathBuf,
     once: bool,
@@ -264,35 +172,35 @@ struct Listener {
 
 impl Listener {
     fn load(
+        kind: Kind,
         root: PathBuf,
         trace: Trace,
         arguments: &Arguments,
         events: Sender<Event>,
         received: Receiver<Event>,
     ) -> Result<Self, i32> {
-        if let Some(jit) = arguments.value("jitconfig")
-            && let Err(why) = write_jit(&root, &jit)
-        {
+        let facts = kind.facts();
+        if let Err(why) = (facts.before_run)(&root, arguments) {
             trace.complain(&why);
             return Err(TERMINATED);
         }
-        let loaded = super::read_json(&root.join(".runner"))
+        let loaded = super::read_json(&root.join(facts.settings))
             .and_then(|settings| Ok((settings, super::read_json(&root.join(".credentials_rsaparams"))?)));
         let Ok((settings, key)) = loaded else {
-            trace.complain("Not configured. Run config.(sh/cmd) to configure the runner.");
+            trace.complain(&format!("Not configured. Run config.(sh/cmd) to configure the {}.", facts.noun));
             return Err(TERMINATED);
         };
-        let text = |name: &str| field(&settings, name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let ephemeral = field(&settings, "ephemeral")
             .is_some_and(|v| v == &Value::Bool(true) || v.as_str().is_some_and(|v| v.eq_ignore_ascii_case("true")));
-        let secret = field(&key, "d").and_then(Value::as_str).unwrap_or_default();
-        if arguments.flag("once") {
+        if arguments.flag("once") && kind == Kind::GitHub {
             trace.say("The --once flag is deprecated; configure the runner with --ephemeral instead.");
         }
         Ok(Self {
-            client: Client::new(&text("serverUrl"), secret),
-            name: text("agentName"),
-            work: root.join(text("workFolder")),
+            kind,
+            forge: (facts.connect)(&root, &settings, text(&key, "d")),
+            server: text(&settings, "serverUrl").to_owned(),
+            name: text(&settings, "agentName").to_owned(),
+            work: root.join(text(&settings, "workFolder")),
             once: ephemeral || arguments.flag("once"),
             ephemeral,
             root,
@@ -302,43 +210,59 @@ impl Listener {
         })
     }
 
+    fn facts(&self) -> &'static Facts {
+        self.kind.facts()
+    }
+
     fn run(&mut self) -> i32 {
-        let (session, backoff) = match self.open_session() {
+        let session = match self.open_session() {
             Ok(Some(session)) => session,
             Ok(None) => return 0,
             Err(code) => return code,
         };
-        self.trace.say(&format!("Current runner version: '{}'", crate::AGENT_VERSION));
+        for line in (self.facts().connected)(&super::version(self.kind, &self.root)) {
+            self.trace.say(&line);
+        }
         self.trace.say_timed("Listening for Jobs");
-        let polling = self.poll(session, backoff);
-        let end = self.listen();
+        let deaf = match session.trouble {
+            Some(Trouble::Crash) => std::process::abort(),
+            Some(Trouble::Hang) => loop {
+                thread::park();
+            },
+            Some(Trouble::Deaf) => true,
+            None => false,
+        };
+        let polling = self.poll(session.session, Duration::from_millis(session.backoff_ms));
+        let end = self.listen(deaf);
         polling.store(false, Ordering::Relaxed);
-        // Errors of the deletion are ignored upstream too; the wait is short so that a dead forge holds nobody.
-        let short = Client::with_timeout(self.client.base(), "", Duration::from_secs(5));
-        if let Err(refusal) = short.delete(&format!("/_agent/sessions/{session}")) {
+        // Errors of the deletion are ignored upstream too.
+        if let Err(refusal) = self.forge.close_session(session.session) {
             self.trace.error(&format!("DeleteSession: {refusal}"));
         }
         match end {
-            End::JobDone | End::Gone => {
-                if self.ephemeral || matches!(end, End::Gone) {
-                    configure::delete_files(&self.root, &self.trace);
-                }
+            End::JobDone if self.ephemeral => {
+                super::delete_config_files(self.kind, &self.root, &self.trace);
                 0
             }
-            End::Stopped => 0,
+            End::Gone if self.facts().gone.clean_up => {
+                super::delete_config_files(self.kind, &self.root, &self.trace);
+                0
+            }
+            End::JobDone | End::Gone | End::Stopped => 0,
             End::Ordered(code) => code,
         }
     }
 
     /// None when a signal ended it.
-    fn open_session(&self) -> Result<Option<(u64, Duration)>, i32> {
+    fn open_session(&self) -> Result<Option<SessionAnswer>, i32> {
+        let Facts { title, noun, .. } = self.facts();
         let started = Instant::now();
         let mut failing = false;
         loop {
             // The request runs beside this thread, so that a signal during it is obeyed at once.
-            let (events, client) = (self.events.clone(), self.client.clone());
+            let (events, forge) = (self.events.clone(), Arc::clone(&self.forge));
             thread::spawn(move || {
-                let answer = client.post("/_agent/sessions", None::<&()>);
+                let answer = forge.open_session();
                 // The listener may have been stopped meanwhile.
                 let _ = events.send(Event::Session(answer));
             });
@@ -350,39 +274,35 @@ impl Listener {
                 }
             };
             let pause = match answer {
-                Ok(answer) => {
-                    if let Some(order) = answer.exit {
-                        return Err(self.obey(&order));
-                    }
-                    self.trace.say("\n√ Connected to GitHub\n");
-                    return Ok(Some((answer.session, Duration::from_millis(answer.backoff_ms))));
-                }
+                Ok(answer) => match &answer.exit {
+                    Some(order) => return Err(self.obey(order)),
+                    None => return Ok(Some(answer)),
+                },
                 Err(Refusal::Status { status: 409, body, .. }) => {
                     let conflict: ConflictAnswer = serde_json::from_str(&body).unwrap_or(ConflictAnswer {
-                        message: "A session for this runner already exists.".into(),
+                        message: format!("A session for this {noun} already exists."),
                         retry_ms: 30_000,
                         limit_ms: 240_000,
                     });
                     self.trace.complain(&conflict.message);
                     if started.elapsed() >= Duration::from_millis(conflict.limit_ms) {
-                        self.trace.complain(
-                            "A session for this runner already exists. Stopped retrying after the retry limit.",
-                        );
-                        return Err(CONFLICT);
+                        let text =
+                            format!("A session for this {noun} already exists. Stopped retrying after the limit.");
+                        self.trace.complain(&text);
+                        return Err(self.facts().conflict_code);
                     }
                     Duration::from_millis(conflict.retry_ms)
                 }
                 Err(Refusal::Status { status: 404 | 401, .. }) => {
-                    self.trace.complain(
-                        "Failed to create a session. The runner registration has been deleted from the server, please \
-                         re-configure. Runner registrations are automatically deleted for runners that have not \
-                         connected to the service recently.",
-                    );
+                    self.trace.complain(&format!(
+                        "Failed to create a session. The {noun} registration has been deleted from the server, please \
+                         re-configure."
+                    ));
                     return Err(TERMINATED);
                 }
                 Err(refusal) => {
                     if !failing {
-                        let text = format!("Runner connect error: {refusal}. Retrying until reconnected.");
+                        let text = format!("{title} connect error: {refusal}. Retrying until reconnected.");
                         self.trace.say_timed(&text);
                     }
                     failing = true;
@@ -407,12 +327,11 @@ impl Listener {
     /// Polls on a thread of its own until told otherwise.
     fn poll(&self, session: u64, backoff: Duration) -> Arc<AtomicBool> {
         let polling = Arc::new(AtomicBool::new(true));
-        let (go_on, events, client) = (Arc::clone(&polling), self.events.clone(), self.client.clone());
+        let (go_on, events, forge) = (Arc::clone(&polling), self.events.clone(), Arc::clone(&self.forge));
         thread::spawn(move || {
             let mut failing = false;
             while go_on.load(Ordering::Relaxed) {
-                let answer = client.get::<Message>(&format!("/_agent/sessions/{session}/message"));
-                let event = match answer {
+                let event = match forge.next_message(session) {
                     Ok(message) => {
                         if failing && events.send(Event::PollRecovered).is_err() {
                             return;
@@ -423,7 +342,7 @@ impl Listener {
                             None => continue,
                         }
                     }
-                    Err(refusal) if refusal.status() == Some(404) => {
+                    Err(refusal) if matches!(refusal.status(), Some(401 | 404)) => {
                         // The loop is over then; so is this thread.
                         let _ = events.send(Event::Gone);
                         return;
@@ -445,7 +364,9 @@ impl Listener {
         polling
     }
 
-    fn listen(&mut self) -> End {
+    /// Waits for all that can happen, until it is over. `deaf`: signals change nothing.
+    fn listen(&mut self, deaf: bool) -> End {
+        let title = self.facts().title;
         let mut running: Option<Running> = None;
         loop {
             let event = match running.as_ref().and_then(|r| r.kill_at) {
@@ -453,6 +374,7 @@ impl Listener {
                 Some(at) => self.received.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
             match event {
+                Ok(Event::Signal(_)) if deaf => {}
                 Ok(Event::Signal(signal)) => {
                     self.trace.say("Exiting...");
                     if let Some(running) = running.take() {
@@ -466,13 +388,21 @@ impl Listener {
                     }
                     return End::Ordered(self.obey(&order));
                 }
-                Ok(Event::Message(Message::Job { id, name })) => {
+                Ok(Event::Message(Message::Job { id, name, offered })) => {
                     if running.is_some() {
-                        self.trace.error(&format!("Job {id} came while another runs; left alone."));
+                        self.trace.info(&format!("Skip message deletion for job request message '{id}'."));
                         continue;
                     }
                     self.trace.info(&format!("Acknowledging runner request for job '{id}' ({name})."));
-                    running = self.start_job(id);
+                    running = self.start_job(id, offered.map(|job| *job));
+                }
+                Ok(Event::Message(Message::Refresh { version })) => {
+                    if let Some(code) = self.refresh(&version) {
+                        if let Some(running) = running.take() {
+                            self.shut_down(running, SIGINT);
+                        }
+                        return End::Ordered(code);
+                    }
                 }
                 Ok(Event::Message(Message::Cancel { id })) => {
                     if let Some(running) = running.as_mut().filter(|r| r.job.id == id) {
@@ -484,15 +414,18 @@ impl Listener {
                     }
                 }
                 Ok(Event::PollFailed(why)) => {
-                    self.trace.say_timed(&format!("Runner connect error: {why}. Retrying until reconnected."));
+                    self.trace.say_timed(&format!("{title} connect error: {why}. Retrying until reconnected."));
                 }
-                Ok(Event::PollRecovered) => self.trace.say_timed("Runner reconnected."),
+                Ok(Event::PollRecovered) => self.trace.say_timed(&format!("{title} reconnected.")),
                 Ok(Event::Gone) => {
                     if running.is_some() {
                         self.trace.info("The registration is gone while a job runs.");
                         continue;
                     }
-                    self.trace.complain("The runner no longer exists on the server. Cleaning up local configuration.");
+                    match self.facts().gone.text {
+                        Some(text) => self.trace.complain(text),
+                        None => self.trace.info("The credential has been revoked. Shutting down."),
+                    }
                     return End::Gone;
                 }
                 Ok(Event::WorkerExited(code)) => {
@@ -515,8 +448,23 @@ impl Listener {
         }
     }
 
-    fn start_job(&self, id: u64) -> Option<Running> {
-        let job: JobMessage = match self.client.post(&format!("/_agent/jobs/{id}/acquire"), None::<&()>) {
+    /// Another version is wanted: the code to end with, unless that is switched off.
+    fn refresh(&self, version: &str) -> Option<i32> {
+        if std::env::var_os("agent.disableupdate").is_some_and(|value| !value.is_empty()) {
+            self.trace.info("Refresh message received, skipped because agent.disableupdate is set.");
+            return None;
+        }
+        self.trace.say("Agent update in process, do not shutdown agent.");
+        self.trace.say(&format!("Downloading {version} agent"));
+        if let Err(refusal) = self.forge.look_for_package() {
+            self.trace.error(&format!("The package was not found: {refusal}"));
+        }
+        self.trace.say("Agent will exit shortly for update, should back online within 10 seconds.");
+        Some(if self.once { ONCE_UPDATING } else { UPDATING })
+    }
+
+    fn start_job(&self, id: u64, offered: Option<JobMessage>) -> Option<Running> {
+        let job = match self.forge.acquire(id, offered) {
             Ok(job) => job,
             Err(Refusal::Status { status: 404 | 409 | 422, message, .. }) => {
                 self.trace.info(&format!("Skipping message Job. {message}"));
@@ -534,7 +482,7 @@ impl Listener {
         });
         let (mut worker, mut orders) = started.ok()?;
         let message = WorkerMessage::Job {
-            server: self.client.base().into(),
+            server: self.server.clone(),
             runner: self.name.clone(),
             work: self.work.to_string_lossy().into_owned(),
             job: Box::new(job.clone()),
@@ -553,10 +501,9 @@ impl Listener {
 
     fn spawn_worker(&self) -> std::io::Result<(Child, std::process::ChildStdin)> {
         let bin = self.root.join("bin");
-        let output = || {
-            if super::flag("ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT") { Stdio::inherit() } else { Stdio::null() }
-        };
-        let mut worker = Command::new(bin.join("Runner.Worker"))
+        let visible = self.facts().log_on_stdout.is_some_and(super::flag);
+        let output = || if visible { Stdio::inherit() } else { Stdio::null() };
+        let mut worker = Command::new(self.root.join(self.facts().worker))
             .arg("spawnclient")
             .current_dir(&bin)
             .stdin(Stdio::piped())
@@ -570,8 +517,8 @@ impl Listener {
     /// Keeps the job's lease until told otherwise.
     fn renew(&self, job: &JobMessage) -> Arc<AtomicBool> {
         let renewing = Arc::new(AtomicBool::new(true));
-        let (go_on, client) = (Arc::clone(&renewing), self.client.clone());
-        let (path, pause) = (format!("/_agent/jobs/{}/renew", job.id), Duration::from_millis(job.renew_ms));
+        let (go_on, forge) = (Arc::clone(&renewing), Arc::clone(&self.forge));
+        let (id, pause) = (job.id, Duration::from_millis(job.renew_ms));
         thread::spawn(move || {
             loop {
                 thread::sleep(pause);
@@ -579,7 +526,7 @@ impl Listener {
                     return;
                 }
                 // The next renewal follows soon; a job that the forge gave up runs on, as upstream.
-                let _ = client.post_raw(&path, None::<&()>);
+                let _ = forge.renew(id);
             }
         });
         renewing
@@ -634,24 +581,23 @@ impl Listener {
 
     /// Completes the job in place of a worker that could not.
     fn report(&self, job: &JobMessage, result: JobResult) {
-        let client = Client::new(self.client.base(), &job.token);
-        let request = CompleteRequest { result };
-        if let Err(refusal) = client.post_raw(&format!("/_agent/jobs/{}/complete", job.id), Some(&request)) {
+        if let Err(refusal) = (self.facts().report)(&self.server, &job.token).complete(job.id, result) {
             self.trace.error(&format!("The job's end was not reported: {refusal}"));
         }
     }
 
     fn obey(&self, order: &ExitOrder) -> i32 {
-        let text = order.text.clone().unwrap_or_else(|| {
-            match order.code {
-                TERMINATED => "An error occurred: Runner not found",
-                RETRYABLE => "An error occurred: Unhandled exception",
-                3 | 4 => "Runner update in process, please do not shutdown or sleep.",
-                CONFLICT => "A session for this runner already exists.",
-                DEPRECATED => "An error occurred: Runner version v2.336.0 is deprecated and cannot receive messages.",
-                _ => "An error occurred",
+        let Facts { title, noun, .. } = self.facts();
+        let text = order.text.clone().unwrap_or_else(|| match order.code {
+            TERMINATED => format!("An error occurred: {title} not found"),
+            RETRYABLE => "An error occurred: Unhandled exception".into(),
+            UPDATING | ONCE_UPDATING => format!("{title} update in process, please do not shutdown or sleep."),
+            CONFLICT => format!("A session for this {noun} already exists."),
+            DEPRECATED => {
+                let version = super::version(self.kind, &self.root);
+                format!("An error occurred: {title} version v{version} is deprecated and cannot receive messages.")
             }
-            .into()
+            _ => "An error occurred".into(),
         });
         self.trace.complain(&text);
         if order.code == DEPRECATED && !super::flag("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE") {
@@ -671,23 +617,11 @@ enum End {
 }
 
 /// A member by name, whatever its case: JIT settings are written in another case than those of `configure`.
-fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+pub(super) fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     value.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, v)| v)
 }
 
-/// Writes the files of a JIT configuration.
-fn write_jit(root: &Path, encoded: &str) -> Result<(), String> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let bad = |error: &dyn std::fmt::Display| format!("Invalid JIT configuration: {error}");
-    let decoded = BASE64.decode(encoded.trim()).map_err(|e| bad(&e))?;
-    let files: BTreeMap<String, String> = serde_json::from_slice(&decoded).map_err(|e| bad(&e))?;
-    for (name, content) in files {
-        let content = BASE64.decode(content).map_err(|e| bad(&e))?;
-        let path = root.join(&name);
-        fs::write(&path, content).map_err(|e| format!("{}: {e}", path.display()))?;
-        if name == ".credentials_rsaparams" {
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(|e| bad(&e))?;
-        }
-    }
-    Ok(())
+/// A member that is a text.
+pub(super) fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    field(value, name).and_then(Value::as_str).unwrap_or_default()
 }

@@ -1,20 +1,26 @@
-//! The stand-in for the official agent: two programs, as in a release archive.
+//! The stand-ins for the official agents: two programs, as in a release archive.
 //!
-//! `bin/Runner.Listener` ([`listener_main`]) configures, removes and listens; `bin/Runner.Worker` ([`worker_main`]) runs
-//! one job. [`install`] lays an agent out from the built programs, [`pack`] makes the archive of a release.
+//! `bin/Runner.Listener` or `bin/Agent.Listener` ([`listener_main`]) configures, removes and listens; `bin/Runner.Worker` or
+//! `bin/Agent.Worker` ([`worker_main`]) runs one job. One build serves both: a program is what its name says. What differs
+//! between the two is in [`Kind`]'s table, with the folders `github` and `azure` behind it. [`install`] lays an agent out from
+//! the built programs, [`pack`] makes the archive of a release.
 
 use std::path::{Path, PathBuf};
 
+mod arguments;
+mod azure;
 mod client;
-mod configure;
+mod github;
 mod job;
+mod kind;
 mod layout;
 mod listener;
 mod process;
 mod trace;
 mod worker;
 
-pub use layout::{install, pack, programs_dir};
+pub use kind::Kind;
+pub use layout::{archive, install, pack, programs_dir};
 pub use listener::main as listener_main;
 pub use worker::main as worker_main;
 
@@ -27,13 +33,51 @@ fn root() -> PathBuf {
     program.parent().and_then(Path::parent).map_or_else(|| PathBuf::from("/"), Path::to_path_buf)
 }
 
+/// The version that the agent in `root` claims to be: of an archive that was packed as another version, that one.
+fn version(kind: Kind, root: &Path) -> String {
+    let written = std::fs::read_to_string(root.join(layout::VERSION_FILE)).unwrap_or_default();
+    let written = written.trim();
+    if written.is_empty() { kind.version().to_owned() } else { written.to_owned() }
+}
+
 /// Whether a variable holds one of upstream's words for yes.
 fn flag(name: &str) -> bool {
     std::env::var(name).is_ok_and(|v| matches!(v.to_lowercase().as_str(), "1" | "true" | "t" | "yes" | "y"))
+}
+
+/// The name of this machine.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|n| n.trim().to_owned()).unwrap_or_default()
 }
 
 /// A file of settings may begin with a byte order mark: upstream writes one.
 fn read_json(path: &Path) -> std::io::Result<serde_json::Value> {
     let text = std::fs::read_to_string(path)?;
     Ok(serde_json::from_str(text.trim_start_matches('\u{feff}'))?)
+}
+
+/// Writes files of settings as .NET does, whose `Encoding.UTF8` puts a byte order mark before the text.
+fn write_json(root: &Path, files: &[(&str, &serde_json::Value, u32)]) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    for (name, value, mode) in files {
+        let path = root.join(name);
+        std::fs::write(&path, format!("\u{feff}{value:#}"))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(*mode))?;
+    }
+    Ok(())
+}
+
+/// Makes an agent unconfigured.
+fn delete_config_files(kind: Kind, root: &Path, trace: &trace::Trace) {
+    for name in kind.facts().config_files {
+        let path = root.join(name);
+        match std::fs::remove_file(&path) {
+            Ok(()) if name != ".credentials_rsaparams" => trace.say(&format!("√ Removed {name}")),
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                trace.info(&format!("Does not exist. Skipping {name}"));
+            }
+            Err(error) => trace.complain(&format!("{}: {error}", path.display())),
+        }
+    }
 }

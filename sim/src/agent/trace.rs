@@ -2,10 +2,12 @@
 
 use std::fs::{File, OpenOptions, create_dir_all};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use jiff::Timestamp;
+
+use super::kind::Facts;
 
 /// Writes `_diag/<prefix>_<time>-utc.log`, and the terminal.
 #[derive(Debug)]
@@ -17,18 +19,19 @@ pub(super) struct Trace {
 
 impl Trace {
     /// Opens the log. Without a writable `_diag` there is none: upstream would fail here, after having said why.
-    pub(super) fn open(root: &Path, component: &'static str) -> Self {
-        let folder = root.join("_diag");
+    pub(super) fn open(root: &Path, facts: &Facts, component: &'static str) -> Self {
+        let moved = facts.log_folders[usize::from(component == "Worker")].and_then(std::env::var_os);
+        let folder = moved.map_or_else(|| root.join("_diag"), PathBuf::from);
         let time = Timestamp::now().strftime("%Y%m%d-%H%M%S");
         let path = folder.join(format!("{component}_{time}-utc.log"));
         let file = create_dir_all(&folder)
             .and_then(|()| OpenOptions::new().create(true).append(true).open(&path))
             .map_err(|error| eprintln!("{}: {error}", path.display()))
             .ok();
-        Self { file: Mutex::new(file), component, on_stdout: super::flag("ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT") }
+        Self { file: Mutex::new(file), component, on_stdout: facts.log_on_stdout.is_some_and(super::flag) }
     }
 
-    /// A line of the log, also on standard output with `ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT`.
+    /// A line of the log, also on standard output where a variable asks for that.
     pub(super) fn info(&self, text: &str) {
         self.write("INFO", text);
     }

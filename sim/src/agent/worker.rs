@@ -1,16 +1,17 @@
-//! `Runner.Worker`: one job, told by the listener on standard input.
+//! `Runner.Worker` and `Agent.Worker`: one job, told by the listener on standard input.
 
 use std::io::{BufRead as _, stdin};
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
-use super::client::Client;
 use super::job::{self, Assignment};
+use super::kind::{Connection, Kind};
 use super::process::Interruption;
 use super::trace::Trace;
-use crate::protocol::{CompleteRequest, JobResult, WorkerMessage};
+use crate::protocol::{JobResult, WorkerMessage};
 
 /// Everything that can happen while a job runs.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Log {
 }
 
 /// Sends lines in as few requests as their pace allows.
-fn uploader(client: Client, path: String) -> Log {
+fn uploader(forge: Arc<dyn Connection>, id: u64) -> Log {
     let (entries, received) = mpsc::channel();
     thread::spawn(move || {
         while let Ok(first) = received.recv() {
@@ -60,7 +61,7 @@ fn uploader(client: Client, path: String) -> Log {
                 }
             }
             if !text.is_empty() {
-                upload(&client, &path, &text);
+                upload(&*forge, id, &text);
             }
             for done in flushed {
                 // Whoever asked may have given up.
@@ -71,9 +72,9 @@ fn uploader(client: Client, path: String) -> Log {
     Log(entries)
 }
 
-fn upload(client: &Client, path: &str, text: &str) {
+fn upload(forge: &dyn Connection, id: u64, text: &str) {
     for _ in 0..5 {
-        match client.post_text(path, text.to_owned()) {
+        match forge.log(id, text.to_owned()) {
             Err(refusal) if refusal.status().is_none_or(|s| s >= 500) => thread::sleep(Duration::from_millis(500)),
             _ => return,
         }
@@ -83,8 +84,9 @@ fn upload(client: &Client, path: &str, text: &str) {
 /// The whole program; gives its exit code.
 #[must_use]
 pub fn main() -> i32 {
+    let kind = Kind::of_this_program();
     let root = super::root();
-    let trace = Trace::open(&root, "Worker");
+    let trace = Trace::open(&root, kind.facts(), "Worker");
     let mut line = String::new();
     let message = stdin().lock().read_line(&mut line).ok().and_then(|_| serde_json::from_str(&line).ok());
     let Some(WorkerMessage::Job { server, runner, work, job }) = message else {
@@ -94,14 +96,14 @@ pub fn main() -> i32 {
     let (happenings, received) = mpsc::channel();
     forward_orders(happenings.clone());
     trace.info(&format!("Job '{}' ({}) on '{runner}'", job.name, job.id));
-    let client = Client::new(&server, &job.token);
-    let log = uploader(client.clone(), format!("/_agent/jobs/{}/log", job.id));
+    let forge = (kind.facts().report)(&server, &job.token);
+    let log = uploader(Arc::clone(&forge), job.id);
     let id = job.id;
-    let assignment = Assignment { server, runner, root, work: work.into(), job: *job };
+    let assignment = Assignment { kind, server, runner, root, work: work.into(), job: *job };
     let result = job::run(&assignment, &log, &received, &happenings);
     // All lines are at the forge before the job is over there.
     log.flush();
-    complete(&client, &trace, id, result);
+    complete(&*forge, &trace, id, result);
     trace.info(&format!("Job completed with result {}", result.word()));
     result.worker_code()
 }
@@ -122,11 +124,10 @@ fn forward_orders(happenings: Sender<Happening>) {
     });
 }
 
-fn complete(client: &Client, trace: &Trace, id: u64, result: JobResult) {
-    let request = CompleteRequest { result };
+fn complete(forge: &dyn Connection, trace: &Trace, id: u64, result: JobResult) {
     for _ in 0..10 {
-        match client.post_raw(&format!("/_agent/jobs/{id}/complete"), Some(&request)) {
-            Ok(_) => return,
+        match forge.complete(id, result) {
+            Ok(()) => return,
             Err(refusal) => {
                 trace.error(&format!("The job's end was not reported: {refusal}"));
                 if refusal.status().is_some_and(|s| s < 500) {

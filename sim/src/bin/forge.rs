@@ -1,15 +1,16 @@
-//! The simulated forge as a program, and the packer of the stand-in agent's archive.
+//! The simulated forge as a program, and the packer of the stand-in agents' archives.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use oscr_sim::agent::Kind;
 use oscr_sim::forge::{Forge, Options, Orders};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// A simulated GitHub for self-hosted runners.
+/// A simulated GitHub and Azure DevOps for self-hosted runners and agents.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -23,8 +24,11 @@ struct Cli {
 enum Command {
     /// Serve (the default)
     Serve(Serve),
-    /// Pack the stand-in agent as a release archive and print its SHA-256
+    /// Pack a stand-in agent as a release archive and print its SHA-256
     PackAgent {
+        /// Which agent
+        #[arg(long, value_enum, default_value_t = Which::Github)]
+        kind: Which,
         /// Folder with runner-listener and runner-worker; this program's own by default
         #[arg(long)]
         bin_dir: Option<PathBuf>,
@@ -32,8 +36,11 @@ enum Command {
         #[arg(long, default_value = "actions-runner-sim.tar.gz")]
         out: PathBuf,
     },
-    /// Lay the stand-in agent out in a folder
+    /// Lay a stand-in agent out in a folder
     InstallAgent {
+        /// Which agent
+        #[arg(long, value_enum, default_value_t = Which::Github)]
+        kind: Which,
         /// Folder with runner-listener and runner-worker; this program's own by default
         #[arg(long)]
         bin_dir: Option<PathBuf>,
@@ -46,6 +53,22 @@ enum Command {
         #[arg(default_value = "127.0.0.1:8080")]
         address: SocketAddr,
     },
+}
+
+/// The official agents that there are stand-ins for.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Which {
+    Github,
+    AzureDevops,
+}
+
+impl From<Which> for Kind {
+    fn from(which: Which) -> Self {
+        match which {
+            Which::Github => Self::GitHub,
+            Which::AzureDevops => Self::Azure,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -65,11 +88,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(options) => serve(options),
-        Command::PackAgent { bin_dir, out } => programs(bin_dir)
-            .and_then(|programs| oscr_sim::agent::pack(&programs, &out))
+        Command::PackAgent { kind, bin_dir, out } => programs(bin_dir)
+            .and_then(|programs| oscr_sim::agent::pack(kind.into(), &programs, &out))
             .map(|sum| println!("{sum}  {}", out.display())),
-        Command::InstallAgent { bin_dir, root } => {
-            programs(bin_dir).and_then(|programs| oscr_sim::agent::install(&programs, &root))
+        Command::InstallAgent { kind, bin_dir, root } => {
+            programs(bin_dir).and_then(|programs| oscr_sim::agent::install(kind.into(), &programs, &root))
         }
         Command::Health { address } => std::net::TcpStream::connect(address).map(drop),
     };

@@ -18,6 +18,7 @@ use crate::forge::{Event, Job, JobStatus, RunnerView};
 use crate::protocol::JobResult;
 use containers::{Container, Phases};
 use control::Control;
+use jobs::Provider;
 use screen::{Screen, Tone};
 
 /// Show three ephemeral runners at work on a simulated forge.
@@ -30,9 +31,9 @@ struct Cli {
     /// The compose project
     #[arg(long, default_value = "oscr-demo")]
     project: String,
-    /// Its service of runners
-    #[arg(long, default_value = "github-runner")]
-    service: String,
+    /// Whose runners there are
+    #[arg(long, value_enum, default_value = "github")]
+    provider: Provider,
     /// How many runners there must be
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..))]
     runners: u16,
@@ -88,13 +89,13 @@ impl Demo {
         self.wait_for_runners()?;
         let (messy, stopped) = (self.containers[0].clone(), self.containers[1].clone());
 
-        self.control.submit(&jobs::mess(&messy.id))?;
+        self.control.submit(&jobs::mess(self.cli.provider, &messy.id))?;
         self.control.submit(&jobs::long(&stopped.id))?;
         let [tests, lint, package] = jobs::others();
         self.control.submit(&tests)?;
         self.follow("the first three jobs run", |d| d.started(jobs::MESS_NAME) && d.started(jobs::LONG_NAME))?;
         // Only now, or the incarnation that makes the mess could look for it.
-        self.control.submit(&jobs::search(&messy.id))?;
+        self.control.submit(&jobs::search(self.cli.provider, &messy.id))?;
         self.control.submit(&lint)?;
         self.control.submit(&package)?;
 
@@ -127,7 +128,7 @@ impl Demo {
         let wanted = usize::from(self.cli.runners);
         self.screen.event(&format!("waiting for {wanted} runners"));
         loop {
-            self.containers = containers::find(&self.cli.project, &self.cli.service)?;
+            self.containers = containers::find(&self.cli.project, self.cli.provider.service())?;
             if self.containers.len() >= wanted {
                 break;
             }
@@ -135,7 +136,7 @@ impl Demo {
                 return Err(format!(
                     "{} of {wanted} containers of service {} in project {}",
                     self.containers.len(),
-                    self.cli.service,
+                    self.cli.provider.service(),
                     self.cli.project
                 ));
             }

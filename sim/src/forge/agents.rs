@@ -12,10 +12,8 @@ use serde_json::json;
 
 use super::Shared;
 use super::scope::Scope;
-use super::state::{DeleteOutcome, JobStatus, Polled, TokenKind};
-use crate::protocol::{
-    CompleteRequest, ConflictAnswer, JobMessage, RegisterAnswer, RegisterRequest, RemoveRequest, SessionAnswer,
-};
+use super::state::{DeleteOutcome, Polled, TokenKind};
+use crate::protocol::{CompleteRequest, ConflictAnswer, RegisterAnswer, RegisterRequest, RemoveRequest, SessionAnswer};
 
 pub(crate) fn routes() -> Router<Arc<Shared>> {
     Router::new()
@@ -119,21 +117,29 @@ async fn open_session(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> 
             return refuse(StatusCode::NOT_FOUND, "The runner registration was not found.");
         };
         runner.version = version.or(runner.version.take());
-        let (runner, taken) = (runner.id, runner.session.is_some());
-        if taken || s.orders.session_conflicts > 0 {
-            s.orders.session_conflicts = s.orders.session_conflicts.saturating_sub(1);
-            let conflict = ConflictAnswer {
-                message: "A session for this runner already exists.".into(),
-                retry_ms: s.orders.conflict_retry_ms,
-                limit_ms: s.orders.conflict_limit_ms,
-            };
-            return (StatusCode::CONFLICT, Json(conflict)).into_response();
+        let id = runner.id;
+        match new_session(s, id, "runner") {
+            Ok(answer) => Json(answer).into_response(),
+            Err(conflict) => (StatusCode::CONFLICT, Json(conflict)).into_response(),
         }
-        let exit = s.take_listener_exit(runner, true);
-        let session = if exit.is_some() { 0 } else { s.open_session(runner) };
-        let answer = SessionAnswer { session, backoff_ms: s.orders.agent_backoff_ms, exit };
-        Json(answer).into_response()
     })
+}
+
+/// A session for a runner, unless it has one.
+pub(crate) fn new_session(s: &mut super::State, runner: u64, noun: &str) -> Result<SessionAnswer, ConflictAnswer> {
+    let taken = s.runners.get(&runner).is_some_and(|r| r.session.is_some());
+    if taken || s.orders.session_conflicts > 0 {
+        s.orders.session_conflicts = s.orders.session_conflicts.saturating_sub(1);
+        return Err(ConflictAnswer {
+            message: format!("A session for this {noun} already exists."),
+            retry_ms: s.orders.conflict_retry_ms,
+            limit_ms: s.orders.conflict_limit_ms,
+        });
+    }
+    let exit = s.take_listener_exit(runner, true);
+    let session = if exit.is_some() { 0 } else { s.open_session(runner) };
+    let trouble = if exit.is_some() { None } else { s.take_trouble() };
+    Ok(SessionAnswer { session, backoff_ms: s.orders.agent_backoff_ms, exit, trouble })
 }
 
 async fn close_session(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> StatusCode {
@@ -171,21 +177,27 @@ impl Drop for PollGuard {
 }
 
 async fn poll(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Response {
+    match next_message(&shared, id).await {
+        Polled::Message(message) => Json(message).into_response(),
+        Polled::Gone => refuse(StatusCode::NOT_FOUND, "The runner no longer exists on the server."),
+        Polled::Nothing => StatusCode::ACCEPTED.into_response(),
+    }
+}
+
+/// A session's next message, waited for as long as a poll lasts.
+pub(crate) async fn next_message(shared: &Arc<Shared>, session: u64) -> Polled {
     let timeout = Duration::from_millis(shared.read(|s| s.orders.poll_timeout_ms));
     let deadline = tokio::time::Instant::now() + timeout;
     let mut changes = shared.subscribe();
-    let _guard = PollGuard::enter(&shared, id);
+    let _guard = PollGuard::enter(shared, session);
     let (mut first, mut last) = (true, false);
     loop {
         changes.borrow_and_update();
         // Not `change`: looking must not wake the other polls.
-        match shared.lock().poll(id, first, last) {
-            Polled::Message(message) => return Json(message).into_response(),
-            Polled::Gone => {
-                return refuse(StatusCode::NOT_FOUND, "The runner no longer exists on the server.");
-            }
-            Polled::Nothing if last => return StatusCode::ACCEPTED.into_response(),
+        match shared.lock().poll(session, first, last) {
+            Polled::Nothing if last => return Polled::Nothing,
             Polled::Nothing => {}
+            found => return found,
         }
         first = false;
         last = tokio::time::timeout_at(deadline, changes.changed()).await.is_err();
@@ -196,52 +208,18 @@ async fn acquire(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers
     let secret = bearer(&headers).unwrap_or_default().to_owned();
     shared.change(|s| {
         let runner = s.runner_by_secret(&secret);
-        let mine = s
-            .jobs
-            .get(&id)
-            .is_some_and(|j| j.status == JobStatus::Assigned && j.runner_id.is_some() && j.runner_id == runner);
-        if !mine {
-            return refuse(StatusCode::NOT_FOUND, &format!("Job message not found '{id}'."));
+        match s.acquire(id, runner) {
+            Ok(()) => Json(s.job_message(id)).into_response(),
+            Err(status) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::NOT_FOUND);
+                refuse(status, &format!("Job message not found '{id}'."))
+            }
         }
-        if let Some(lost) = s.orders.lost_assignments.as_mut().filter(|l| l.times > 0) {
-            lost.times -= 1;
-            let (status, consume) = (lost.status, lost.consume);
-            s.lose(id, consume);
-            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::NOT_FOUND);
-            return refuse(status, &format!("Job message not found '{id}'."));
-        }
-        s.start(id);
-        let Some(job) = s.jobs.get(&id) else {
-            return refuse(StatusCode::NOT_FOUND, "Not Found");
-        };
-        let message = JobMessage {
-            id,
-            name: job.name.clone(),
-            repository: job.repository.clone().unwrap_or_default(),
-            token: job.token.clone(),
-            event: job.spec.event.clone().unwrap_or_else(|| "push".into()),
-            payload: job.spec.payload.clone(),
-            steps: job.spec.steps.clone(),
-            renew_ms: (s.orders.job_lease_ms / 4).max(50),
-            sigint_ms: s.orders.sigint_ms,
-            sigterm_ms: s.orders.sigterm_ms,
-            worker_kill_ms: s.orders.worker_kill_ms,
-        };
-        Json(message).into_response()
     })
 }
 
 async fn renew(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> StatusCode {
-    shared.change(|s| {
-        let lease = Duration::from_millis(s.orders.job_lease_ms);
-        match s.jobs.get_mut(&id).and_then(|j| j.lease.as_mut()) {
-            Some(until) => {
-                *until = Instant::now() + lease;
-                StatusCode::OK
-            }
-            None => StatusCode::NOT_FOUND,
-        }
-    })
+    if shared.change(|s| s.renew(id)) { StatusCode::OK } else { StatusCode::NOT_FOUND }
 }
 
 async fn log(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: HeaderMap, text: String) -> StatusCode {

@@ -14,9 +14,12 @@ use jiff::Timestamp;
 use jiff::tz::{self, TimeZone};
 use serde_json::{Value, json};
 
+use super::orders::PackageFault;
+use super::packages;
 use super::scope::Scope;
 use super::state::{DeleteOutcome, Runner, TokenKind};
-use super::{Shared, state};
+use super::{Shared, app, state};
+use crate::agent::Kind;
 use crate::protocol::RegisterRequest;
 
 /// An error as GitHub words it.
@@ -39,6 +42,10 @@ pub(crate) async fn answer(State(shared): State<Arc<Shared>>, request: Request) 
     let path = parts.uri.path().to_owned();
     let path = path.strip_prefix("/api/v3").unwrap_or(&path);
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+    let body = to_bytes(body, 1 << 20).await.unwrap_or_default();
+    if let Some(answer) = app::answer(&shared, &parts.method, &parts.headers, &segments, &body) {
+        return answer;
+    }
     if let Some(refusal) = refuse_credentials(&shared, &parts.headers) {
         return refusal;
     }
@@ -48,7 +55,8 @@ pub(crate) async fn answer(State(shared): State<Arc<Shared>>, request: Request) 
     let Some((scope, rest)) = Scope::split(&segments) else {
         return not_found();
     };
-    if let Some(refusal) = refuse_scope(&shared, &scope) {
+    let refusal = refuse_scope(&shared, &scope).or_else(|| app::refuse(&shared, &parts.headers, &scope));
+    if let Some(refusal) = refusal {
         return refusal;
     }
     let query = Query::<HashMap<String, String>>::try_from_uri(&parts.uri).map(|q| q.0).unwrap_or_default();
@@ -58,15 +66,12 @@ pub(crate) async fn answer(State(shared): State<Arc<Shared>>, request: Request) 
             new_token(&shared, TokenKind::Registration, scope)
         }
         (&Method::POST, ["actions", "runners", "remove-token"]) => new_token(&shared, TokenKind::Remove, scope),
-        (&Method::POST, ["actions", "runners", "generate-jitconfig"]) => {
-            let body = to_bytes(body, 1 << 20).await.unwrap_or_default();
-            match serde_json::from_slice(&body) {
-                Ok(ask) => jit_config(&shared, scope, &base, &ask),
-                Err(_) => error(StatusCode::BAD_REQUEST, "Problems parsing JSON"),
-            }
-        }
+        (&Method::POST, ["actions", "runners", "generate-jitconfig"]) => match serde_json::from_slice(&body) {
+            Ok(ask) => jit_config(&shared, scope, &base, &ask),
+            Err(_) => error(StatusCode::BAD_REQUEST, "Problems parsing JSON"),
+        },
         (&Method::GET, ["actions", "runners"]) => list_runners(&shared, &scope, &query, &base, path),
-        (&Method::GET, ["actions", "runners", "downloads"]) => downloads(&shared),
+        (&Method::GET, ["actions", "runners", "downloads"]) => downloads(&shared, &base).await,
         (&Method::GET, ["actions", "runner-groups"]) if !matches!(scope, Scope::Repository(..)) => {
             list_groups(&shared, &scope, &query, &base, path)
         }
@@ -94,7 +99,7 @@ fn refuse_credentials(shared: &Shared, headers: &HeaderMap) -> Option<Response> 
             .and_then(|pair| pair.split_once(':').map(|(_, password)| password.to_owned())),
         _ => None,
     };
-    let good = token.is_some_and(|token| shared.read(|s| s.orders.pats.contains(&token)));
+    let good = token.is_some_and(|token| shared.read(|s| s.orders.pats.contains(&token) || app::knows(s, &token)));
     (!good).then(|| error(StatusCode::UNAUTHORIZED, "Bad credentials"))
 }
 
@@ -129,7 +134,7 @@ fn runner_json(runner: &Runner) -> Value {
         "runner_group_id": runner.group_id,
         "os": if runner.jit && runner.version.is_none() { "unknown" } else { "Linux" },
         "status": if runner.session.is_some() { "online" } else { "offline" },
-        "busy": runner.job.is_some(),
+        "busy": runner.is_busy(),
         "ephemeral": runner.ephemeral,
         "version": runner.version,
         "labels": runner.labels,
@@ -266,27 +271,32 @@ fn encoded_jit(runner: &Runner, group: &str, base: &str, work: &str) -> String {
     BASE64.encode(map.to_string())
 }
 
-fn downloads(shared: &Shared) -> Response {
+async fn downloads(shared: &Arc<Shared>, base: &str) -> Response {
     let version = shared.read(|s| s.orders.latest_version.clone());
+    // Only the one that this machine can run is real, and only where the stand-in's programs are at hand.
+    let own = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
+    let offer = packages::offer(shared, Kind::GitHub, &version).await;
     let one = |os: &str, arch: &str, ending: &str| {
         let filename = format!("actions-runner-{os}-{arch}-{version}.{ending}");
-        let place = "https://github.com/actions/runner/releases/download";
+        let offered = offer.as_ref().filter(|_| os == "linux" && arch == own);
+        let place = if offered.is_some() { base } else { "https://github.com" };
         json!({
             "os": os,
             "architecture": arch,
-            "download_url": format!("{place}/v{version}/{filename}"),
+            "download_url": format!("{place}/actions/runner/releases/download/v{version}/{filename}"),
             "filename": filename,
-            "sha256_checksum": "0".repeat(64),
+            "sha256_checksum": offered.map_or_else(|| "0".repeat(64), Clone::clone),
         })
     };
-    Json(json!([
+    let all = [
         one("osx", "x64", "tar.gz"),
         one("linux", "x64", "tar.gz"),
         one("linux", "arm64", "tar.gz"),
         one("linux", "arm", "tar.gz"),
         one("win", "x64", "zip"),
-    ]))
-    .into_response()
+    ];
+    let nothing = shared.read(|s| s.orders.package_fault == Some(PackageFault::None));
+    Json(if nothing { json!([]) } else { json!(all) }).into_response()
 }
 
 fn list_groups(shared: &Shared, scope: &Scope, query: &HashMap<String, String>, base: &str, path: &str) -> Response {

@@ -151,6 +151,9 @@ async fn clear_faults(State(shared): State<Arc<Shared>>) -> StatusCode {
 async fn orders(State(shared): State<Arc<Shared>>) -> Response {
     let mut orders = shared.read(|s| s.orders.clone());
     orders.pats.clear();
+    for principal in &mut orders.service_principals {
+        principal.client_secret.clear();
+    }
     Json(orders).into_response()
 }
 

@@ -27,13 +27,13 @@ pub struct Match {
 }
 
 impl Match {
-    /// Whether a request is meant. `path` comes without `/api/v3`.
+    /// Whether a request is meant. `path` comes without `/api/v3`; `agent` says whether a stand-in agent sent it.
     #[must_use]
-    pub fn hits(&self, method: &str, path: &str) -> bool {
+    pub fn hits(&self, method: &str, path: &str, agent: bool) -> bool {
         self.method.as_deref().is_none_or(|m| m.eq_ignore_ascii_case(method))
             && self.path_prefix.as_deref().is_none_or(|p| path.starts_with(p))
             && self.path_contains.as_deref().is_none_or(|p| path.contains(p))
-            && self.agent.is_none_or(|a| a == path.starts_with("/_agent/"))
+            && self.agent.is_none_or(|a| a == agent)
     }
 }
 

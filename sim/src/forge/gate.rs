@@ -13,16 +13,16 @@ use jiff::Timestamp;
 
 use super::faults::{Cut, CutSwitch, CuttableListener, Fault};
 use super::state::RequestRecord;
-use super::{Shared, agents, api, contract, control};
+use super::{Shared, agents, api, azure, contract, control, packages, secrets};
 
 /// The largest body that is looked at.
-const BODY_LIMIT: usize = 16 << 20;
+pub(crate) const BODY_LIMIT: usize = 16 << 20;
 
 pub(crate) async fn serve(shared: &Arc<Shared>, listener: tokio::net::TcpListener) {
     let app = Router::new()
         .nest("/_sim", control::routes())
         .nest("/_agent", agents::routes())
-        .fallback(api::answer)
+        .fallback(answer)
         .layer(from_fn_with_state(Arc::clone(shared), gate))
         .with_state(Arc::clone(shared))
         .into_make_service_with_connect_info::<CutSwitch>();
@@ -39,6 +39,24 @@ fn bare(path: &str) -> &str {
     }
 }
 
+/// Whose request it is that neither agents nor the control plane have.
+async fn answer(state: State<Arc<Shared>>, request: Request) -> Response {
+    let path = request.uri().path();
+    if azure::is_mine(path) {
+        return azure::answer(state, request).await;
+    }
+    if packages::named(path).is_some() {
+        return packages::download(state, request).await;
+    }
+    api::answer(state, request).await
+}
+
+/// Whether a stand-in agent asks.
+fn is_agent(headers: &HeaderMap, path: &str) -> bool {
+    let name = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    path.starts_with("/_agent/") || name.starts_with(azure::AGENT)
+}
+
 async fn gate(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(switch): ConnectInfo<CutSwitch>,
@@ -51,8 +69,10 @@ async fn gate(
         return next.run(request).await;
     }
     let method = request.method().clone();
-    let n = log_arrival(&shared, &request, &full);
-    let fault = take_fault(&shared, n, &method, &path);
+    let agent = is_agent(request.headers(), &path);
+    let n = log_arrival(&shared, &request, &full, agent);
+    let request = checked(&shared, request, agent).await;
+    let fault = take_fault(&shared, n, &method, &path, agent);
     if let Some(fault) = &fault {
         tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
         if fault.cut == Some(Cut::Before) {
@@ -65,8 +85,8 @@ async fn gate(
             return answer;
         }
     }
-    let is_api = !path.starts_with("/_agent/");
-    let answer = if is_api { api_request(&shared, request, next, &path).await } else { next.run(request).await };
+    let is_github = !(path.starts_with("/_agent/") || azure::is_mine(&path) || packages::named(&path).is_some());
+    let answer = if is_github { api_request(&shared, request, next, &path).await } else { next.run(request).await };
     let mut answer = dated(&shared, answer);
     if let Some(fault) = &fault {
         if let Some(cut) = fault.cut {
@@ -86,7 +106,23 @@ async fn gate(
     answer
 }
 
-/// A request to the REST API: limits, contract and validators around the answer.
+/// The request, after a look for what must not be in any.
+async fn checked(shared: &Shared, request: Request, agent: bool) -> Request {
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, BODY_LIMIT).await.unwrap_or_default();
+    let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
+    let at = format!("{} {path}", parts.method);
+    let mut found = shared.read(|s| secrets::leaks(s, &at, query, &parts.headers, &body));
+    if !agent && azure::is_mine(path) {
+        found.extend(azure::contract::check(&parts.method, path, query, &parts.headers));
+    }
+    if !found.is_empty() {
+        shared.change(|s| s.violations.extend(found));
+    }
+    Request::from_parts(parts, Body::from(body))
+}
+
+/// A request to GitHub's REST API: limits, contract and validators around the answer.
 async fn api_request(shared: &Shared, request: Request, next: Next, path: &str) -> Response {
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, BODY_LIMIT).await.unwrap_or_default();
@@ -148,7 +184,7 @@ fn entity_tag(body: &[u8]) -> HeaderValue {
     HeaderValue::from_str(&format!("W/\"{hex}\"")).expect("hexadecimal digits are valid in a header")
 }
 
-fn log_arrival(shared: &Shared, request: &Request, path: &str) -> u64 {
+fn log_arrival(shared: &Shared, request: &Request, path: &str, agent: bool) -> u64 {
     let text = |name: HeaderName| request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let auth_kind = text(header::AUTHORIZATION).map_or_else(
         || "none".into(),
@@ -165,7 +201,7 @@ fn log_arrival(shared: &Shared, request: &Request, path: &str) -> u64 {
             status: None,
             auth_kind,
             user_agent: text(header::USER_AGENT),
-            agent: path.starts_with("/_agent/"),
+            agent,
             fault: false,
         });
         n
@@ -184,11 +220,11 @@ fn log_status(shared: &Shared, n: u64, status: StatusCode) {
     with_record(shared, n, |r| r.status = Some(status.as_u16()));
 }
 
-fn take_fault(shared: &Shared, n: u64, method: &Method, path: &str) -> Option<Fault> {
+fn take_fault(shared: &Shared, n: u64, method: &Method, path: &str, agent: bool) -> Option<Fault> {
     let fault = shared.change(|s| {
         let mut found = None;
         for fault in &mut s.faults {
-            if fault.times == Some(0) || !fault.matching.hits(method.as_str(), path) {
+            if fault.times == Some(0) || !fault.matching.hits(method.as_str(), path, agent) {
                 continue;
             }
             if fault.skip == 0 {

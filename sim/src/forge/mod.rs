@@ -1,7 +1,9 @@
-//! The simulated forge: GitHub's runner endpoints, the agents' queue, a control plane, and faults to order.
+//! The simulated forge: GitHub's and Azure DevOps' endpoints for runners and agents, their queue, a control plane, and
+//! faults to order.
 //!
-//! One port serves everything: the REST API at `/` and at `/api/v3`, the agents below `/_agent/` (see
-//! [`crate::protocol`]), the control plane below `/_sim/`. [`Forge::start`] runs it in the calling process, on a
+//! One port serves everything: GitHub's REST API at `/` and at `/api/v3`, its agents below `/_agent/` (see
+//! [`crate::protocol`]), Azure DevOps and its agents below `/{organisation}/_apis/`, the directory of service principals at
+//! `/{tenant}/oauth2/v2.0/token`, the packages of agents, the control plane below `/_sim/`. [`Forge::start`] runs it in the calling process, on a
 //! thread of its own; the handle's methods are synchronous, so that plain tests use them.
 
 use std::io;
@@ -14,18 +16,22 @@ use tokio::sync::{oneshot, watch};
 
 mod agents;
 mod api;
+pub mod app;
+mod azure;
 pub mod contract;
 mod control;
 mod faults;
 mod gate;
 mod orders;
+mod packages;
 mod scope;
+mod secrets;
 mod state;
 
 pub use faults::{Cut, Fault, Match};
-pub use orders::{ListenerExit, LostAssignments, Orders, Removal};
+pub use orders::{ListenerExit, ListenerTrouble, LostAssignments, Orders, PackageFault, Removal, ServicePrincipal};
 pub use scope::Scope;
-pub use state::{Event, Job, JobSpec, JobStatus, Label, RequestRecord, RunnerView, Snapshot};
+pub use state::{Capabilities, Event, Job, JobSpec, JobStatus, Label, RequestRecord, RunnerView, Snapshot};
 
 use crate::protocol::RegisterRequest;
 use state::State;
@@ -61,6 +67,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     changed_sync: Condvar,
+    packed: packages::Packed,
 }
 
 impl Shared {
@@ -123,6 +130,7 @@ impl Forge {
             state: Mutex::new(State { orders: options.orders, echo: options.echo, ..State::default() }),
             changed: watch::Sender::new(0),
             changed_sync: Condvar::new(),
+            packed: packages::Packed::default(),
         });
         let server = Server::start(&shared, options.listen)?;
         Ok(ForgeHandle { address: server.address, shared, server: Mutex::new(Some(server)) })
@@ -203,6 +211,12 @@ impl ForgeHandle {
     #[must_use]
     pub fn pat(&self) -> String {
         self.shared.read(|s| s.orders.pats.first().cloned().unwrap_or_default())
+    }
+
+    /// All tokens that were ever given out: for registrations, removals, and to an App.
+    #[must_use]
+    pub fn issued(&self) -> Vec<String> {
+        self.shared.read(|s| s.tokens.keys().chain(s.app_tokens.keys()).cloned().collect())
     }
 
     /// Stops listening and drops all connections; what the forge knows stays.
@@ -297,7 +311,8 @@ impl ForgeHandle {
         self.snapshot().events
     }
 
-    /// Where a request or an answer broke GitHub's OpenAPI description. Answers that a fault made are not counted.
+    /// Where a request or an answer broke GitHub's OpenAPI description, a request broke Azure DevOps' reference, or a secret
+    /// came where none belongs. Answers that a fault made are not counted.
     #[must_use]
     pub fn contract_violations(&self) -> Vec<String> {
         self.shared.read(|s| s.violations.clone())
@@ -325,6 +340,20 @@ impl ForgeHandle {
         };
         let labels = ["self-hosted".into(), "Linux".into(), "X64".into()];
         self.shared.change(|s| s.add_runner(scope.clone(), &labels, &ask, false))
+    }
+
+    /// Plants an agent of a pool, so many hours old, with these user capabilities.
+    #[must_use]
+    pub fn plant_agent(&self, pool: &Scope, name: &str, hours: i64, user: &[(&str, &str)]) -> u64 {
+        let id = self.plant_runner(pool, name, false);
+        self.shared.change(|s| {
+            if let Some(runner) = s.runners.get_mut(&id) {
+                runner.created -= jiff::SignedDuration::from_hours(hours);
+                let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+                runner.capabilities.user = user.iter().map(pair).collect();
+            }
+        });
+        id
     }
 
     /// Takes a registration away as an administrator would, busy or not.

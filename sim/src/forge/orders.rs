@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::ExitOrder;
+use super::app::AppOrders;
+use crate::protocol::{ExitOrder, Trouble};
 
 /// When an ephemeral runner's registration goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,13 +63,50 @@ impl ListenerExit {
     }
 }
 
+/// Makes listeners misbehave.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerTrouble {
+    /// How.
+    pub kind: Trouble,
+    /// How many more listeners.
+    #[serde(default = "once")]
+    pub times: u32,
+}
+
+/// A service principal that may manage agents.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServicePrincipal {
+    /// The directory's id.
+    pub tenant: String,
+    /// The application's id.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: String,
+}
+
+/// What is wrong with the offered package of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PackageFault {
+    /// None is offered.
+    None,
+    /// It is offered with another file's checksum.
+    Hash,
+    /// It is offered, and not there.
+    Missing,
+}
+
 /// Everything adjustable while the forge runs; `POST /_sim/orders` takes any part of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Orders {
     /// Personal access tokens that are valid.
     pub pats: Vec<String>,
-    /// Scopes (`orgs/acme`) that answer 403 or 404.
+    /// A GitHub App, if there is one.
+    pub app: Option<AppOrders>,
+    /// Scopes (`orgs/acme`, `pools/acme/Default`) and organisations of Azure DevOps (`acme`) that answer 403 or 404.
     pub deny: BTreeMap<String, u16>,
     /// When not empty, all other scopes answer 404.
     pub only_scopes: Vec<String>,
@@ -114,14 +152,35 @@ pub struct Orders {
     pub rate_used: u64,
     /// Seconds until the count starts anew.
     pub rate_reset_s: i64,
-    /// Newest version of the agent, as the downloads say.
+    /// Newest version of GitHub's agent, as the downloads say.
     pub latest_version: String,
+    /// Newest version of the Azure Pipelines agent, as the packages say.
+    pub latest_azure_version: String,
+    /// What is wrong with the offered packages, of both.
+    pub package_fault: Option<PackageFault>,
+    /// Pools of every organisation; their ids are 1, 2, …
+    pub pools: Vec<String>,
+    /// Those of them that may be seen, but not managed.
+    pub unmanaged_pools: Vec<String>,
+    /// What a wrong credential gets from Azure DevOps: 401, or 203 or 302 that lead to a page for people.
+    pub sign_in: u16,
+    /// Service principals that are valid.
+    pub service_principals: Vec<ServicePrincipal>,
+    /// Life of their access tokens.
+    pub access_token_lifetime_s: i64,
+    /// Azure Pipelines agents older than this are told to update, and get no job.
+    pub wanted_azure_version: Option<String>,
+    /// A registration is busy for so long after its job is over.
+    pub sticky_busy_ms: u64,
+    /// Makes listeners misbehave.
+    pub listener_trouble: Option<ListenerTrouble>,
 }
 
 impl Default for Orders {
     fn default() -> Self {
         Self {
             pats: Vec::new(),
+            app: None,
             deny: BTreeMap::new(),
             only_scopes: Vec::new(),
             runner_groups: vec!["Default".into()],
@@ -146,6 +205,16 @@ impl Default for Orders {
             rate_used: 0,
             rate_reset_s: 3600,
             latest_version: crate::AGENT_VERSION.into(),
+            latest_azure_version: crate::AZURE_AGENT_VERSION.into(),
+            package_fault: None,
+            pools: vec!["Default".into()],
+            unmanaged_pools: Vec::new(),
+            sign_in: 401,
+            service_principals: Vec::new(),
+            access_token_lifetime_s: 3599,
+            wanted_azure_version: None,
+            sticky_busy_ms: 0,
+            listener_trouble: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A repository, an organisation or an enterprise.
+/// A repository, an organisation or an enterprise of GitHub, or a pool of Azure DevOps.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
     /// `repos/owner/name`.
@@ -11,6 +11,9 @@ pub enum Scope {
     Organization(String),
     /// `enterprises/name`.
     Enterprise(String),
+    /// `pools/organisation/name`. The organisation is the path of its address and may have several segments, such as
+    /// `tfs/DefaultCollection`.
+    Pool(String, String),
 }
 
 impl fmt::Display for Scope {
@@ -19,6 +22,7 @@ impl fmt::Display for Scope {
             Self::Repository(owner, name) => write!(f, "repos/{owner}/{name}"),
             Self::Organization(name) => write!(f, "orgs/{name}"),
             Self::Enterprise(name) => write!(f, "enterprises/{name}"),
+            Self::Pool(organization, name) => write!(f, "pools/{organization}/{name}"),
         }
     }
 }
@@ -38,6 +42,9 @@ impl Scope {
     /// Reads the form that `Display` writes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
+        if let Some((organization, name)) = text.strip_prefix("pools/").and_then(|rest| rest.rsplit_once('/')) {
+            return Some(Self::Pool(organization.into(), name.into()));
+        }
         let segments: Vec<&str> = text.split('/').collect();
         match Self::split(&segments)? {
             (scope, []) => Some(scope),
@@ -65,6 +72,8 @@ impl Scope {
             Self::Repository(o, n) => o.eq_ignore_ascii_case(owner) && n.eq_ignore_ascii_case(name),
             Self::Organization(o) => o.eq_ignore_ascii_case(owner),
             Self::Enterprise(_) => true,
+            // Its jobs come from pipelines, which ask for a pool.
+            Self::Pool(..) => false,
         }
     }
 
@@ -74,6 +83,7 @@ impl Scope {
         match self {
             Self::Repository(owner, name) => format!("{owner}/{name}"),
             Self::Organization(name) | Self::Enterprise(name) => format!("{name}/demo"),
+            Self::Pool(..) => "playground/demo".into(),
         }
     }
 }
@@ -90,6 +100,8 @@ mod tests {
             assert_eq!(scope.to_string(), path);
         }
         assert_eq!(Scope::parse("repos/o"), None);
+        let pool = Scope::Pool("tfs/Collection".into(), "Default".into());
+        assert_eq!(Scope::parse(&pool.to_string()), Some(pool));
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::app::AppToken;
 use super::faults::Fault;
 use super::orders::{Orders, Removal};
 use super::scope::Scope;
-use crate::protocol::{JobResult, Message, RegisterRequest, Step};
+use crate::protocol::{JobMessage, JobResult, Message, RegisterRequest, Step};
 
 /// A job as a client asks for it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -21,6 +22,10 @@ pub struct JobSpec {
     pub repository: Option<String>,
     /// The runner must have all of them.
     pub labels: Vec<String>,
+    /// The pool of Azure DevOps whose agents may take it.
+    pub pool: Option<String>,
+    /// What the agent's capabilities must have: `NAME`, or `NAME -equals VALUE`.
+    pub demands: Vec<String>,
     /// The runner's name must contain this: a whole name, or the host name that all names of one container share.
     pub runner: Option<String>,
     /// The steps.
@@ -133,6 +138,34 @@ pub struct RunnerView {
     pub version: Option<String>,
     /// The group's id.
     pub group_id: u64,
+    /// The pool, if it is an agent of Azure DevOps.
+    #[serde(default)]
+    pub pool: Option<String>,
+    /// What such an agent published about itself.
+    #[serde(default)]
+    pub capabilities: Capabilities,
+}
+
+/// What an agent of Azure DevOps published about itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// Found by the agent, its environment included.
+    pub system: BTreeMap<String, String>,
+    /// Given by its owner.
+    pub user: BTreeMap<String, String>,
+}
+
+impl Capabilities {
+    /// Whether a demand is met.
+    fn meets(&self, demand: &str) -> bool {
+        let (name, wanted) = match demand.split_once(" -equals ") {
+            Some((name, value)) => (name.trim(), Some(value.trim())),
+            None => (demand.trim(), None),
+        };
+        self.user.iter().chain(&self.system).any(|(key, value)| {
+            key.eq_ignore_ascii_case(name) && wanted.is_none_or(|wanted| value.eq_ignore_ascii_case(wanted))
+        })
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -155,6 +188,27 @@ pub(crate) struct Runner {
     pub ghost: bool,
     /// Ephemeral, and has had its job.
     pub spent: bool,
+    /// Busy until then, although its job is over.
+    pub sticky: Option<Instant>,
+    pub capabilities: Capabilities,
+    pub created: Timestamp,
+}
+
+impl Runner {
+    pub(crate) fn is_busy(&self) -> bool {
+        self.job.is_some() || self.sticky.is_some()
+    }
+
+    fn is_azure(&self) -> bool {
+        matches!(self.scope, Scope::Pool(..))
+    }
+
+    /// Whether it is an agent that a server that wants `wanted` tells to update.
+    pub(crate) fn is_outdated(&self, wanted: Option<&str>) -> bool {
+        let numbers = |text: &str| text.split('.').filter_map(|part| part.parse().ok()).collect::<Vec<u64>>();
+        let own = self.version.as_deref().unwrap_or_default();
+        self.is_azure() && wanted.is_some_and(|wanted| numbers(own) < numbers(wanted))
+    }
 }
 
 #[derive(Debug)]
@@ -163,6 +217,8 @@ pub(crate) struct Session {
     pub polls: u32,
     pub last_poll: Instant,
     pub messages: VecDeque<Message>,
+    /// It was told to update.
+    pub refreshed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,7 +253,7 @@ pub struct RequestRecord {
     pub auth_kind: String,
     /// The `User-Agent` header.
     pub user_agent: Option<String>,
-    /// Below `/_agent/`.
+    /// It came from a stand-in agent.
     pub agent: bool,
     /// A fault decided the answer.
     pub fault: bool,
@@ -211,7 +267,7 @@ pub struct Event {
     /// When.
     pub at: Timestamp,
     /// `runner_registered`, `runner_online`, `runner_offline`, `runner_unregistered`, `job_queued`, `job_assigned`,
-    /// `job_started`, `job_lost`, `job_requeued`, `job_finished`.
+    /// `job_started`, `job_lost`, `job_requeued`, `job_finished`, `app_token`.
     pub kind: String,
     /// The runner's name.
     pub runner: Option<String>,
@@ -260,6 +316,9 @@ pub(crate) struct State {
     pub sessions: BTreeMap<u64, Session>,
     pub jobs: BTreeMap<u64, Job>,
     pub tokens: HashMap<String, Token>,
+    pub app_tokens: HashMap<String, AppToken>,
+    /// Of service principals, and until when they are good.
+    pub access_tokens: HashMap<String, Timestamp>,
     pub requests: Vec<RequestRecord>,
     pub violations: Vec<String>,
     pub events: Vec<Event>,
@@ -286,7 +345,7 @@ impl State {
             .unwrap_or(Timestamp::MAX)
     }
 
-    fn event(&mut self, kind: &str, runner: Option<u64>, job: Option<u64>, detail: Option<String>) {
+    pub(crate) fn event(&mut self, kind: &str, runner: Option<u64>, job: Option<u64>, detail: Option<String>) {
         let event = Event {
             n: self.events.len() as u64 + 1,
             at: Timestamp::now(),
@@ -358,6 +417,9 @@ impl State {
             crossing: false,
             ghost: false,
             spent: false,
+            sticky: None,
+            capabilities: Capabilities::default(),
+            created: Timestamp::now(),
         };
         self.runners.insert(id, runner);
         self.event("runner_registered", Some(id), None, None);
@@ -380,7 +442,7 @@ impl State {
         let Some(runner) = self.runners.get_mut(&id).filter(|r| r.registered && r.scope == *scope) else {
             return DeleteOutcome::Missing;
         };
-        if runner.job.is_some() {
+        if runner.is_busy() {
             return DeleteOutcome::Busy(runner.name.clone());
         }
         if crosses {
@@ -400,7 +462,7 @@ impl State {
             id: runner.id,
             name: runner.name.clone(),
             status: if self.is_online(runner) { "online" } else { "offline" }.into(),
-            busy: runner.job.is_some(),
+            busy: runner.is_busy(),
             ephemeral: runner.ephemeral,
             jit: runner.jit,
             labels: runner.labels.iter().map(|l| l.name.clone()).collect(),
@@ -408,6 +470,11 @@ impl State {
             job: runner.job,
             version: runner.version.clone(),
             group_id: runner.group_id,
+            pool: match &runner.scope {
+                Scope::Pool(_, name) => Some(name.clone()),
+                _ => None,
+            },
+            capabilities: runner.capabilities.clone(),
         }
     }
 
@@ -428,7 +495,8 @@ impl State {
 
     pub(crate) fn open_session(&mut self, runner: u64) -> u64 {
         let id = self.next_id();
-        let session = Session { runner, polls: 0, last_poll: Instant::now(), messages: VecDeque::new() };
+        let session =
+            Session { runner, polls: 0, last_poll: Instant::now(), messages: VecDeque::new(), refreshed: false };
         self.sessions.insert(id, session);
         if let Some(runner) = self.runners.get_mut(&runner) {
             runner.session = Some(id);
@@ -455,6 +523,62 @@ impl State {
         }
     }
 
+    /// How the next listener is to misbehave.
+    pub(crate) fn take_trouble(&mut self) -> Option<crate::protocol::Trouble> {
+        let order = self.orders.listener_trouble.as_mut().filter(|order| order.times > 0)?;
+        order.times -= 1;
+        Some(order.kind)
+    }
+
+    /// All that the worker needs for a job.
+    pub(crate) fn job_message(&self, id: u64) -> Option<JobMessage> {
+        let job = self.jobs.get(&id)?;
+        Some(JobMessage {
+            id,
+            name: job.name.clone(),
+            repository: job.repository.clone().unwrap_or_default(),
+            token: job.token.clone(),
+            event: job.spec.event.clone().unwrap_or_else(|| "push".into()),
+            payload: job.spec.payload.clone(),
+            steps: job.spec.steps.clone(),
+            renew_ms: (self.orders.job_lease_ms / 4).max(50),
+            sigint_ms: self.orders.sigint_ms,
+            sigterm_ms: self.orders.sigterm_ms,
+            worker_kill_ms: self.orders.worker_kill_ms,
+        })
+    }
+
+    /// Takes a job that was assigned to this runner; otherwise the status to refuse with.
+    pub(crate) fn acquire(&mut self, id: u64, runner: Option<u64>) -> Result<(), u16> {
+        let mine = self
+            .jobs
+            .get(&id)
+            .is_some_and(|j| j.status == JobStatus::Assigned && j.runner_id.is_some() && j.runner_id == runner);
+        if !mine {
+            return Err(404);
+        }
+        if let Some(lost) = self.orders.lost_assignments.as_mut().filter(|l| l.times > 0) {
+            lost.times -= 1;
+            let (status, consume) = (lost.status, lost.consume);
+            self.lose(id, consume);
+            return Err(status);
+        }
+        self.start(id);
+        Ok(())
+    }
+
+    /// Keeps a job's lease. False when there is none to keep.
+    pub(crate) fn renew(&mut self, id: u64) -> bool {
+        let lease = Duration::from_millis(self.orders.job_lease_ms);
+        match self.jobs.get_mut(&id).and_then(|j| j.lease.as_mut()) {
+            Some(until) => {
+                *until = Instant::now() + lease;
+                true
+            }
+            None => false,
+        }
+    }
+
     pub(crate) fn take_listener_exit(&mut self, runner: u64, at_session: bool) -> Option<crate::protocol::ExitOrder> {
         let name = self.runners.get(&runner)?.name.clone();
         let exit = self.orders.listener_exit.as_mut()?;
@@ -475,6 +599,13 @@ impl State {
         }
         if let Some(message) = self.sessions.get_mut(&session).and_then(|s| s.messages.pop_front()) {
             return Polled::Message(message);
+        }
+        if let Some(version) = self.orders.wanted_azure_version.clone()
+            && self.runners.get(&runner).is_some_and(|r| r.is_outdated(Some(&version)))
+            && let Some(session) = self.sessions.get_mut(&session).filter(|s| !s.refreshed)
+        {
+            session.refreshed = true;
+            return Polled::Message(Message::Refresh { version });
         }
         let ends = first || last || self.orders.end_polls_on_delete;
         match self.runners.get(&runner) {
@@ -583,11 +714,16 @@ impl State {
         let runner = job.runner_id;
         self.event("job_finished", runner, Some(id), Some(result.word().to_lowercase()));
         let Some(runner) = runner else { return };
+        let sticky = match self.orders.sticky_busy_ms {
+            0 => None,
+            time => Some(Instant::now() + Duration::from_millis(time)),
+        };
         let Some(r) = self.runners.get_mut(&runner) else {
             return;
         };
         r.job = None;
         r.spent = r.ephemeral;
+        r.sticky = sticky;
         if r.ephemeral && self.orders.ephemeral_removal == Removal::Completion {
             self.unregister(runner, "its job is done");
         }
@@ -606,6 +742,9 @@ impl State {
             self.close_session(id);
         }
         let now = Instant::now();
+        for runner in self.runners.values_mut() {
+            runner.sticky = runner.sticky.filter(|until| *until > now);
+        }
         let abandoned: Vec<u64> =
             self.jobs.values().filter(|j| j.lease.is_some_and(|l| l < now)).map(|j| j.id).collect();
         for id in abandoned {
@@ -623,7 +762,11 @@ impl State {
         };
         let taker = self.sessions.iter().find_map(|(session, s)| {
             let runner = self.runners.get(&s.runner)?;
-            (s.polls > 0 && s.messages.is_empty() && suits(runner, &job.spec)).then_some((*session, runner.id))
+            (s.polls > 0
+                && s.messages.is_empty()
+                && !runner.is_outdated(self.orders.wanted_azure_version.as_deref())
+                && suits(runner, &job.spec))
+            .then_some((*session, runner.id))
         });
         let (Some((session, runner)), Some(job)) = (taker, self.jobs.get_mut(&id)) else {
             return;
@@ -638,7 +781,7 @@ impl State {
         job.runner = Some(r.name.clone());
         job.runner_id = Some(runner);
         job.repository.get_or_insert_with(|| r.scope.default_repository());
-        let message = Message::Job { id, name: job.name.clone() };
+        let message = Message::Job { id, name: job.name.clone(), offered: None };
         if let Some(session) = self.sessions.get_mut(&session) {
             session.messages.push_back(message);
         }
@@ -652,8 +795,14 @@ impl State {
 /// Whether a runner may take a job now.
 fn suits(runner: &Runner, spec: &JobSpec) -> bool {
     (runner.registered || runner.crossing)
-        && runner.job.is_none()
+        && !runner.is_busy()
         && !runner.spent
+        && spec
+            .pool
+            .as_ref()
+            .is_none_or(|p| matches!(&runner.scope, Scope::Pool(_, own) if own.eq_ignore_ascii_case(p)))
+        && (spec.demands.is_empty() || runner.is_azure())
+        && spec.demands.iter().all(|demand| runner.capabilities.meets(demand))
         && spec.repository.as_ref().is_none_or(|r| runner.scope.serves(r))
         && spec.runner.as_ref().is_none_or(|part| runner.name.contains(part))
         && spec.labels.iter().all(|l| runner.labels.iter().any(|have| have.name.eq_ignore_ascii_case(l)))

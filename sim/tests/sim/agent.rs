@@ -405,7 +405,8 @@ fn the_archive_is_the_same_each_time_and_belongs_to_root() {
         fs::write(programs.join(name), name).expect("a program");
     }
     let (one, two) = (folder.path().join("1.tar.gz"), folder.path().join("2.tar.gz"));
-    let sums = [&one, &two].map(|to| oscr_sim::agent::pack(&programs, to).expect("an archive"));
+    let sums =
+        [&one, &two].map(|to| oscr_sim::agent::pack(oscr_sim::agent::Kind::GitHub, &programs, to).expect("an archive"));
     assert_eq!(sums[0], sums[1]);
     let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(fs::File::open(one).expect("it is there")));
     let mut names = Vec::new();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use oscr_sim::agent::Kind;
 use oscr_sim::forge::{Forge, ForgeHandle, Options};
 use serde_json::Value;
 
@@ -68,6 +69,7 @@ pub fn token(forge: &ForgeHandle) -> String {
 
 /// An agent of its own.
 pub struct Agent {
+    kind: Kind,
     pub root: PathBuf,
     _folder: tempfile::TempDir,
     pub env: Vec<(String, String)>,
@@ -75,11 +77,15 @@ pub struct Agent {
 
 impl Agent {
     pub fn new() -> Self {
+        Self::of(Kind::GitHub)
+    }
+
+    pub fn of(kind: Kind) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let root = folder.path().join("agent");
         let programs = PathBuf::from(env!("CARGO_BIN_EXE_runner-listener"));
-        oscr_sim::agent::install(programs.parent().expect("a folder"), &root).expect("an agent");
-        Self { root, _folder: folder, env: Vec::new() }
+        oscr_sim::agent::install(kind, programs.parent().expect("a folder"), &root).expect("an agent");
+        Self { kind, root, _folder: folder, env: Vec::new() }
     }
 
     pub fn set(&mut self, key: &str, value: &str) {
@@ -87,7 +93,7 @@ impl Agent {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.root.join("bin/Runner.Listener"));
+        let mut command = Command::new(self.root.join(self.kind.listener()));
         command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(self.env.iter().map(|(k, v)| (k, v))).stdin(Stdio::null());
         command

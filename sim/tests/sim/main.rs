@@ -3,5 +3,6 @@
 #![allow(missing_docs, reason = "tests say by their names what they hold")]
 
 mod agent;
+mod azure;
 mod common;
 mod forge;
