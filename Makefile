@@ -4,6 +4,7 @@
 #   TARGET        Rust target; scripts/target.sh chooses musl where it can be had, else gnu (static as well)
 #   BASE_IMAGE    base of the runner image; scripts/base-image.sh chooses, and makes one where no registry is in reach
 #   CARGO_FLAGS   more flags for every cargo command (default: --locked)
+#   CI_PROVIDER   whose runners `make demo` shows (default: github)
 #   TEST_THREADS  tests at a time (default: 4)
 #   TEST_ARGS     arguments for the tests, such as a name to filter by
 #   DIST          where the results go (default: dist; the images are built from there)
@@ -29,7 +30,8 @@ OUT = $(or $(CARGO_TARGET_DIR),target)/$(TARGET)
 # The binary may be this long. It is what every runner image carries.
 SIZE_LIMIT := 5000000
 
-STAND_IN := actions-runner-sim.tar.gz
+# The archives of the stand-ins for the official agents, by the name of the provider.
+STAND_INS := github azure-devops
 
 SHELL_SCRIPTS = .ci/run $$(find scripts sim tests images demo -name '*.sh' -type f 2>/dev/null)
 DOCKERFILES = $(wildcard images/*/Dockerfile)
@@ -49,7 +51,8 @@ build: ## the static binary (dist/oscr-entry), the simulated forge and the stand
 	mkdir -p $(DIST)/sim
 	install -m 0755 $(OUT)/release/oscr-entry $(DIST)/oscr-entry
 	install -s -m 0755 $(addprefix $(OUT)/debug/,forge demo runner-listener runner-worker) $(DIST)/sim/
-	cd $(DIST)/sim && ./forge pack-agent --kind github --bin-dir . --out $(STAND_IN) >$(STAND_IN).sha256
+	cd $(DIST)/sim && for kind in $(STAND_INS); do \
+	    ./forge pack-agent --kind "$$kind" --bin-dir . --out "$$kind-sim.tar.gz" >"$$kind-sim.tar.gz.sha256"; done
 	@scripts/check-binary.sh $(DIST)/oscr-entry $(SIZE_LIMIT)
 
 .PHONY: images
@@ -57,8 +60,9 @@ images: build ## the container images, from a base that needs no registry
 	@scripts/images.sh
 
 .PHONY: demo
-demo: setup images ## three runners and a simulated forge on this machine, and what happens
-	@scripts/demo.sh up
+demo: setup build ## three runners and a simulated forge on this machine, and what happens (CI_PROVIDER=github|azure-devops)
+	@scripts/images.sh forge $(or $(CI_PROVIDER),github)
+	@scripts/demo.sh up $(or $(CI_PROVIDER),github)
 
 .PHONY: demo-down
 demo-down: ## remove all that the demo made
@@ -78,7 +82,15 @@ stress: ## twenty times 30 s of processes that fork, die and signal
 
 .PHONY: soak-boards
 soak-boards: setup images ## 500 jobs on two shared boards while containers are killed and jobs cancelled (some 4 minutes)
-	OSCR_CONTAINER_TESTS=1 OSCR_BOARDS_JOBS=$${OSCR_BOARDS_JOBS:-500} cargo test $(CARGO_FLAGS) --target $(TARGET) --test containers -- under_fire
+	OSCR_CONTAINER_TESTS=1 OSCR_BOARDS_JOBS=$${OSCR_BOARDS_JOBS:-500} cargo test $(CARGO_FLAGS) --target $(TARGET) --test containers -- board_under_fire
+
+.PHONY: fuzz
+fuzz: ## throw bytes at everything that reads what others write, a minute each (FUZZ_SECONDS=600 for more)
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} cargo test $(CARGO_FLAGS) --target $(TARGET) --package oscr --lib fuzz_ -- --show-output
+
+.PHONY: soak
+soak: setup images ## 2,000 jobs on 20 runners while the forge, the network and the containers fail (OSCR_SOAK_* in docs/testing.md)
+	OSCR_CONTAINER_TESTS=1 OSCR_SOAK_CYCLES=$${OSCR_SOAK_CYCLES:-2000} OSCR_SOAK_RUNNERS=$${OSCR_SOAK_RUNNERS:-20} cargo test $(CARGO_FLAGS) --target $(TARGET) --test containers -- pool_under_fire
 
 .PHONY: test-gnu
 test-gnu: ## the tests that need no container, against the static glibc build

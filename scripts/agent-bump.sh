@@ -1,41 +1,59 @@
 #!/usr/bin/env bash
-# agent-bump.sh [FILE]: writes the agent release that FILE describes (GitHub's answer for releases/latest of actions/runner;
-# default: stdin) into images/github/Dockerfile. Prints its version, or nothing if the Dockerfile has it already.
+# agent-bump.sh github|azure-devops [FILE]: writes an agent's release into images/<provider>/Dockerfile. Prints its version, or nothing
+# if the Dockerfile has it already. FILE is GitHub's answer for releases/latest of the agent's repository; without it the answer is
+# fetched, and «-» is standard input.
 set -euo pipefail
-release=$(cat "${1:--}")
+provider=${1:-}
+case $provider in
+github) repository=actions/runner archive=actions-runner-linux ;;
+azure-devops) repository=microsoft/azure-pipelines-agent archive=vsts-agent-linux ;;
+*) echo "usage: agent-bump.sh github|azure-devops [FILE]" >&2 && exit 64 ;;
+esac
+if [ $# -gt 1 ]; then
+    release=$(cat "$2")
+else
+    release=$(curl --fail --silent --show-error --location "https://api.github.com/repos/$repository/releases/latest")
+fi
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 
-dockerfile=images/github/Dockerfile
+dockerfile=images/$provider/Dockerfile
 
 version=$(jq --raw-output '.tag_name | ltrimstr("v")' <<<"$release")
 [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || die "«$version» is no version"
 
-# The forge's own digest of the file, or the checksum in the release notes; if both are there they must agree.
+# GitHub's own digest of the file, or the checksum in the release notes; if both are there they must agree. The notes of GitHub's agent
+# have it between two comments, those of Microsoft's, whose archives lie elsewhere, in the last column of a table.
 checksum() {
     local arch=$1 digest notes
-    digest=$(jq --raw-output --arg name "actions-runner-linux-$arch-$version.tar.gz" \
+    digest=$(jq --raw-output --arg name "$archive-$arch-$version.tar.gz" \
         '.assets[] | select(.name == $name) | .digest // "" | ltrimstr("sha256:")' <<<"$release")
     notes=$(jq --raw-output '.body' <<<"$release" |
-        sed -n "s/.*<!-- BEGIN SHA linux-$arch -->\([0-9a-f]*\)<!-- END SHA linux-$arch -->.*/\1/p" | head -n 1)
+        sed -n -e "s/.*<!-- BEGIN SHA linux-$arch -->\([0-9a-f]*\)<!-- END SHA linux-$arch -->.*/\1/p" \
+            -e "s/^|.*\[$archive-$arch-$version\.tar\.gz\].*| *\([0-9a-f]\{64\}\) *|.*/\1/p" | head -n 1)
     [ -z "$digest" ] || [ -z "$notes" ] || [ "$digest" = "$notes" ] ||
         die "two checksums for linux-$arch: $digest and $notes"
     [[ ${digest:-$notes} =~ ^[0-9a-f]{64}$ ]] || die "no checksum for linux-$arch"
     echo "${digest:-$notes}"
 }
 
+write() {
+    sed -i \
+        -e "s/^ARG AGENT_VERSION=.*/ARG AGENT_VERSION=$version/" \
+        -e "s/^ARG AGENT_SHA256_X64=.*/ARG AGENT_SHA256_X64=$x64/" \
+        -e "s/^ARG AGENT_SHA256_ARM64=.*/ARG AGENT_SHA256_ARM64=$arm64/" \
+        "$dockerfile"
+    echo "$version"
+}
+
 x64=$(checksum x64)
 arm64=$(checksum arm64)
 if grep -q "^ARG AGENT_VERSION=$version\$" "$dockerfile"; then
-    # A release whose file changed is no update, it is an alarm.
+    # A release whose file changed is no update, it is an alarm. One whose checksums nobody has written down yet is neither.
+    if grep -q '^ARG AGENT_SHA256_X64=$' "$dockerfile"; then write && exit; fi
     { grep -q "^ARG AGENT_SHA256_X64=$x64\$" "$dockerfile" && grep -q "^ARG AGENT_SHA256_ARM64=$arm64\$" "$dockerfile"; } ||
         die "release $version has other checksums than $dockerfile"
     exit
 fi
-sed -i \
-    -e "s/^ARG AGENT_VERSION=.*/ARG AGENT_VERSION=$version/" \
-    -e "s/^ARG AGENT_SHA256_X64=.*/ARG AGENT_SHA256_X64=$x64/" \
-    -e "s/^ARG AGENT_SHA256_ARM64=.*/ARG AGENT_SHA256_ARM64=$arm64/" \
-    "$dockerfile"
-echo "$version"
+write

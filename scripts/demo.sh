@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# demo.sh up | down: the demo's containers, and the driver that sends jobs and tells what happens.
+# demo.sh up [github|azure-devops] | down: the demo's containers, and the driver that sends jobs and tells what happens.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
@@ -15,21 +15,27 @@ compose() { docker compose --file demo/compose.yml --project-name "$project" "$@
 down() { compose down --volumes --remove-orphans --timeout 5; }
 
 up() {
+    local provider=$1 service
+    case $provider in
+    github) service=github-runner ;;
+    azure-devops) service=azure-devops-agent ;;
+    *) die "CI_PROVIDER is github or azure-devops, not «$provider»" ;;
+    esac
     # A demo starts with no past.
     down >/dev/null 2>&1
     trap 'say "the containers are still there to look at: docker compose -p $project logs; \`make demo-down\` removes them"' EXIT
-    compose up --detach --quiet-pull --scale "github-runner=$replicas"
+    compose up --detach --quiet-pull --scale "$service=$replicas" forge "$service"
     local address status=0
     address=$(compose port forge 8080)
-    dist/sim/demo --forge "http://$address" --project "$project" || status=$?
+    dist/sim/demo --forge "http://$address" --project "$project" --provider "$provider" || status=$?
     return "$status"
 }
 
 case ${1:-} in
-up) up ;;
+up) up "${2:-github}" ;;
 down)
     down
     say "removed"
     ;;
-*) die "usage: demo.sh up | down" ;;
+*) die "usage: demo.sh up [github|azure-devops] | down" ;;
 esac

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Builds the images of `make images` from what `make build` left in dist/: one line each, and docker's own words only when it
-# fails. Tags: oscr/entry, oscr/forge, and oddessentials/oscr-github:sim with the stand-in for GitHub's agent.
+# fails. Tags: oscr/entry, oscr/forge, and oddessentials/oscr-github:sim and oscr-azure-devops:sim with the stand-ins for the official
+# agents (and :sim-sudo, :sim-docker: GitHub's with what build arguments add). Arguments: the images to build, of those at the end;
+# without any, all of them. OSCR_SIM_TAG, OSCR_ENTRY_IMAGE and OSCR_FORGE_IMAGE give other tags.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 
-stand_in=actions-runner-sim.tar.gz
+tag=${OSCR_SIM_TAG:-sim}
 # Debian's older docker clients need to be asked for BuildKit.
 export DOCKER_BUILDKIT=1
 log=$(mktemp)
@@ -30,9 +32,24 @@ labels=(
 )
 base=$(scripts/base-image.sh)
 
-build entry oscr/entry "${labels[@]}"
-build forge oscr/forge
-build github oddessentials/oscr-github:sim "${labels[@]}" \
-    --build-arg "BASE_IMAGE=$base" \
-    --build-arg "AGENT_URL=file:///context/sim/$stand_in" \
-    --build-arg "AGENT_SHA256=$(cut -d ' ' -f 1 "dist/sim/$stand_in.sha256")"
+# runner PROVIDER TAG [DOCKER'S ARGUMENTS]: with the stand-in for its agent.
+runner() {
+    local provider=$1 suffix=$2 archive=$1-sim.tar.gz
+    shift 2
+    build "$provider" "oddessentials/oscr-$provider:$tag$suffix" "${labels[@]}" \
+        --build-arg "BASE_IMAGE=$base" \
+        --build-arg "AGENT_URL=file:///context/sim/$archive" \
+        --build-arg "AGENT_SHA256=$(cut -d ' ' -f 1 "dist/sim/$archive.sha256")" "$@"
+}
+[ $# -gt 0 ] || set -- entry forge github azure-devops github-sudo github-docker
+for image in "$@"; do
+    case $image in
+    entry) build entry "${OSCR_ENTRY_IMAGE:-oscr/entry}" "${labels[@]}" ;;
+    forge) build forge "${OSCR_FORGE_IMAGE:-oscr/forge}" ;;
+    github | azure-devops) runner "$image" "" ;;
+    # With what jobs may be given besides.
+    github-sudo) runner github -sudo --build-arg OSCR_SUDO=true ;;
+    github-docker) runner github -docker --build-arg OSCR_DOCKER=engine ;;
+    *) die "there is no image $image" ;;
+    esac
+done

@@ -16,7 +16,9 @@ use crate::control::client::{self, ClientError};
 use crate::control::{self, Event, Request};
 use crate::entry::{self, exit};
 use crate::init::{Signals, exec};
+use crate::log;
 use crate::resource::{LockDirectory, ResourceId, Wanted, attempt, command};
+use crate::workspace::{command as wiping, ipc};
 
 const ABOUT: &str = "PID 1 of an ephemeral CI runner: registers the official agent, runs it as an unprivileged user, lets a \
 running job finish on stop, removes the registration, wipes what the job left, and exits.";
@@ -77,6 +79,20 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Look at all that a runner with this configuration needs, from DNS to Docker, with the cure for what is wrong
+    Doctor,
+    /// Write down what every file of this image is like, as the last step of building it
+    #[command(hide = true)]
+    Baseline,
+    /// Remove the System V objects of this user
+    #[command(name = ipc::COMMAND, hide = true)]
+    WipeIpc,
+    /// Empty a directory, as `run` does before and after each job
+    #[command(name = wiping::COMMAND, hide = true)]
+    Wipe {
+        /// The directory, which itself stays
+        directory: PathBuf,
+    },
     /// Validate the configuration and print it, without asking the forge
     Check,
 }
@@ -115,11 +131,13 @@ struct SocketArgs {
 
 impl SocketArgs {
     fn path(self) -> PathBuf {
-        self.socket.unwrap_or_else(|| {
-            let root = std::env::var_os("OSCR_ROOT").filter(|root| !root.is_empty()).unwrap_or_else(|| "/".into());
-            control::socket(&Places::below(root.into()))
-        })
+        self.socket.unwrap_or_else(|| control::socket(&Places::below(root())))
     }
+}
+
+/// Below which OSCR's own places lie.
+fn root() -> PathBuf {
+    std::env::var_os("OSCR_ROOT").filter(|root| !root.is_empty()).unwrap_or_else(|| "/".into()).into()
 }
 
 #[derive(Args)]
@@ -171,6 +189,7 @@ struct ExecArgs {
 /// Parses the arguments, does what they say, and gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    log::report_panics();
     // First of all: what is sent to PID 1 while the arguments are read must not be lost.
     let signals = match Signals::block() {
         Ok(signals) => signals,
@@ -209,6 +228,10 @@ pub fn main() -> ExitCode {
         Command::Drain { exit, socket } => drain(exit, socket),
         Command::Lock { dir, command } => lock(dir, command, &signals),
         Command::LockWait { arguments } => ExitCode::from(attempt::run_waiter(&arguments)),
+        Command::Doctor => entry::doctor(&mut std::io::stdout().lock()).unwrap_or(ExitCode::FAILURE),
+        Command::Baseline => entry::baseline(&root()),
+        Command::WipeIpc => ExitCode::from(ipc::run()),
+        Command::Wipe { directory } => ExitCode::from(wiping::run(&directory)),
         Command::Check => entry::check(&mut std::io::stdout().lock()).unwrap_or(ExitCode::from(exit::SOFTWARE)),
     }
 }

@@ -12,10 +12,13 @@
 //! | [`config`] | the environment becomes one typed configuration, once |
 //! | [`entry`] | the life of an incarnation, from start to exit |
 //! | [`provider`] | what differs between forges, and the one HTTP client |
+//! | [`policy`] | which jobs may run |
 //! | [`agent`] | the agent as a child: its root directory, account, environment, output, worker, hooks |
+//! | [`docker`] | Docker for jobs: waiting for it, sweeping what dead jobs left, an engine of our own |
 //! | [`init`] | what PID 1 owes the kernel: spawning, signals, reaping, exit codes |
 //! | [`resource`] | shared hardware: tickets, holders, locks |
 //! | [`workspace`] | wiping and restoring: the clean slate |
+//! | [`metrics`] | numbers for whoever watches many runners |
 //! | [`control`] | the socket between PID 1 and the other commands |
 //! | [`os`] | system calls without a safe wrapper elsewhere; the only `unsafe` |
 //!
@@ -28,10 +31,15 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod docker;
 pub mod entry;
+#[cfg(test)]
+mod fuzz;
 pub mod init;
 pub mod log;
+pub mod metrics;
 pub mod os;
+pub mod policy;
 pub mod provider;
 pub mod resource;
 pub mod workspace;

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
@@ -30,11 +30,25 @@ pub enum Format {
 struct Shared {
     phase: &'static str,
     runner: String,
-    /// Longest first, so that a secret that contains another is replaced whole.
-    secrets: Vec<Zeroizing<String>>,
+    secrets: Known,
 }
 
-static SHARED: Mutex<Shared> = Mutex::new(Shared { phase: "starting", runner: String::new(), secrets: Vec::new() });
+/// The secrets to blank out: at most [`MOST`], those that were used last.
+struct Known {
+    /// Longest first, so that a secret that contains another is replaced whole; with the turn in which each was last used.
+    all: Vec<(u64, Zeroizing<String>)>,
+    turn: u64,
+}
+
+/// The exit code after a panic: `EX_SOFTWARE` of `sysexits.h`.
+const DEFECT: i32 = 70;
+/// How many secrets are known at most. A runner that lives for months sees one or two new tokens an hour.
+const MOST: usize = 256;
+/// The shortest piece of a longer secret that is blanked out by itself.
+const SHORTEST_PIECE: usize = 16;
+
+static SHARED: Mutex<Shared> =
+    Mutex::new(Shared { phase: "starting", runner: String::new(), secrets: Known { all: Vec::new(), turn: 0 } });
 
 fn shared() -> MutexGuard<'static, Shared> {
     SHARED.lock().unwrap_or_else(PoisonError::into_inner)
@@ -50,26 +64,53 @@ pub fn set_runner(name: &str) {
     name.clone_into(&mut shared().runner);
 }
 
-/// Replaces `secret` by `***` in every line from now on. Values shorter than four characters are left alone: they would
-/// blank out ordinary words, and no forge issues such a token.
+/// Replaces `secret` by `***` in every line from now on; of one with several lines, such as a private key, each longer line
+/// too. Values shorter than four characters are left alone: they would blank out ordinary words, and no forge issues such a
+/// token.
 pub fn redact(secret: &str) {
+    // A test that throws bytes at something makes thousands up, and other tests' words would be blanked out.
+    #[cfg(test)]
+    if crate::fuzz::running() {
+        return;
+    }
     let secret = secret.trim();
-    if secret.len() < 4 {
-        return;
-    }
     let mut shared = shared();
-    if shared.secrets.iter().any(|known| known.as_str() == secret) {
-        return;
+    if secret.len() >= 4 {
+        shared.secrets.add(secret);
     }
-    shared.secrets.push(Zeroizing::new(secret.to_owned()));
-    shared.secrets.sort_by_key(|known| std::cmp::Reverse(known.len()));
+    let lines: Vec<&str> =
+        secret.split(['\n', '\r', '\\']).map(|line| line.strip_prefix('n').unwrap_or(line)).collect();
+    if lines.len() > 1 {
+        for line in
+            lines.into_iter().map(str::trim).filter(|line| line.len() >= SHORTEST_PIECE && !line.contains("---"))
+        {
+            shared.secrets.add(line);
+        }
+    }
+}
+
+impl Known {
+    fn add(&mut self, secret: &str) {
+        self.turn += 1;
+        if let Some((turn, _)) = self.all.iter_mut().find(|(_, known)| known.as_str() == secret) {
+            *turn = self.turn;
+            return;
+        }
+        if self.all.len() >= MOST
+            && let Some(oldest) = self.all.iter().enumerate().min_by_key(|(_, (turn, _))| *turn).map(|(at, _)| at)
+        {
+            self.all.remove(oldest);
+        }
+        self.all.push((self.turn, Zeroizing::new(secret.to_owned())));
+        self.all.sort_by_key(|(_, known)| std::cmp::Reverse(known.len()));
+    }
 }
 
 /// `text` without the known secrets.
 #[must_use]
 pub fn redacted(text: &str) -> String {
     let mut text = text.to_owned();
-    for secret in &shared().secrets {
+    for (_, secret) in &shared().secrets.all {
         if text.contains(secret.as_str()) {
             text = text.replace(secret.as_str(), "***");
         }
@@ -77,10 +118,66 @@ pub fn redacted(text: &str) -> String {
     text
 }
 
+/// Has a panic, a defect of OSCR, say so in one line without the known secrets and end the process with code 70. What a PID 1
+/// holds is freed by its end, and what it registered is in the state file.
+pub fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
+        // Whoever panics while it holds the secrets gets no words, because they could not be looked through.
+        let held = matches!(SHARED.try_lock(), Err(TryLockError::WouldBlock));
+        let said = if held { None } else { panic.payload_as_str().map(redacted) };
+        let text =
+            format!("a defect of oscr-entry{place}: {}; please report it", said.as_deref().unwrap_or("(no words)"));
+        if tracing::event_enabled!(Level::ERROR) {
+            tracing::error!("{text}");
+        } else {
+            eprintln!("oscr-entry: {text}");
+        }
+        std::process::exit(DEFECT);
+    }));
+}
+
 /// Starts logging. A second call changes nothing.
 pub fn start(format: Format, level: LevelFilter) {
     let subscriber = tracing_subscriber::registry().with(Lines { format }.with_filter(level));
     let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Writes a line that is JSON in either form of the log, for machines that look for `message`.
+pub fn object(message: &str, name: &str, value: Value) {
+    let (phase, runner) = {
+        let shared = shared();
+        (shared.phase, shared.runner.clone())
+    };
+    let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+    let rest = Map::from_iter([(name.to_owned(), value)]);
+    write_line(&json_line(time, &Level::INFO, phase, runner, message.to_owned(), rest));
+}
+
+fn json_line(
+    time: String,
+    level: &Level,
+    phase: &'static str,
+    runner: String,
+    message: String,
+    rest: Map<String, Value>,
+) -> String {
+    let mut object = Map::new();
+    object.insert("time".into(), time.into());
+    object.insert("level".into(), level.as_str().to_ascii_lowercase().into());
+    object.insert("phase".into(), phase.into());
+    object.insert("runner".into(), runner.into());
+    object.insert("message".into(), message.into());
+    object.extend(rest);
+    Value::Object(object).to_string()
+}
+
+fn write_line(line: &str) {
+    let mut line = redacted(line);
+    line.push('\n');
+    // Nothing can be done about a standard output that is gone, and no job may die of it.
+    let _ = io::stdout().lock().write_all(line.as_bytes());
+    let _ = io::stdout().lock().flush();
 }
 
 struct Lines {
@@ -118,22 +215,9 @@ impl<S: Subscriber> Layer<S> for Lines {
                 // One event is one line, whatever an agent or a forge put into it.
                 line.replace(['\n', '\r'], " ")
             }
-            Format::Json => {
-                let mut object = Map::new();
-                object.insert("time".into(), time.to_string().into());
-                object.insert("level".into(), level.as_str().to_ascii_lowercase().into());
-                object.insert("phase".into(), phase.into());
-                object.insert("runner".into(), runner.into());
-                object.insert("message".into(), fields.message.into());
-                object.extend(fields.rest);
-                Value::Object(object).to_string()
-            }
+            Format::Json => json_line(time.to_string(), level, phase, runner, fields.message, fields.rest),
         };
-        let mut line = redacted(&line);
-        line.push('\n');
-        // Nothing can be done about a standard output that is gone, and no job may die of it.
-        let _ = io::stdout().lock().write_all(line.as_bytes());
-        let _ = io::stdout().lock().flush();
+        write_line(&line);
     }
 }
 
@@ -145,6 +229,11 @@ struct Fields {
 
 impl Fields {
     fn put(&mut self, field: &Field, value: Value) {
+        // Before quoting or JSON writes its characters otherwise.
+        let value = match value {
+            Value::String(text) => Value::String(redacted(&text)),
+            other => other,
+        };
         if field.name() == "message" {
             self.message = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         } else {
@@ -185,5 +274,62 @@ mod tests {
         redact("hunter22");
         redact("abc");
         assert_eq!(redacted("x-hunter22-and-more-y hunter22 abc"), "x-***-y *** abc");
+    }
+
+    /// The child of the test below.
+    #[test]
+    #[ignore = "it ends its process"]
+    fn panic_with_a_secret() {
+        redact("hunter22-in-a-panic");
+        if std::env::var_os("TEST_LOG").is_some() {
+            start(Format::Json, LevelFilter::INFO);
+        }
+        report_panics();
+        panic!("cannot use \"hunter22-in-a-panic\" here");
+    }
+
+    #[test]
+    fn a_panic_is_one_line_without_secrets_and_code_70() {
+        for log in [None, Some("json")] {
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", "log::tests::panic_with_a_secret", "--ignored", "--nocapture"]);
+            if let Some(log) = log {
+                child.env("TEST_LOG", log);
+            }
+            let output = child.output().unwrap();
+            let said =
+                format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert_eq!(output.status.code(), Some(70), "{said}");
+            assert!(said.contains("a defect of oscr-entry at src/log.rs:") && said.contains("***"), "{said}");
+            assert!(!said.contains("hunter22"), "{said}");
+        }
+    }
+
+    #[test]
+    fn no_line_of_a_key_leaves_however_its_ends_are_written() {
+        let lines = ["MIIEowIBAAKCAQEAlineone", "ZsecondLineOfTheKeyAbC", "nthirdLineOfTheKeyAbC=="];
+        for end in ["\n", "\r\n", "\\n"] {
+            redact(&format!(
+                "-----BEGIN RSA PRIVATE KEY-----{end}{}{end}-----END RSA PRIVATE KEY-----",
+                lines.join(end)
+            ));
+            for line in lines {
+                let left = redacted(&format!("a piece: {line}."));
+                assert!(!left.contains(&line[1..]), "{left}");
+            }
+        }
+        assert_eq!(redacted("-----BEGIN RSA PRIVATE KEY-----"), "-----BEGIN RSA PRIVATE KEY-----");
+    }
+
+    #[test]
+    fn the_secrets_used_last_are_those_that_stay_known() {
+        let mut known = Known { all: Vec::new(), turn: 0 };
+        for number in 0..10 * MOST {
+            known.add("the-token-of-the-user");
+            known.add(&format!("token-{number}"));
+        }
+        assert_eq!(known.all.len(), MOST);
+        let has = |secret: &str| known.all.iter().any(|(_, text)| text.as_str() == secret);
+        assert!(has("the-token-of-the-user") && has(&format!("token-{}", 10 * MOST - 1)) && !has("token-0"));
     }
 }

@@ -7,19 +7,28 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use oscr::config::table::{COMMON, Kind, Setting, markdown};
-use oscr::control::Phase;
+use oscr::control::{Board, Job, Phase, Runner};
 use oscr::entry::exit;
+use oscr::entry::posture::{DockerSocket, Guarded, Lasting, Posture, Runtime};
+use oscr::metrics::{FAMILIES, Kind as MetricKind};
 use oscr::provider::PROVIDERS;
+use oscr::workspace::Space;
+use serde_json::Value;
 
 /// Settings that `compose.yml` does not hand on, and why.
-const NOT_IN_COMPOSE: &[(&str, &str)] =
-    &[("CI_PROVIDER", "the image sets it; in .env it selects the profile"), ("OSCR_ROOT", "for tests")];
+const NOT_IN_COMPOSE: &[(&str, &str)] = &[
+    ("CI_PROVIDER", "the image sets it; in .env it selects the profile"),
+    ("DOCKER_HOST", "in a shell it is the machine's; the compose files for Docker set it"),
+    ("OSCR_DOCKERD", "compose.docker-own.yml sets it, with all else that it needs"),
+    ("OSCR_SUDO", "the image sets it: it says whether there is a sudo"),
+    ("OSCR_ROOT", "for tests"),
+];
 
 /// Variables that Compose itself reads.
 const OF_COMPOSE: &[&str] = &["COMPOSE_FILE", "COMPOSE_PROFILES"];
 
 /// Names of other containers that are no alias of one setting, but are read all the same.
-const FOREIGN: &[&str] = &["EPHEMERAL", "REPO_URL", "RUNNER_SCOPE"];
+const FOREIGN: &[&str] = &["APP_LOGIN", "AZP_AGENT_NAME", "AZP_WORK", "EPHEMERAL", "REPO_URL", "RUNNER_SCOPE"];
 
 fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -75,6 +84,139 @@ fn the_tables_of_settings_are_the_codes_own() {
     }
 }
 
+/// Where the part of a page begins and ends that stands between two marks.
+fn marked(page: &str, name: &str) -> std::ops::Range<usize> {
+    let begin = format!("<!-- {name} -->\n");
+    let from = page.find(&begin).unwrap_or_else(|| panic!("there is no {begin}")) + begin.len();
+    from..from + page[from..].find(&format!("<!-- /{name} -->")).unwrap_or_else(|| panic!("{name} has no end"))
+}
+
+/// The first column of a table, without the quotes.
+fn rows(table: &str) -> BTreeSet<String> {
+    let names = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    names.map(|(name, _)| name.to_owned()).collect()
+}
+
+#[test]
+fn the_table_of_metrics_is_the_codes_own() {
+    const PAGE: &str = "docs/operations.md";
+    let mut table = String::from("| metric | kind | labels | what it says |\n| --- | --- | --- | --- |\n");
+    for family in FAMILIES {
+        let kind = match family.kind {
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram(_) => "histogram",
+        };
+        let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        table += &format!("| `{}` | {kind} | {} | {} |\n", family.name, labels.join(", "), family.help);
+    }
+    let old = read(PAGE);
+    let mut new = old.clone();
+    new.replace_range(marked(&old, "metrics"), &table);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(project().join(PAGE), new).expect("the page can be written");
+    } else {
+        assert!(old == new, "the table of metrics in {PAGE} is not the code's: UPDATE_DOCS=1 cargo test --test docs");
+    }
+}
+
+/// The paths to all values of an object, as `runner.id` and `disk[].free`.
+fn paths(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                found.insert(path.clone());
+                paths(value, &path, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| paths(item, &format!("{path}[]"), found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_field_of_the_status_is_described_and_no_other() {
+    let board = Board::new("github", "o/r");
+    board.runner(Some(Runner { name: "a".to_owned(), id: Some(1) }));
+    board.job(Some(Job { name: Some("j".to_owned()), ..Job::default() }));
+    board.space(Space::new(None, Path::new("/"), []));
+    let _waiting = board.waits_for("board-1");
+    let posture = Posture {
+        uid: 0,
+        root_outside: None,
+        capabilities: Vec::new(),
+        lacking: Vec::new(),
+        bounding: Vec::new(),
+        no_new_privileges: true,
+        seccomp: true,
+        user_namespaces: None,
+        runtime: Runtime::Runc,
+        read_only_root: false,
+        lasting: vec![Lasting { place: "/x".into(), file_system: "ext4".to_owned(), jobs_may_write: false }],
+        secrets: vec![Guarded {
+            setting: "GITHUB_PAT_FILE".to_owned(),
+            file: None,
+            readers: "root".to_owned(),
+            jobs_may_read: false,
+        }],
+        docker: Some(DockerSocket { path: "/x".into(), gid: 1, jobs_may_use: false }),
+        sudo_installed: false,
+        sudo: false,
+        weaknesses: Vec::new(),
+    };
+    board.posture(&posture, Vec::new(), Vec::new());
+    let status = serde_json::to_value(board.status()).expect("it is JSON");
+    let mut known = BTreeSet::new();
+    paths(&status, "", &mut known);
+    let page = read("docs/operations.md");
+    assert_eq!(rows(&page[marked(&page, "status")]), known);
+}
+
+#[test]
+fn dashboard_and_alerts_name_only_metrics_that_exist_and_every_alert_is_explained() {
+    let dashboard = read("monitoring/grafana-dashboard.json");
+    let rules = read("monitoring/prometheus-rules.yml");
+    let _: Value = serde_json::from_str(&dashboard).expect("the dashboard is JSON");
+    let exists = |name: &str| {
+        FAMILIES.iter().any(|family| match family.kind {
+            MetricKind::Histogram(_) => {
+                ["_bucket", "_sum", "_count"].iter().any(|end| name.strip_suffix(end) == Some(family.name))
+            }
+            _ => name == family.name,
+        })
+    };
+    let mut seen = BTreeSet::new();
+    for (file, text) in [("the dashboard", &dashboard), ("the rules", &rules)] {
+        for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+            if word.starts_with("oscr_") {
+                assert!(exists(word), "{file} names {word}, which is no metric");
+                seen.insert(word.to_owned());
+            }
+        }
+        for label in text
+            .split("phase=~\\\"")
+            .chain(text.split("phase=~\""))
+            .skip(1)
+            .filter_map(|rest| rest.split(['"', '\\']).next())
+        {
+            for phase in label.split('|').filter(|phase| phase.chars().all(|c| c.is_ascii_lowercase() || c == '-')) {
+                assert!(Phase::ALL.iter().any(|known| known.name() == phase), "{file}: there is no phase {phase:?}");
+            }
+        }
+    }
+    assert!(seen.len() > 12, "{seen:?}");
+    let page = read("docs/operations.md");
+    let mut alerts = 0;
+    for alert in rules.split("- alert: ").skip(1) {
+        let name = alert.lines().next().unwrap_or_default();
+        assert!(alert.contains("expr: ") && alert.contains("summary: ") && alert.contains("severity: "), "{name}");
+        assert!(page.contains(&format!("| `{name}` |")), "docs/operations.md does not explain {name}");
+        alerts += 1;
+    }
+    assert_eq!(alerts, page.matches("| `Oscr").count(), "docs/operations.md explains alerts that are not there");
+}
+
 #[test]
 fn compose_hands_on_every_setting_under_every_name() {
     let compose = read("compose.yml");
@@ -103,7 +245,14 @@ fn the_example_environment_names_only_what_somebody_reads() {
             }
         }
     }
-    for file in ["compose.yml", "compose.docker-socket.yml", "compose.boards.yml"] {
+    for file in [
+        "compose.yml",
+        "compose.docker-socket.yml",
+        "compose.hardened.yml",
+        "compose.docker-dind.yml",
+        "compose.docker-own.yml",
+        "compose.boards.yml",
+    ] {
         let text = read(file);
         for part in text.split("${").skip(1) {
             let end = part.find([':', '}']).expect("${ is closed");
@@ -138,6 +287,68 @@ fn every_phase_and_exit_code_is_explained() {
     for code in [exit::DONE, exit::USAGE, exit::SOFTWARE, exit::TEMPORARY, exit::CONFIG] {
         assert!(page.contains(&format!("| {code} |")), "the exit code {code} has no row");
     }
+}
+
+#[test]
+fn the_tests_that_pages_name_as_proof_exist() {
+    let mut seen = 0;
+    for page in pages() {
+        let text = read(&page.to_string_lossy());
+        for part in text.split("[`").skip(1) {
+            let Some((name, rest)) = part.split_once("`](") else { continue };
+            let Some((target, _)) = rest.split_once(')') else { continue };
+            let words = name.split('_').count();
+            if !target.ends_with(".rs") || words < 4 {
+                continue;
+            }
+            let file = page.parent().unwrap_or(Path::new("")).join(target);
+            let code = read(&file.to_string_lossy());
+            assert!(code.contains(&format!("fn {name}(")), "{}: {target} has no test {name}", page.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 30, "only {seen} tests are named");
+}
+
+/// The names of the rows in a table of hostile attempts, with the column of docs/security.md that they belong to.
+fn hostile_rows(file: &str) -> BTreeSet<(String, usize)> {
+    let text = read(&format!("tests/containers/hostile/{file}.rs"));
+    let mut rows = BTreeSet::new();
+    for (kind, start) in
+        ["row(", "anybody(", "root("].iter().flat_map(|kind| text.match_indices(kind)).map(|(at, k)| (k, at + k.len()))
+    {
+        let Some((name, rest)) = text[start..].trim_start().strip_prefix('"').and_then(|rest| rest.split_once('"'))
+        else {
+            continue;
+        };
+        let end = rest.trim_start_matches(',').trim_start();
+        let column = match kind {
+            "root(" => 2,
+            "row(" if end.starts_with("ForRoot") => 2,
+            "row(" if end.starts_with("Possible") => 3,
+            _ => 1,
+        };
+        rows.insert((name.to_owned(), column));
+    }
+    rows
+}
+
+#[test]
+fn every_hostile_attempt_is_named_with_its_end() {
+    let page = read("docs/security.md");
+    let (_, section) = page.split_once("## Hostile jobs").expect("the section is there");
+    let table: Vec<&str> = section.lines().skip_while(|line| !line.starts_with("| ---")).skip(1).take(3).collect();
+    let mut all = 0;
+    for (line, file) in table.iter().zip(["attempts", "leftovers", "limits"]) {
+        let mut named = BTreeSet::new();
+        for (column, cell) in line.trim_matches('|').split('|').enumerate().skip(1) {
+            named.extend(cell.split('`').skip(1).step_by(2).map(|name| (name.to_owned(), column)));
+        }
+        let rows = hostile_rows(file);
+        assert_eq!(named, rows, "{file}");
+        all += rows.len();
+    }
+    assert!(all >= 40, "{all}");
 }
 
 #[test]

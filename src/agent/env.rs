@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::config::table::{self, Kind, Setting};
 use crate::config::{Environment, Network};
 use crate::init::account::Account;
-use crate::provider::AgentFacts;
+use crate::provider::{AgentFacts, is_secret};
 
 /// Variables that any agent and its jobs may see. A prefix ends in `*`.
 const ALLOWED: &[&str] = &[
@@ -39,12 +38,12 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub struct Sources<'a> {
     /// Our own environment.
     pub environment: &'a Environment,
+    /// What `/etc/environment` sets.
+    pub system: &'a [(String, String)],
     /// The user that the agent runs as.
     pub account: &'a Account,
     /// The agent.
     pub facts: &'a AgentFacts,
-    /// The provider's settings, of which no secret may pass.
-    pub settings: &'static [Setting],
     /// What the user allows besides (`OSCR_JOB_ENV`).
     pub job_env: &'a [String],
     /// Proxies.
@@ -61,8 +60,14 @@ pub fn build(sources: &Sources<'_>) -> Vec<(OsString, OsString)> {
     let mut env: BTreeMap<String, OsString> = BTreeMap::new();
     env.insert("PATH".to_owned(), DEFAULT_PATH.into());
     env.insert("LANG".to_owned(), "C.UTF-8".into());
+    // Set by the image for everybody, so there is no list of what may pass; but none of our secrets has a place there.
+    for (name, value) in sources.system.iter().filter(|(name, _)| !is_kept_back(sources, name)) {
+        env.insert(name.clone(), value.into());
+    }
     for (name, value) in sources.environment.iter() {
-        if is_allowed(sources, name) && !is_secret(sources, name) {
+        // Docker gives every container a search path; only one that somebody chose says more than the image's file.
+        let chosen = name != "PATH" || value != DEFAULT_PATH;
+        if chosen && is_allowed(sources, name) && !is_kept_back(sources, name) {
             env.insert(name.to_owned(), value.into());
         }
     }
@@ -76,6 +81,11 @@ pub fn build(sources: &Sources<'_>) -> Vec<(OsString, OsString)> {
                 env.insert(name.to_owned(), value.into());
             }
         }
+    }
+    if let (Some(variable), network) = (sources.facts.proxy, sources.network)
+        && let Some(proxy) = network.https_proxy.as_ref().or(network.http_proxy.as_ref())
+    {
+        env.entry(variable.to_owned()).or_insert_with(|| proxy.into());
     }
     if let Some(bundle) = sources.ca_bundle {
         for name in ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE"] {
@@ -113,25 +123,28 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// A setting that holds a secret, under any of its names, as a value or as a file.
-fn is_secret(sources: &Sources<'_>, name: &str) -> bool {
-    if name.starts_with(sources.facts.input_prefix) {
-        return true;
-    }
-    let plain = name.strip_suffix("_FILE").unwrap_or(name);
-    table::COMMON
-        .iter()
-        .chain(sources.settings)
-        .filter(|setting| setting.kind == Kind::Secret)
-        .any(|setting| setting.name == plain || setting.aliases.contains(&plain))
+/// A secret, the name of a secret's file, or what only we tell the agent.
+fn is_kept_back(sources: &Sources<'_>, name: &str) -> bool {
+    name.starts_with(sources.facts.input_prefix) || is_secret(name.strip_suffix("_FILE").unwrap_or(name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::table;
     use crate::provider::PROVIDERS;
 
     fn built<const N: usize>(variables: [(&str, &str); N], job_env: &[String]) -> BTreeMap<String, String> {
+        built_with(&[], variables, job_env)
+    }
+
+    fn built_with<const N: usize>(
+        system: &[(&str, &str)],
+        variables: [(&str, &str); N],
+        job_env: &[String],
+    ) -> BTreeMap<String, String> {
+        let system: Vec<(String, String)> =
+            system.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let environment = Environment::from(variables);
         let account = crate::init::account::Accounts::below(Path::new("/nonexistent")).resolve("1001").unwrap();
         let reader_environment = Environment::from([("GITHUB_PAT", "pat-value"), ("GITHUB_OWNER", "o")]);
@@ -142,7 +155,7 @@ mod tests {
             environment: &environment,
             account: &account,
             facts: provider.agent(),
-            settings: PROVIDERS[0].settings,
+            system: &system,
             job_env,
             network: &Network { http_proxy: Some("http://p".to_owned()), ..Network::default() },
             ca_bundle: Some(Path::new("/ca")),
@@ -160,15 +173,17 @@ mod tests {
                 ("GITHUB_PAT_FILE", "/x"),
                 ("ACCESS_TOKEN", "x"),
                 ("ACTIONS_RUNNER_INPUT_JITCONFIG", "x"),
+                ("ADO_PAT", "of another provider"),
                 ("AWS_SECRET", "x"),
                 ("MY_FLAG", "1"),
                 ("LC_ALL", "C"),
                 ("ACTIONS_RUNNER_DEBUG", "1"),
             ],
-            &["MY_*".to_owned(), "GITHUB_PAT".to_owned(), "ACTIONS_*".to_owned()],
+            &["MY_*", "GITHUB_PAT", "ACTIONS_*", "ADO_*"].map(str::to_owned),
         );
         let names: Vec<&str> = env.keys().map(String::as_str).collect();
-        for absent in ["GITHUB_PAT", "GITHUB_PAT_FILE", "ACCESS_TOKEN", "ACTIONS_RUNNER_INPUT_JITCONFIG", "AWS_SECRET"]
+        for absent in
+            ["GITHUB_PAT", "GITHUB_PAT_FILE", "ACCESS_TOKEN", "ACTIONS_RUNNER_INPUT_JITCONFIG", "ADO_PAT", "AWS_SECRET"]
         {
             assert!(!names.contains(&absent), "{absent} in {names:?}");
         }
@@ -177,6 +192,24 @@ mod tests {
         {
             assert!(names.contains(&present), "{present} in {names:?}");
         }
+    }
+
+    #[test]
+    fn what_the_image_sets_for_everybody_passes_and_gives_way_to_what_somebody_chose() {
+        let system = [
+            ("PATH", "/opt/tools:/bin"),
+            ("JAVA_HOME", "/opt/java"),
+            ("LANG", "de_DE.UTF-8"),
+            ("GITHUB_PAT", "x"),
+            ("ACTIONS_RUNNER_INPUT_TOKEN", "x"),
+            ("HOME", "/root"),
+        ];
+        let env = built_with(&system, [("PATH", DEFAULT_PATH), ("LANG", "fr_FR.UTF-8")], &[]);
+        assert_eq!((env["PATH"].as_str(), env["JAVA_HOME"].as_str()), ("/opt/tools:/bin", "/opt/java"));
+        assert_eq!(env["LANG"], "fr_FR.UTF-8");
+        assert_ne!(env["HOME"], "/root");
+        assert!(!env.contains_key("GITHUB_PAT") && !env.contains_key("ACTIONS_RUNNER_INPUT_TOKEN"));
+        assert_eq!(built_with(&system, [("PATH", "/mine")], &[])["PATH"], "/mine");
     }
 
     #[test]

@@ -5,13 +5,14 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::config::Places;
 use crate::control::{self, Event, HookAnswer};
+use crate::policy::{Evidence, Facts, LARGEST_PAYLOAD};
 
 /// The shims' paths.
 #[derive(Debug, Clone)]
@@ -56,7 +57,8 @@ fn quote(path: &Path) -> String {
 #[must_use]
 pub fn run(event: Event, socket: &Path, hooks: &Path) -> u8 {
     let job = control::Job::from_environment(|name| std::env::var(name).ok());
-    let answer = control::client::hook(socket, event, job, |why| println!("oscr: {why}"));
+    let evidence = if event == Event::JobStarted { gather() } else { Evidence::default() };
+    let answer = control::client::hook(socket, event, job, &evidence, |why| println!("oscr: {why}"));
     match answer {
         Ok(HookAnswer::Go { resource: Some(resource) }) if event == Event::JobStarted => {
             println!("oscr: this job has {resource}");
@@ -106,6 +108,28 @@ pub fn run(event: Event, socket: &Path, hooks: &Path) -> u8 {
         }
     }
     0
+}
+
+/// What PID 1 judges the job by: what the agent says of it, and the event's payload as the agent wrote it to a file.
+fn gather() -> Evidence {
+    let variable = |name: &str| std::env::var(name).ok();
+    let facts = Facts {
+        event: variable("GITHUB_EVENT_NAME"),
+        repository: variable("GITHUB_REPOSITORY"),
+        reference: variable("GITHUB_REF"),
+    };
+    let read = |file: &Path| {
+        let mut bytes = Vec::new();
+        let read = fs::File::open(file).and_then(|file| file.take(LARGEST_PAYLOAD + 1).read_to_end(&mut bytes));
+        match read {
+            Ok(_) if bytes.len() as u64 > LARGEST_PAYLOAD => {
+                Err(format!("has more than {LARGEST_PAYLOAD} bytes, which are not read"))
+            }
+            Ok(_) => Ok(bytes),
+            Err(error) => Err(format!("({}) cannot be read: {error}", file.display())),
+        }
+    };
+    Evidence { facts, payload: std::env::var_os("GITHUB_EVENT_PATH").map(|file| read(Path::new(&file))) }
 }
 
 fn with_interpreter(interpreter: &str, script: &Path) -> Command {

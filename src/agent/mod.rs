@@ -5,4 +5,5 @@ pub mod env;
 pub mod hooks;
 pub mod output;
 pub mod root;
+pub mod system_env;
 pub mod worker;

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 
-use crate::provider::AgentFacts;
+use crate::provider::{AgentFacts, Sign};
 
 /// The longest line that is relayed whole, in bytes. The rest of a longer one follows as lines of their own.
 const LONGEST: u64 = 8 * 1024;
@@ -29,10 +29,22 @@ pub enum Marker {
     Listening,
     /// It begins a job of this name.
     Running(String),
+    /// Its job is over, with this result in its own word.
+    Completed(String),
+    /// It is of this version.
+    Version(String),
+    /// How it is.
+    Sign(Sign),
 }
 
-/// Reads `pipe` to its end. Every line is logged; markers go to `markers`; the last lines are kept in `tail`.
-pub async fn relay(pipe: OwnedFd, facts: &'static AgentFacts, markers: UnboundedSender<Marker>, tail: Tail) {
+/// Reads `pipe` to its end. Every line is logged, as `speaker`'s; markers go to `markers`; the last lines are kept in `tail`.
+pub async fn relay(
+    pipe: OwnedFd,
+    speaker: &'static str,
+    facts: &'static AgentFacts,
+    markers: UnboundedSender<Marker>,
+    tail: Tail,
+) {
     let Ok(receiver) = Receiver::from_owned_fd(pipe) else {
         return;
     };
@@ -49,7 +61,11 @@ pub async fn relay(pipe: OwnedFd, facts: &'static AgentFacts, markers: Unbounded
         if text.is_empty() {
             continue;
         }
-        tracing::info!("agent: {text}");
+        // What it traces for those who look into it is asked for because of the signs in it.
+        match is_trace(&text) {
+            true => tracing::debug!("{speaker}: {text}"),
+            false => tracing::info!("{speaker}: {text}"),
+        }
         if let Some(marker) = read_marker(&text, facts) {
             let _ = markers.send(marker);
         }
@@ -76,11 +92,29 @@ fn plain(text: &str) -> String {
     plain
 }
 
+/// `[2026-11-20 15:30:00Z INFO MessageListener] …`.
+fn is_trace(line: &str) -> bool {
+    let digit = |at: usize| line.as_bytes().get(at).is_some_and(u8::is_ascii_digit);
+    line.starts_with('[') && digit(1) && digit(4) && line.as_bytes().get(20) == Some(&b'Z')
+}
+
 fn read_marker(line: &str, facts: &AgentFacts) -> Option<Marker> {
     if let Some((_, job)) = line.split_once(facts.running_marker) {
         return Some(Marker::Running(job.trim().to_owned()));
     }
-    line.contains(facts.listening_marker).then_some(Marker::Listening)
+    let says = |words: &[&str]| words.iter().all(|word| line.contains(word));
+    if let Some((_, sign)) = facts.signs.iter().find(|(words, _)| says(words)) {
+        return Some(Marker::Sign(*sign));
+    }
+    if let Some((_, result)) = line.rsplit_once(facts.completed_marker) {
+        return Some(Marker::Completed(result.trim().to_owned()));
+    }
+    if line.contains(facts.listening_marker) {
+        return Some(Marker::Listening);
+    }
+    let (_, version) = line.split_once(facts.version_marker)?;
+    let version: String = version.chars().take_while(|c| c.is_ascii_digit() || *c == '.').take(32).collect();
+    (!version.is_empty()).then_some(Marker::Version(version))
 }
 
 /// The last lines of an output, for an error's text. Each copy but one belongs to a [`relay`] that still adds to it.
@@ -130,8 +164,56 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_listeners_lines_are_read() {
+        let facts = crate::provider::github::AGENT;
+        for (line, marker) in [
+            ("√ Connected to GitHub", None),
+            ("Current runner version: '2.336.0'", Some(Marker::Version("2.336.0".to_owned()))),
+            ("Current runner version: 'x'", None),
+            ("2026-01-01 00:00:00Z: Listening for Jobs", Some(Marker::Listening)),
+            ("2026-01-01 00:00:00Z: Running job: a b", Some(Marker::Running("a b".to_owned()))),
+            (
+                "2026-01-01 00:00:00Z: Job a b completed with result: Failed",
+                Some(Marker::Completed("Failed".to_owned())),
+            ),
+            ("Running job: x completed with result: y", Some(Marker::Running("x completed with result: y".to_owned()))),
+        ] {
+            assert_eq!(read_marker(line, &facts), marker, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_agents_traces_are_told_from_what_it_says() {
+        assert!(is_trace("[2026-11-20 15:30:00Z INFO Runner] Skipping message Job. Gone."));
+        assert!(!is_trace("2026-11-20 15:30:00Z: Listening for Jobs"));
+        assert!(!is_trace("[command]/usr/bin/git"));
+    }
+
+    #[test]
     fn colours_and_controls_are_dropped() {
         assert_eq!(plain("\u{1b}[1;32m√ Connected\u{1b}[0m\u{7}"), "√ Connected");
         assert_eq!(plain("\u{1b}"), "");
+    }
+
+    #[test]
+    fn fuzz_output() {
+        let facts = crate::provider::github::AGENT;
+        crate::fuzz::run("output", |bytes| {
+            let mut kinds = Vec::new();
+            for line in bytes.split(|byte| *byte == b'\n') {
+                let text = plain(String::from_utf8_lossy(line).trim_end());
+                crate::fuzz::assert_plain(&text);
+                let marker = read_marker(&text, &facts);
+                match &marker {
+                    Some(Marker::Running(text) | Marker::Completed(text) | Marker::Version(text)) => {
+                        crate::fuzz::assert_plain(text);
+                    }
+                    Some(Marker::Listening | Marker::Sign(_)) | None => {}
+                }
+                kinds.push(marker.map(|marker| std::mem::discriminant(&marker)));
+            }
+            kinds.dedup();
+            kinds
+        });
     }
 }

@@ -8,15 +8,19 @@ pub mod reader;
 pub mod secret;
 pub mod table;
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::Uid;
 use tracing_subscriber::filter::LevelFilter;
 
 pub use reader::{Environment, Problem, Read, Reader};
 pub use secret::{Secret, SecretError, SecretSource};
 
+use crate::docker::{Endpoint, engine};
 use crate::log::Format;
+use crate::policy::Policy;
 use crate::resource::{Wanted, WantedError, attempt};
 use name::Naming;
 
@@ -29,6 +33,12 @@ pub struct Common {
     pub labels: Option<Vec<String>>,
     /// Where jobs work.
     pub work_directory: PathBuf,
+    /// Directories whose content survives jobs.
+    pub caches: Vec<PathBuf>,
+    /// How many bytes each of them may have.
+    pub cache_cap: Option<u64>,
+    /// What is done about changes outside of what is wiped.
+    pub taint: Taint,
     /// One registration for many jobs.
     pub persistent: bool,
     /// The user of the agent: `USER[:GROUP]`.
@@ -39,10 +49,30 @@ pub struct Common {
     pub kill_timeout: Duration,
     /// Shortest life of an incarnation.
     pub min_uptime: Duration,
+    /// Up to how long a container waits before its first request, if others may have started with it.
+    pub start_jitter: Duration,
+    /// Where replicas share a registration token.
+    pub token_cache: Option<PathBuf>,
     /// More variables for the agent.
     pub job_env: Vec<String>,
+    /// What the watchdog goes by.
+    pub watch: Watch,
+    /// Whether an agent that the forge refuses is replaced by the one that it offers.
+    pub agent_update: bool,
+    /// Docker for jobs.
+    pub docker: DockerForJobs,
+    /// Whether jobs may gain privileges, for images with sudo.
+    pub sudo: bool,
+    /// Which jobs may run.
+    pub policy: Policy,
     /// Whether the agent may have group 0 for the Docker socket.
     pub docker_gid0: bool,
+    /// How many bytes must be free on disk for a job; `None` for the usual.
+    pub min_free: Option<u64>,
+    /// Where metrics are served.
+    pub metrics_address: Option<SocketAddr>,
+    /// Where metrics are written.
+    pub metrics_file: Option<PathBuf>,
     /// Shared hardware, if a job needs any.
     pub hardware: Option<Hardware>,
     /// How to reach the forge.
@@ -74,6 +104,17 @@ pub struct Hardware {
     pub allow_nfs: bool,
 }
 
+/// Docker for jobs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DockerForJobs {
+    /// Where it is, if the user says so.
+    pub host: Option<Endpoint>,
+    /// How long it may take to answer; zero does not ask.
+    pub wait: Duration,
+    /// An engine of our own.
+    pub engine: Option<engine::Settings>,
+}
+
 /// When a resource is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockScope {
@@ -81,6 +122,32 @@ pub enum LockScope {
     Job,
     /// Before listening.
     Listener,
+}
+
+/// What the watchdog goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watch {
+    /// How often the forge is asked about an idle runner; `None` is never.
+    pub interval: Option<Duration>,
+    /// How long it may call a runner offline that listens.
+    pub offline: Duration,
+    /// How long a job may be without a worker.
+    pub worker: Duration,
+    /// How long a runner may be idle.
+    pub max_idle: Option<Duration>,
+    /// How long a job may run.
+    pub job_max: Option<Duration>,
+}
+
+/// What is done about changes outside of what is wiped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taint {
+    /// No further job.
+    Refuse,
+    /// A line in the log.
+    Warn,
+    /// Nothing.
+    Off,
 }
 
 /// How to reach the forge: proxies and trust.
@@ -113,10 +180,34 @@ impl Places {
         self.root.join(path)
     }
 
+    /// The root itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A place where a container engine writes.
+    #[must_use]
+    pub fn of_engine(&self, path: &str) -> PathBuf {
+        self.at(path)
+    }
+
+    /// Docker's socket by both of its paths: one is usually a link to the other.
+    #[must_use]
+    pub fn docker_sockets(&self) -> [PathBuf; 2] {
+        ["run/docker.sock", "var/run/docker.sock"].map(|path| self.at(path))
+    }
+
     /// The pristine agent of the image.
     #[must_use]
     pub fn agent(&self) -> PathBuf {
         self.at("opt/oscr/agent")
+    }
+
+    /// Agents that were fetched because the image's was refused. Root's alone.
+    #[must_use]
+    pub fn fetched_agents(&self) -> PathBuf {
+        self.at("var/cache/oscr/agents")
     }
 
     /// The pristine home of the image.
@@ -149,10 +240,28 @@ impl Places {
         self.at("etc/oscr/hooks.d")
     }
 
+    /// What the image sets for everybody who logs in.
+    #[must_use]
+    pub fn system_environment(&self) -> PathBuf {
+        self.at("etc/environment")
+    }
+
     /// The directories for temporary files that any user can write.
     #[must_use]
-    pub fn temporary(&self) -> [PathBuf; 4] {
-        [self.at("tmp"), self.at("var/tmp"), self.at("dev/shm"), self.at("run/lock")]
+    pub fn temporary(&self) -> [PathBuf; 5] {
+        ["tmp", "var/tmp", "dev/shm", "dev/mqueue", "run/lock"].map(|place| self.at(place))
+    }
+
+    /// Where a session of this user would keep its sockets and the like.
+    #[must_use]
+    pub fn session(&self, user: Uid) -> PathBuf {
+        self.at("run/user").join(user.to_string())
+    }
+
+    /// What the kernel says about the container's limits.
+    #[must_use]
+    pub fn cgroup(&self) -> PathBuf {
+        self.at("sys/fs/cgroup")
     }
 
     /// Docker's socket, if mounted.
@@ -172,7 +281,7 @@ impl Common {
         {
             reader.problem("RUNNER_LABELS", format!("{bad:?} is no label"), "use short words separated by commas");
         }
-        let work_directory = PathBuf::from(reader.text("RUNNER_WORKDIR").unwrap_or_else(|| "/work".to_owned()));
+        let work_directory = PathBuf::from(work_directory(reader));
         let plain = work_directory.components().all(|part| !matches!(part, std::path::Component::ParentDir));
         if !work_directory.is_absolute() || work_directory.components().count() < 2 || !plain {
             reader.problem(
@@ -195,6 +304,11 @@ impl Common {
         if persistent.is_some() && ephemeral.is_some() && persistent == ephemeral {
             reader.problem("RUNNER_PERSISTENT", "and EPHEMERAL contradict each other", "keep RUNNER_PERSISTENT only");
         }
+        let caches = caches(reader);
+        let token_cache = reader.text("OSCR_TOKEN_CACHE").map(PathBuf::from);
+        if token_cache.as_ref().is_some_and(|directory| !directory.is_absolute()) {
+            reader.problem("OSCR_TOKEN_CACHE", "is not an absolute path", "write /var/cache/oscr/tokens, and mount it");
+        }
         let hardware = Hardware::read(reader);
         let network = Network::read(reader);
         Self {
@@ -206,8 +320,25 @@ impl Common {
             stop_timeout: reader.duration("OSCR_STOP_TIMEOUT", Duration::from_secs(30 * 60)),
             kill_timeout: reader.duration("OSCR_KILL_TIMEOUT", Duration::from_secs(30)),
             min_uptime: reader.duration("OSCR_MIN_UPTIME", Duration::from_secs(10)),
+            start_jitter: reader.duration("OSCR_START_JITTER", Duration::from_secs(2)),
+            token_cache,
+            watch: Watch::read(reader),
+            caches,
+            cache_cap: reader.size("OSCR_CACHE_MAX"),
+            taint: reader.choice(
+                "OSCR_TAINT",
+                &[("refuse", Taint::Refuse), ("warn", Taint::Warn), ("off", Taint::Off)],
+                Taint::Refuse,
+            ),
+            agent_update: reader.flag("OSCR_AGENT_UPDATE").unwrap_or(false),
             job_env: reader.list("OSCR_JOB_ENV").unwrap_or_default(),
+            docker: DockerForJobs::read(reader),
+            sudo: reader.flag("OSCR_SUDO").unwrap_or(false),
+            policy: Policy::read(reader),
             docker_gid0: reader.flag("OSCR_DOCKER_GID0").unwrap_or(false),
+            min_free: reader.size("OSCR_MIN_FREE"),
+            metrics_address: metrics_address(reader),
+            metrics_file: metrics_file(reader),
             hardware,
             network,
             log_format: reader.choice("OSCR_LOG", &[("text", Format::Text), ("json", Format::Json)], Format::Text),
@@ -226,6 +357,117 @@ impl Common {
     }
 }
 
+fn work_directory(reader: &mut Reader<'_>) -> String {
+    let own = reader.text("RUNNER_WORKDIR");
+    // Microsoft's container has it relative to the agent.
+    match reader.foreign("AZP_WORK") {
+        Some(path) if path.starts_with('/') && own.is_none() => {
+            reader.note("AZP_WORK was read as RUNNER_WORKDIR");
+            path
+        }
+        given => {
+            if given.is_some() {
+                reader.note("AZP_WORK has no effect: jobs work in RUNNER_WORKDIR");
+            }
+            own.unwrap_or_else(|| "/work".to_owned())
+        }
+    }
+}
+
+fn metrics_address(reader: &mut Reader<'_>) -> Option<SocketAddr> {
+    let text = reader.text("OSCR_METRICS_ADDR")?;
+    let address = text.parse().ok();
+    if address.is_none() {
+        reader.problem(
+            "OSCR_METRICS_ADDR",
+            format!("{text:?} is no address with a port"),
+            "write 0.0.0.0:9464 for all of the container's addresses, or 127.0.0.1:9464 for itself alone",
+        );
+    }
+    address
+}
+
+fn metrics_file(reader: &mut Reader<'_>) -> Option<PathBuf> {
+    let path = PathBuf::from(reader.text("OSCR_METRICS_FILE")?);
+    if !path.is_absolute() || path.file_name().is_none() {
+        reader.problem(
+            "OSCR_METRICS_FILE",
+            format!("{} is not the absolute path of a file", path.display()),
+            "mount the collector's directory and name it, such as /var/lib/oscr-metrics",
+        );
+        return None;
+    }
+    Some(path)
+}
+
+impl Watch {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let some = |time: Duration| (!time.is_zero()).then_some(time);
+        Self {
+            interval: some(reader.duration("OSCR_WATCH_INTERVAL", Duration::from_secs(10 * 60))),
+            offline: reader.duration("OSCR_OFFLINE_TIMEOUT", Duration::from_secs(3 * 60)),
+            worker: reader.duration("OSCR_WORKER_TIMEOUT", Duration::from_secs(60)),
+            max_idle: reader.optional_duration("OSCR_MAX_IDLE"),
+            job_max: reader.optional_duration("OSCR_JOB_MAX"),
+        }
+    }
+}
+
+impl DockerForJobs {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let tls = reader.foreign("DOCKER_TLS_VERIFY").is_some_and(|value| value != "0");
+        let host = reader.text("DOCKER_HOST").and_then(|value| match Endpoint::parse(&value, tls) {
+            Ok(endpoint) => Some(endpoint),
+            Err(what) => {
+                reader.problem("DOCKER_HOST", what, "write unix:///run/docker.sock or tcp://docker:2375");
+                None
+            }
+        });
+        let own = reader.flag("OSCR_DOCKERD").unwrap_or(false);
+        if own && host.is_some() {
+            reader.problem("OSCR_DOCKERD", "and DOCKER_HOST name two engines", "keep one of them");
+        }
+        let mtu = reader.text("OSCR_DOCKERD_MTU").and_then(|value| {
+            let mtu = value.parse().ok().filter(|mtu| (68..=u16::MAX).contains(mtu));
+            if mtu.is_none() {
+                reader.problem("OSCR_DOCKERD_MTU", format!("{value:?} is no MTU"), "write a number such as 1400");
+            }
+            mtu
+        });
+        let mirrors = reader.list("OSCR_DOCKERD_MIRRORS").unwrap_or_default();
+        let storage = reader.text("OSCR_DOCKERD_STORAGE");
+        let default = Duration::from_secs(if own || host.is_some() { 60 } else { 0 });
+        let wait = reader.duration("OSCR_DOCKER_WAIT", default);
+        Self { host, wait, engine: own.then_some(engine::Settings { mirrors, mtu, storage }) }
+    }
+}
+
+/// The variables by which agents know of their caches. Whoever sets one wants it to last.
+const CACHES_OF_AGENTS: [&str; 3] =
+    ["RUNNER_TOOL_CACHE", "AGENT_TOOLSDIRECTORY", "ACTIONS_RUNNER_ACTION_ARCHIVE_CACHE"];
+
+fn caches(reader: &mut Reader<'_>) -> Vec<PathBuf> {
+    let mut named: Vec<(&str, String)> =
+        reader.list("OSCR_CACHE_DIRS").into_iter().flatten().map(|path| ("OSCR_CACHE_DIRS", path)).collect();
+    named.extend(CACHES_OF_AGENTS.iter().filter_map(|name| Some((*name, reader.foreign(name)?))));
+    let mut caches = Vec::new();
+    for (name, path) in named {
+        let path = PathBuf::from(path);
+        let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+        if path.is_absolute() && plain && path.components().count() > 1 {
+            // Without a slash at the end and the like, so that it can be compared.
+            caches.push(path.components().collect());
+        } else {
+            reader.problem(
+                name,
+                format!("{} is not an absolute path below /", path.display()),
+                "write /work/_tool, say",
+            );
+        }
+    }
+    caches
+}
+
 impl Hardware {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let directory = PathBuf::from(reader.text("RUNNER_LOCK_DIR").unwrap_or_else(|| "/var/lock/oscr".to_owned()));
@@ -234,7 +476,7 @@ impl Hardware {
         }
         let words = [("job", Some(LockScope::Job)), ("listener", Some(LockScope::Listener))];
         let scope = reader.choice("OSCR_LOCK_SCOPE", &words, None);
-        let timeout = reader.duration("OSCR_LOCK_TIMEOUT", Duration::ZERO);
+        let timeout = reader.optional_duration("OSCR_LOCK_TIMEOUT");
         let idle = reader.duration("OSCR_LOCK_IDLE", Duration::from_secs(60));
         let hook_timeout = reader.duration("OSCR_LOCK_HOOK_TIMEOUT", Duration::from_secs(60));
         let allow_nfs = reader.flag("OSCR_LOCK_ALLOW_NFS").unwrap_or(false);
@@ -254,7 +496,6 @@ impl Hardware {
         if wanted.ids().len() > attempt::MOST {
             reader.problem("RUNNER_RESOURCE_ID", format!("names more than {} resources", attempt::MOST), "name fewer");
         }
-        let timeout = (!timeout.is_zero()).then_some(timeout);
         Some(Self { wanted, directory, scope, timeout, idle, hook_timeout, allow_nfs })
     }
 }

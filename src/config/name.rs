@@ -38,10 +38,19 @@ impl Naming {
             check(reader, "RUNNER_NAME", &name, LONGEST);
             return Self::Fixed(name);
         }
-        let prefix = prefix.unwrap_or_else(|| "oscr".to_owned());
+        let prefix = prefix.or_else(|| microsofts(reader)).unwrap_or_else(|| "oscr".to_owned());
         check(reader, "RUNNER_NAME_PREFIX", &prefix, 40);
         let hostname = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
         Self::Fresh { prefix, hostname }
+    }
+
+    /// What all names of this kind begin with, if they have that in common and nothing more.
+    #[must_use]
+    pub fn prefix(&self) -> Option<&str> {
+        match self {
+            Self::Fresh { prefix, .. } => Some(prefix),
+            Self::Fixed(_) => None,
+        }
     }
 
     /// The name of the next incarnation, with four hexadecimal digits from `entropy` in it.
@@ -63,6 +72,19 @@ impl Naming {
     pub fn entropy() -> u16 {
         getrandom::u32().unwrap_or_else(|_| std::process::id()) as u16
     }
+}
+
+/// The name that Microsoft's container is given. It is the same for each life of the container, which makes a restarted
+/// agent take the name of one that the forge still lists: so it is where new names begin.
+fn microsofts(reader: &mut Reader<'_>) -> Option<String> {
+    let name = reader.foreign("AZP_AGENT_NAME")?;
+    let words: Vec<String> =
+        name.split(|c: char| !is_plain(c) || c == '-').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    let prefix: String = words.join("-").trim_start_matches('.').chars().take(40).collect();
+    reader.note(format!(
+        "AZP_AGENT_NAME was read as RUNNER_NAME_PREFIX={prefix}: each incarnation has a name of its own"
+    ));
+    (!prefix.is_empty()).then_some(prefix)
 }
 
 fn is_plain(c: char) -> bool {

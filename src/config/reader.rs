@@ -177,6 +177,26 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// A number of bytes, with `k`, `m`, `g` or `t` for powers of 1024; `None` when unset.
+    pub fn size(&mut self, name: &'static str) -> Option<u64> {
+        let value = self.text(name)?;
+        let size = parse_size(&value);
+        if size.is_none() {
+            self.problem(
+                name,
+                format!("{value:?} is no number of bytes"),
+                "write bytes, or a number with k, m, g or t (500m, 2g)",
+            );
+        }
+        size
+    }
+
+    /// A duration that is unset, or zero, for none.
+    pub fn optional_duration(&mut self, name: &'static str) -> Option<Duration> {
+        self.text(name)?;
+        Some(self.duration(name, Duration::ZERO)).filter(|time| !time.is_zero())
+    }
+
     /// One of a few words.
     pub fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)], default: T) -> T {
         let Some(value) = self.text(name) else {
@@ -310,6 +330,23 @@ pub fn parse_duration(value: &str) -> Option<Duration> {
     (seconds <= 7 * 24 * 3600).then(|| Duration::from_secs(seconds))
 }
 
+/// Bytes, or a number with `k`, `m`, `g` or `t` for powers of 1024. `M`, `MB` and `MiB` mean the same as `m`.
+#[must_use]
+pub fn parse_size(value: &str) -> Option<u64> {
+    let lower = value.trim().to_ascii_lowercase();
+    let end = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(end);
+    let shift = match unit.trim() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
 /// A URL without the user and password that may stand in it; other text as it is.
 #[must_use]
 pub fn redact_credentials(value: &str) -> String {
@@ -381,12 +418,19 @@ mod tests {
     }
 
     #[test]
-    fn durations_and_flags_are_strict() {
+    fn durations_sizes_and_flags_are_strict() {
         assert_eq!(parse_duration("90"), Some(Duration::from_secs(90)));
         assert_eq!(parse_duration("30m"), Some(Duration::from_secs(1800)));
         assert_eq!(parse_duration("2h"), Some(Duration::from_secs(7200)));
         for wrong in ["", "-1", "1d", "m", "1.5h", "99999999999999999999h", "200h"] {
             assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
+        for (text, bytes) in [("0", 0), ("12", 12), ("3k", 3072), ("2 MiB", 2 << 20), ("1G", 1 << 30), ("1tb", 1 << 40)]
+        {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for wrong in ["", "g", "-1", "1.5g", "1x", "99999999999t", "1gg"] {
+            assert_eq!(parse_size(wrong), None, "{wrong}");
         }
         assert_eq!(parse_flag("No"), Some(false));
         assert_eq!(parse_flag("nope"), None);
@@ -397,5 +441,24 @@ mod tests {
         assert_eq!(redact_credentials("http://me:pw@proxy:3128/x@y"), "http://***@proxy:3128/x@y");
         assert_eq!(redact_credentials("http://proxy:3128"), "http://proxy:3128");
         assert_eq!(redact_credentials("plain"), "plain");
+    }
+
+    #[test]
+    fn fuzz_values() {
+        crate::fuzz::run("values", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let duration = parse_duration(&text);
+            assert!(duration.is_none_or(|duration| duration <= Duration::from_secs(7 * 24 * 3600)));
+            let shown = redact_credentials(&format!("http://me:hidden-word@{text}"));
+            assert!(!shown.contains("hidden-word"), "{shown}");
+            let wanted = text.parse::<crate::resource::Wanted>();
+            if let Ok(wanted) = &wanted {
+                let again: crate::resource::Wanted = wanted.to_string().parse().unwrap();
+                assert_eq!(&again, wanted);
+                // Each becomes the name of a file.
+                assert!(wanted.ids().iter().all(|id| !id.as_str().contains('/') && !id.as_str().starts_with('.')));
+            }
+            (duration.is_some(), parse_size(&text).is_some(), parse_flag(&text), wanted.is_ok())
+        });
     }
 }

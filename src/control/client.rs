@@ -5,7 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Event, HookAnswer, Job, Request, Status};
+use super::{Event, HookAnswer, HookRequest, Job, Payload, Request, Status};
+use crate::policy::Evidence;
 
 /// How long PID 1 may take to answer anything but a drain.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -66,11 +67,24 @@ pub fn ask(socket: &Path, request: &Request) -> Result<serde_json::Value, Client
 ///
 /// # Errors
 /// See [`ClientError`].
-pub fn hook(socket: &Path, event: Event, job: Job, mut say: impl FnMut(&str)) -> Result<HookAnswer, ClientError> {
+pub fn hook(
+    socket: &Path,
+    event: Event,
+    job: Job,
+    evidence: &Evidence,
+    mut say: impl FnMut(&str),
+) -> Result<HookAnswer, ClientError> {
     let mut stream = UnixStream::connect(socket).map_err(|error| ClientError::Nobody(socket.to_owned(), error))?;
-    let mut line = serde_json::to_vec(&Request::Hook { event, job })?;
+    let (payload, bytes) = match &evidence.payload {
+        None => (Payload::None, &[][..]),
+        Some(Ok(bytes)) => (Payload::Bytes(bytes.len() as u64), bytes.as_slice()),
+        Some(Err(why)) => (Payload::Unreadable(why.clone()), &[][..]),
+    };
+    let request = HookRequest { event, job, facts: evidence.facts.clone(), payload };
+    let mut line = serde_json::to_vec(&Request::Hook(Box::new(request)))?;
     line.push(b'\n');
     stream.write_all(&line)?;
+    stream.write_all(bytes)?;
     let mut reader = BufReader::new(stream);
     loop {
         let mut answer = String::new();

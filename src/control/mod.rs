@@ -1,8 +1,8 @@
 //! The socket between PID 1 and the other commands of the same binary: `hook`, `health`, `status`, `drain`.
 //!
 //! One request, one answer, each a line of JSON. Anybody in the container may ask for the status and report a hook; only
-//! the user that PID 1 runs as may order a drain. A job can send what it likes: a request is small, bounded in time, and
-//! nothing that it says decides anything.
+//! the user that PID 1 runs as may order a drain. A job can send what it likes: a request is bounded in size and time, and
+//! nothing that it says once its first step has begun decides anything.
 
 pub mod client;
 pub mod server;
@@ -14,8 +14,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Places;
+use crate::policy::Facts;
 
-pub use status::{Board, Phase, Runner, Status};
+pub use status::{Board, Phase, Queue, Runner, Status, Waiting};
 
 /// Where the socket is.
 #[must_use]
@@ -35,12 +36,35 @@ pub enum Request {
         exit: bool,
     },
     /// A hook runs around this job.
-    Hook {
-        /// Which one.
-        event: Event,
-        /// The job, as the hook's environment describes it.
-        job: Job,
-    },
+    Hook(Box<HookRequest>),
+}
+
+/// What a hook says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookRequest {
+    /// Which one.
+    pub event: Event,
+    /// The job, as the hook's environment describes it.
+    pub job: Job,
+    /// What it is judged by.
+    #[serde(default)]
+    pub facts: Facts,
+    /// The event's payload, which follows the request's line.
+    #[serde(default)]
+    pub payload: Payload,
+}
+
+/// What follows a hook's request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Payload {
+    /// Nothing: there is none.
+    #[default]
+    None,
+    /// So many bytes.
+    Bytes(u64),
+    /// Nothing, and why.
+    Unreadable(String),
 }
 
 /// One line of the answer to a hook. There may be several waits before the end.
@@ -112,6 +136,15 @@ pub struct Job {
     /// The page of its run.
     #[serde(default)]
     pub run_url: Option<String>,
+    /// The workflow's name.
+    #[serde(default)]
+    pub workflow: Option<String>,
+    /// The run's number at the forge.
+    #[serde(default)]
+    pub run: Option<String>,
+    /// Which attempt at the run this is.
+    #[serde(default)]
+    pub attempt: Option<String>,
 }
 
 impl Job {
@@ -122,7 +155,14 @@ impl Job {
             (Some(server), Some(repository), Some(run)) => Some(format!("{server}/{repository}/actions/runs/{run}")),
             _ => None,
         };
-        Self { name: variable("GITHUB_JOB"), repository, run_url }
+        Self {
+            name: variable("GITHUB_JOB"),
+            repository,
+            run_url,
+            workflow: variable("GITHUB_WORKFLOW"),
+            run: variable("GITHUB_RUN_ID"),
+            attempt: variable("GITHUB_RUN_ATTEMPT"),
+        }
     }
 
     /// The same with every text cut to a sane length and freed of control characters.
@@ -132,6 +172,38 @@ impl Job {
             text.map(|text| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>())
                 .filter(|text| !text.is_empty())
         };
-        Self { name: clean(self.name), repository: clean(self.repository), run_url: clean(self.run_url) }
+        Self {
+            name: clean(self.name),
+            repository: clean(self.repository),
+            run_url: clean(self.run_url),
+            workflow: clean(self.workflow),
+            run: clean(self.run),
+            attempt: clean(self.attempt),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fuzz_request() {
+        crate::fuzz::run("request", |bytes| match serde_json::from_slice::<Request>(bytes) {
+            Err(error) => crate::fuzz::kind(&error.to_string()),
+            Ok(request) => {
+                let again = serde_json::from_slice(&serde_json::to_vec(&request).unwrap());
+                assert_eq!(again.ok().as_ref(), Some(&request));
+                if let Request::Hook(hook) = request {
+                    let Job { name, repository, run_url, workflow, run, attempt } = hook.job.sanitised();
+                    for text in [name, repository, run_url, workflow, run, attempt].into_iter().flatten() {
+                        crate::fuzz::assert_plain(&text);
+                        assert!(!text.is_empty() && text.chars().count() <= 200);
+                    }
+                    return format!("hook {:?} {:?}", hook.event, std::mem::discriminant(&hook.payload));
+                }
+                "request".to_owned()
+            }
+        });
     }
 }

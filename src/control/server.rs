@@ -10,18 +10,21 @@ use std::time::Duration;
 
 use nix::unistd::{Pid, Uid};
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::net::unix::WriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::{Board, Event, HookAnswer, Job, Phase, Request};
+use super::{Board, Event, HookAnswer, HookRequest, Job, Payload, Phase, Request};
+use crate::policy::{Evidence, LARGEST_PAYLOAD};
 
 /// The largest request, in bytes.
 const LARGEST: u64 = 16 * 1024;
 /// How long a client may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a hook may take to send its event's payload.
+const PAYLOAD_PATIENCE: Duration = Duration::from_secs(30);
 /// How many clients are served at once.
 const CLIENTS: usize = 32;
 
@@ -34,7 +37,7 @@ pub enum Order {
         exit: bool,
     },
     /// A hook runs and waits for an answer.
-    Hook(Hooked),
+    Hook(Box<Hooked>),
 }
 
 /// A hook that waits for an answer.
@@ -44,6 +47,8 @@ pub struct Hooked {
     pub event: Event,
     /// Around which job.
     pub job: Job,
+    /// What the job is judged by.
+    pub evidence: Evidence,
     /// The process that asks.
     pub peer: Option<Pid>,
     /// Where the answers go. Closed when the client is gone.
@@ -75,6 +80,8 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 /// the places of our own user's are never taken by a job.
 pub async fn serve(listener: UnixListener, board: Board, orders: mpsc::UnboundedSender<Order>) {
     let places = Arc::new(Semaphore::new(CLIENTS));
+    // Payloads are large, and a runner has one job at a time.
+    let payloads = Arc::new(Semaphore::new(1));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -91,9 +98,9 @@ pub async fn serve(listener: UnixListener, board: Board, orders: mpsc::Unbounded
             Err(_) if peer.ours => None,
             Err(_) => continue,
         };
-        let (board, orders) = (board.clone(), orders.clone());
+        let (board, orders, payloads) = (board.clone(), orders.clone(), Arc::clone(&payloads));
         tokio::task::spawn_local(async move {
-            answer(stream, &peer, &board, &orders).await;
+            answer(stream, &peer, &board, &orders, &payloads).await;
             drop(place);
         });
     }
@@ -117,7 +124,13 @@ impl Peer {
     }
 }
 
-async fn answer(mut stream: UnixStream, peer: &Peer, board: &Board, orders: &mpsc::UnboundedSender<Order>) {
+async fn answer(
+    mut stream: UnixStream,
+    peer: &Peer,
+    board: &Board,
+    orders: &mpsc::UnboundedSender<Order>,
+    payloads: &Semaphore,
+) {
     let (reader, mut writer) = stream.split();
     let mut line = Vec::new();
     let mut reader = BufReader::new(reader.take(LARGEST));
@@ -127,11 +140,25 @@ async fn answer(mut stream: UnixStream, peer: &Peer, board: &Board, orders: &mps
     let reply = match serde_json::from_slice(&line) {
         Err(error) => json!({ "error": format!("no request: {error}") }),
         Ok(Request::Status) => json!(board.status()),
-        Ok(Request::Hook { event, job }) => {
+        Ok(Request::Hook(request)) => {
+            let HookRequest { event, job, facts, payload } = *request;
+            let payload = match payload {
+                Payload::None => None,
+                Payload::Unreadable(why) => Some(Err(why)),
+                Payload::Bytes(length) => Some(read_payload(&mut reader, length, payloads).await),
+            };
+            let evidence = Evidence { facts, payload };
             let (answers, received) = mpsc::unbounded_channel();
             let told = Rc::new(Notify::new());
             let job = job.sanitised();
-            let _ = orders.send(Order::Hook(Hooked { event, job, peer: peer.pid, answers, told: Rc::clone(&told) }));
+            let _ = orders.send(Order::Hook(Box::new(Hooked {
+                event,
+                job,
+                evidence,
+                peer: peer.pid,
+                answers,
+                told: Rc::clone(&told),
+            })));
             answer_hook(reader, writer, received, &told).await;
             return;
         }
@@ -140,11 +167,35 @@ async fn answer(mut stream: UnixStream, peer: &Peer, board: &Board, orders: &mps
         }
         Ok(Request::Drain { exit }) => {
             let _ = orders.send(Order::Drain { exit });
-            board.reached(&[Phase::Drained, Phase::Resting]).await;
+            board.reached(&[Phase::Drained, Phase::Tainted, Phase::Resting]).await;
             json!({ "ok": true })
         }
     };
     let _ = write_line(&mut writer, &reply.to_string()).await;
+}
+
+/// Reads the payload that follows a hook's request: `length` bytes, and no more than one payload at a time.
+async fn read_payload<R: AsyncRead + Unpin>(
+    reader: &mut BufReader<Take<R>>,
+    length: u64,
+    payloads: &Semaphore,
+) -> Result<Vec<u8>, String> {
+    if length > LARGEST_PAYLOAD {
+        return Err(format!("has {length} bytes, and more than {LARGEST_PAYLOAD} are not read"));
+    }
+    let Ok(_turn) = payloads.try_acquire() else {
+        return Err("came while another one was being read".to_owned());
+    };
+    // What is in the buffer has been counted already; a few bytes may follow, by which the client says that it has told its job.
+    reader.get_mut().set_limit(length + LARGEST);
+    let mut bytes = Vec::new();
+    let mut part = reader.take(length);
+    match timeout(PAYLOAD_PATIENCE, part.read_to_end(&mut bytes)).await {
+        Ok(Ok(_)) if bytes.len() as u64 == length => Ok(bytes),
+        Ok(Ok(_)) => Err("was cut short".to_owned()),
+        Ok(Err(error)) => Err(format!("did not arrive: {error}")),
+        Err(_) => Err("did not arrive in time".to_owned()),
+    }
 }
 
 /// Passes answers on until the last, or until the client is gone, which whoever answers sees by the closed channel.
@@ -176,4 +227,70 @@ async fn answer_hook(
 
 async fn write_line(writer: &mut WriteHalf<'_>, line: &str) -> io::Result<()> {
     timeout(PATIENCE, writer.write_all(format!("{line}\n").as_bytes())).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream as Client;
+
+    /// What `client` makes the server hand on as the evidence of a hook.
+    fn evidence(client: impl FnOnce(&mut Client) + Send + 'static) -> Evidence {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let listener = bind(&path).unwrap();
+            let (sender, mut orders) = mpsc::unbounded_channel();
+            tokio::task::spawn_local(serve(listener, Board::new("github", "o/r"), sender));
+            let thread = std::thread::spawn(move || {
+                let mut stream = Client::connect(&path).unwrap();
+                client(&mut stream);
+                let mut rest = String::new();
+                let _ = stream.read_to_string(&mut rest);
+            });
+            let Some(Order::Hook(hooked)) = orders.recv().await else { panic!("no hook") };
+            let evidence = hooked.evidence.clone();
+            drop(hooked);
+            tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
+            evidence
+        })
+    }
+
+    fn ask(stream: &mut Client, payload: &str) {
+        writeln!(
+            stream,
+            r#"{{"request":"hook","event":"job-started","job":{{}},"facts":{{"event":"push"}},"payload":{payload}}}"#
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn a_payload_of_any_size_up_to_the_limit_follows_the_request() {
+        for length in [0, 1, 20_000, 3_000_000] {
+            let seen = evidence(move |stream| {
+                ask(stream, &format!(r#"{{"bytes":{length}}}"#));
+                stream.write_all(&vec![b'x'; length]).unwrap();
+            });
+            assert_eq!(seen.facts.event.as_deref(), Some("push"));
+            assert!(seen.payload == Some(Ok(vec![b'x'; length])), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_payload_that_is_too_large_or_cut_short_is_none_and_says_why() {
+        let said = |seen: Evidence| seen.payload.unwrap().unwrap_err();
+        let large = evidence(|stream| ask(stream, &format!(r#"{{"bytes":{}}}"#, LARGEST_PAYLOAD + 1)));
+        assert!(said(large).contains("are not read"));
+        let short = evidence(|stream| {
+            ask(stream, r#"{"bytes":100}"#);
+            stream.write_all(b"only this").unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        assert!(said(short).contains("cut short"));
+        let unreadable = evidence(|stream| ask(stream, r#"{"unreadable":"it is gone"}"#));
+        assert_eq!(said(unreadable), "it is gone");
+        assert_eq!(evidence(|stream| ask(stream, r#""none""#)).payload, None);
+    }
 }

@@ -1,17 +1,23 @@
 //! What PID 1 is doing, for those who ask and for the log.
 
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::Job;
 use crate::log;
+use crate::metrics::Now;
+use crate::workspace::Space;
+use crate::workspace::space::{Room, shortage, shown};
 
 /// How long faults of the forge may last before the container counts as unhealthy.
 const TOLERATED_BACKOFF: Duration = Duration::from_secs(5 * 60);
+/// How long a phase may last that only leads to another one. The agent's configure step alone may take five minutes.
+const TOLERATED_PASSAGE: Duration = Duration::from_secs(10 * 60);
 
 /// The step of its life that an incarnation is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,11 +49,35 @@ pub enum Phase {
     Outdated,
     /// A place that a job could have written cannot be made clean, so no job is taken.
     Dirty,
+    /// A job changed what it should not be able to, so no further job is taken.
+    Tainted,
+    /// There is too little disk space for a job, so none is taken.
+    Full,
     /// Drained on request: takes no job until it is stopped.
     Drained,
 }
 
 impl Phase {
+    /// All of them, in the order of a life.
+    pub const ALL: [Self; 16] = [
+        Self::Starting,
+        Self::Cleaning,
+        Self::Registering,
+        Self::Waiting,
+        Self::Listening,
+        Self::Running,
+        Self::Draining,
+        Self::Unregistering,
+        Self::Resting,
+        Self::BackingOff,
+        Self::Denied,
+        Self::Outdated,
+        Self::Dirty,
+        Self::Tainted,
+        Self::Full,
+        Self::Drained,
+    ];
+
     /// Its name in logs and in the status.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -65,6 +95,8 @@ impl Phase {
             Self::Denied => "denied",
             Self::Outdated => "outdated",
             Self::Dirty => "dirty",
+            Self::Tainted => "tainted",
+            Self::Full => "full",
             Self::Drained => "drained",
         }
     }
@@ -85,6 +117,17 @@ pub struct Runner {
     pub id: Option<u64>,
 }
 
+/// What is waited for, while shared hardware is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queue {
+    /// What is wanted, as `RUNNER_RESOURCE_ID` names it.
+    pub wanted: String,
+    /// Since when.
+    pub since: String,
+    /// Who has it and how many come first, as it was when last looked at.
+    pub report: Option<String>,
+}
+
 /// The answer to [`super::Request::Status`]. Times are RFC 3339 in UTC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -92,6 +135,8 @@ pub struct Status {
     pub version: u32,
     /// The version of OSCR.
     pub oscr: String,
+    /// The version of the agent, once its listener has said it.
+    pub agent: Option<String>,
     /// What it is doing.
     pub phase: Phase,
     /// Since when.
@@ -112,12 +157,20 @@ pub struct Status {
     pub job_since: Option<String>,
     /// The shared hardware held now.
     pub resource: Option<String>,
+    /// What is waited for, while shared hardware is.
+    pub queue: Option<Queue>,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
     /// When it will be tried again.
     pub next_retry: Option<String>,
     /// When the incarnation began.
     pub started: String,
+    /// Registrations of earlier incarnations that are still to be let go.
+    pub leftovers: u64,
+    /// The file systems that jobs write to.
+    pub disk: Vec<Room>,
+    /// What stands between a job and everything else, in the form of whoever looked.
+    pub posture: Option<serde_json::Value>,
     /// Where each secret comes from.
     pub secrets: Vec<String>,
     /// Which protections are weaker than they could be, and why.
@@ -128,8 +181,50 @@ pub struct Status {
 #[derive(Debug, Clone)]
 pub struct Board {
     status: Rc<watch::Sender<Status>>,
+    times: Rc<Times>,
+    space: Rc<RefCell<Space>>,
+    /// Told when somebody who asked found too little space while a job may come.
+    full: Rc<Notify>,
+}
+
+#[derive(Debug)]
+struct Times {
+    /// When the incarnation began.
+    started: SystemTime,
+    /// When its phase began.
+    entered: Cell<SystemTime>,
     /// When faults began, while they last.
-    faulty_since: Rc<std::cell::Cell<Option<SystemTime>>>,
+    faulty_since: Cell<Option<SystemTime>>,
+}
+
+/// Shows that shared hardware is waited for, until it is dropped.
+#[derive(Debug)]
+pub struct Waiting {
+    board: Board,
+    since: SystemTime,
+}
+
+impl Waiting {
+    /// What is known of the wait now.
+    pub fn report(&self, report: &str) {
+        self.board.status.send_modify(|status| {
+            if let Some(queue) = &mut status.queue {
+                queue.report = Some(report.to_owned());
+            }
+        });
+    }
+
+    /// For how long.
+    #[must_use]
+    pub fn lasted(&self) -> Duration {
+        self.since.elapsed().unwrap_or_default()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.board.status.send_modify(|status| status.queue = None);
+    }
 }
 
 fn rfc3339(time: SystemTime) -> String {
@@ -140,10 +235,12 @@ impl Board {
     /// The board of an incarnation that begins now.
     #[must_use]
     pub fn new(provider: &str, scope: &str) -> Self {
-        let now = rfc3339(SystemTime::now());
+        let started = SystemTime::now();
+        let now = rfc3339(started);
         let status = Status {
             version: 1,
             oscr: env!("CARGO_PKG_VERSION").to_owned(),
+            agent: None,
             phase: Phase::Starting,
             since: now.clone(),
             healthy: true,
@@ -154,13 +251,59 @@ impl Board {
             job: None,
             job_since: None,
             resource: None,
+            queue: None,
             last_error: None,
             next_retry: None,
             started: now,
+            leftovers: 0,
+            disk: Vec::new(),
+            posture: None,
             secrets: Vec::new(),
             weaknesses: Vec::new(),
         };
-        Self { status: Rc::new(watch::Sender::new(status)), faulty_since: Rc::default() }
+        let times = Times { started, entered: Cell::new(started), faulty_since: Cell::new(None) };
+        Self {
+            status: Rc::new(watch::Sender::new(status)),
+            times: Rc::new(times),
+            space: Rc::default(),
+            full: Rc::default(),
+        }
+    }
+
+    /// Where jobs need disk space, for whoever asks how much there is.
+    pub fn space(&self, space: Space) {
+        self.space.replace(space);
+    }
+
+    /// Why a job may not be taken now, if there is too little disk space.
+    #[must_use]
+    pub fn shortage(&self) -> Option<String> {
+        self.space.borrow().shortage()
+    }
+
+    /// Resolves once somebody who asked for the status found too little disk space while listening.
+    pub async fn found_full(&self) {
+        self.full.notified().await;
+    }
+
+    /// The agent is of this version.
+    pub fn agent(&self, version: String) {
+        self.status.send_modify(|status| status.agent = Some(version));
+    }
+
+    /// So many earlier registrations are still to be let go.
+    pub fn leftovers(&self, count: usize) {
+        let count = count as u64;
+        self.status.send_if_modified(|status| std::mem::replace(&mut status.leftovers, count) != count);
+    }
+
+    /// Shared hardware is waited for from now on.
+    #[must_use]
+    pub fn waits_for(&self, wanted: &str) -> Waiting {
+        let since = SystemTime::now();
+        let queue = Queue { wanted: wanted.to_owned(), since: rfc3339(since), report: None };
+        self.status.send_modify(|status| status.queue = Some(queue));
+        Waiting { board: self.clone(), since }
     }
 
     /// Enters a phase.
@@ -170,9 +313,11 @@ impl Board {
         self.status.send_modify(|status| {
             if entered {
                 status.phase = phase;
-                status.since = rfc3339(SystemTime::now());
+                let now = SystemTime::now();
+                status.since = rfc3339(now);
+                self.times.entered.set(now);
             }
-            if !matches!(phase, Phase::BackingOff | Phase::Denied | Phase::Outdated | Phase::Dirty) {
+            if !matches!(phase, Phase::BackingOff | Phase::Denied | Phase::Outdated | Phase::Dirty | Phase::Full) {
                 status.next_retry = None;
             }
         });
@@ -183,14 +328,14 @@ impl Board {
 
     /// Things work: earlier faults are history.
     pub fn well(&self) {
-        self.faulty_since.set(None);
+        self.times.faulty_since.set(None);
     }
 
     /// Something went wrong and will be tried again after `wait`.
     pub fn fault(&self, error: &str, wait: Duration) {
         let now = SystemTime::now();
-        if self.faulty_since.get().is_none() {
-            self.faulty_since.set(Some(now));
+        if self.times.faulty_since.get().is_none() {
+            self.times.faulty_since.set(Some(now));
         }
         self.status.send_modify(|status| {
             status.last_error = Some(log::redacted(error));
@@ -216,13 +361,18 @@ impl Board {
         });
     }
 
-    /// More about the running job than was known at first.
+    /// More about the running job than was known at first. What is known stays: the first hook runs before any step of the job,
+    /// and what comes later may be the job's own invention.
     pub fn describe_job(&self, more: Job) {
-        let mut job = self.status.borrow().job.clone().unwrap_or_default();
-        job.name = job.name.or(more.name);
-        job.repository = more.repository.or(job.repository);
-        job.run_url = more.run_url.or(job.run_url);
-        self.job(Some(job));
+        let job = self.status.borrow().job.clone().unwrap_or_default();
+        self.job(Some(Job {
+            name: job.name.or(more.name),
+            repository: job.repository.or(more.repository),
+            run_url: job.run_url.or(more.run_url),
+            workflow: job.workflow.or(more.workflow),
+            run: job.run.or(more.run),
+            attempt: job.attempt.or(more.attempt),
+        }));
     }
 
     /// The shared hardware that is held, or none.
@@ -230,9 +380,10 @@ impl Board {
         self.status.send_modify(|status| status.resource = resource);
     }
 
-    /// What `check` and the status say about the posture.
-    pub fn posture(&self, secrets: Vec<String>, weaknesses: Vec<String>) {
+    /// What the status says about the posture: all of it, where the secrets come from, and what is weak.
+    pub fn posture(&self, posture: &impl Serialize, secrets: Vec<String>, weaknesses: Vec<String>) {
         self.status.send_modify(|status| {
+            status.posture = serde_json::to_value(posture).ok();
             status.secrets = secrets;
             status.weaknesses = weaknesses;
         });
@@ -242,6 +393,10 @@ impl Board {
     #[must_use]
     pub fn status(&self) -> Status {
         let mut status = self.status.borrow().clone();
+        status.disk = self.space.borrow().look();
+        if status.phase == Phase::Listening && shortage(&status.disk).is_some() {
+            self.full.notify_one();
+        }
         status.reason = self.trouble(&status);
         status.healthy = status.reason.is_none();
         status
@@ -250,22 +405,53 @@ impl Board {
     fn trouble(&self, status: &Status) -> Option<String> {
         let error = || status.last_error.clone().unwrap_or_else(|| status.phase.to_string());
         match status.phase {
-            Phase::Denied | Phase::Outdated | Phase::Dirty => Some(error()),
+            Phase::Denied | Phase::Outdated | Phase::Dirty | Phase::Tainted | Phase::Full => Some(error()),
             Phase::BackingOff => {
-                let since = self.faulty_since.get()?;
+                let since = self.times.faulty_since.get()?;
                 (since.elapsed().unwrap_or_default() > TOLERATED_BACKOFF).then(error)
             }
-            Phase::Starting
-            | Phase::Cleaning
-            | Phase::Registering
-            | Phase::Waiting
-            | Phase::Listening
-            | Phase::Running
-            | Phase::Draining
-            | Phase::Unregistering
-            | Phase::Resting
-            | Phase::Drained => None,
+            Phase::Starting | Phase::Cleaning | Phase::Registering | Phase::Unregistering => {
+                let lasted = self.times.entered.get().elapsed().unwrap_or_default();
+                (lasted > TOLERATED_PASSAGE).then(|| {
+                    let lasted = humantime::format_duration(Duration::from_secs(lasted.as_secs()));
+                    format!("in this phase for {lasted}, which should pass in no time: see the log")
+                })
+            }
+            // A job may come at any moment; whoever asked has just had the registration taken back.
+            Phase::Listening => shortage(&status.disk),
+            Phase::Waiting | Phase::Running | Phase::Draining | Phase::Resting | Phase::Drained => None,
         }
+    }
+
+    /// How things are, for the metrics.
+    #[must_use]
+    pub fn now(&self, replica: &str) -> Now {
+        let status = self.status();
+        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        Now {
+            replica: replica.to_owned(),
+            version: status.oscr,
+            agent: status.agent.unwrap_or_default(),
+            provider: status.provider,
+            scope: status.scope,
+            phase: status.phase.name(),
+            phases: Phase::ALL.map(Phase::name).to_vec(),
+            phase_since: seconds(self.times.entered.get()),
+            started: seconds(self.times.started),
+            healthy: status.healthy,
+            leftovers: status.leftovers,
+            disk: status
+                .disk
+                .into_iter()
+                .map(|room| (room.place.display().to_string(), room.free, room.least))
+                .collect(),
+        }
+    }
+
+    /// Somebody who sees each change.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
     }
 
     /// Waits until the phase is one of `phases`.
@@ -289,6 +475,9 @@ impl fmt::Display for Status {
             None => writeln!(f, "runner    not registered")?,
         }
         writeln!(f, "scope     {} ({})", self.scope, self.provider)?;
+        if self.leftovers > 0 {
+            writeln!(f, "leftovers {} registrations of earlier incarnations are still to be removed", self.leftovers)?;
+        }
         if let Some(job) = &self.job {
             let since = self.job_since.as_deref().unwrap_or("-");
             writeln!(f, "job       {} since {since}", job.name.as_deref().unwrap_or("(no name)"))?;
@@ -299,17 +488,28 @@ impl fmt::Display for Status {
         if let Some(resource) = &self.resource {
             writeln!(f, "resource  {resource}")?;
         }
+        if let Some(queue) = &self.queue {
+            let report = queue.report.clone().unwrap_or_else(|| format!("waiting for {}", queue.wanted));
+            writeln!(f, "queue     {report} (since {})", queue.since)?;
+        }
         if let Some(error) = &self.last_error {
-            writeln!(f, "last error {error}")?;
+            writeln!(f, "trouble   {error}")?;
         }
         if let Some(retry) = &self.next_retry {
             writeln!(f, "next try  {retry}")?;
+        }
+        for room in &self.disk {
+            let (free, least) = (shown(room.free), shown(room.least));
+            writeln!(f, "disk      {free} free at {} (a job needs {least})", room.place.display())?;
         }
         for secret in &self.secrets {
             writeln!(f, "secret    {secret}")?;
         }
         for weakness in &self.weaknesses {
             writeln!(f, "weaker    {weakness}")?;
+        }
+        if let Some(agent) = &self.agent {
+            writeln!(f, "agent     {agent}")?;
         }
         write!(f, "oscr      {} up since {}", self.oscr, self.started)
     }

@@ -46,6 +46,12 @@ impl Backoff {
         asked + Duration::from_secs(1) + asked.mul_f64(0.1 * random())
     }
 
+    /// A random part of `most`.
+    #[must_use]
+    pub fn jitter(most: Duration) -> Duration {
+        most.mul_f64(random())
+    }
+
     /// It worked.
     pub fn reset(&mut self) {
         *self = Self::default();

@@ -67,6 +67,8 @@ pub struct Starter {
     pub env: Vec<(OsString, OsString)>,
     /// The agent.
     pub facts: &'static AgentFacts,
+    /// Whether sudo may give jobs the privileges of root in the container.
+    pub sudo: bool,
 }
 
 impl Starter {
@@ -77,18 +79,22 @@ impl Starter {
         identity: Option<Identity>,
         env: Vec<(OsString, OsString)>,
         facts: &'static AgentFacts,
+        sudo: bool,
     ) -> Self {
-        Self { children, identity, env, facts }
+        Self { children, identity, env, facts, sudo }
     }
 
-    /// Starts one command of the agent in its `root`: own session, clean signals, no privileges, output relayed. What the
-    /// output says comes through the channel.
+    /// Starts one command of the agent in its `root`: own session, clean signals, no privileges but those that sudo gives
+    /// where the image has it, output relayed. What the output says comes through the channel.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start(&self, root: &Path, step: &Step) -> Result<(Running, UnboundedReceiver<Marker>), SpawnError> {
         let mut env = self.env.clone();
         env.extend(step.secrets.iter().map(|(name, secret)| ((*name).into(), secret.expose().into())));
+        if let Some(variable) = self.facts.unpublished {
+            keep_unpublished(&mut env, variable);
+        }
         let what = Spawn {
             program: root.join(step.program).into_os_string(),
             args: step.args.iter().map(Into::into).collect(),
@@ -112,6 +118,22 @@ impl Starter {
         self.launch(&what, self.unprivileged())
     }
 
+    /// Starts this very program, with a hidden command, as the agent's user.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn ourselves(&self, arguments: &[&str]) -> Result<Running, SpawnError> {
+        let what = Spawn {
+            program: "/proc/self/exe".into(),
+            args: arguments.iter().map(Into::into).collect(),
+            env: Some(Vec::new()),
+            directory: Some("/".into()),
+            captured: true,
+        };
+        let (running, _) = self.launch(&what, self.unprivileged())?;
+        Ok(running)
+    }
+
     fn unprivileged(&self) -> Setup {
         Setup {
             session: Session::Own,
@@ -119,7 +141,8 @@ impl Starter {
             mask: SignalSet::EMPTY,
             ignored: SignalSet::EMPTY,
             umask: None,
-            no_new_privs: true,
+            no_new_privs: !self.sudo,
+            no_capabilities: !self.sudo,
             parent_death: None,
             keep: Vec::new(),
         }
@@ -130,6 +153,31 @@ impl Starter {
     /// # Errors
     /// When it cannot be started.
     pub fn launch(&self, what: &Spawn, setup: Setup) -> Result<(Running, UnboundedReceiver<Marker>), SpawnError> {
+        self.launch_as("agent", what, setup)
+    }
+
+    /// Starts Docker's engine: as ourselves, with all that the container may give it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn engine(&self, arguments: Vec<OsString>, env: Vec<(OsString, OsString)>) -> Result<Running, SpawnError> {
+        let what = Spawn {
+            program: "dockerd".into(),
+            args: arguments,
+            env: Some(env),
+            directory: Some("/".into()),
+            captured: true,
+        };
+        let setup = Setup { identity: None, no_new_privs: false, no_capabilities: false, ..self.unprivileged() };
+        Ok(self.launch_as("dockerd", &what, setup)?.0)
+    }
+
+    fn launch_as(
+        &self,
+        speaker: &'static str,
+        what: &Spawn,
+        setup: Setup,
+    ) -> Result<(Running, UnboundedReceiver<Marker>), SpawnError> {
         let started = spawn(what, setup)?;
         // No await since the child was made, so its end cannot have been reaped before we wait for it.
         let (sender, ended) = oneshot::channel();
@@ -138,11 +186,22 @@ impl Starter {
         let tail = Tail::default();
         if let Some((stdout, stderr)) = started.output {
             for pipe in [OwnedFd::from(stdout), OwnedFd::from(stderr)] {
-                tokio::task::spawn_local(relay(pipe, self.facts, markers.clone(), tail.clone()));
+                tokio::task::spawn_local(relay(pipe, speaker, self.facts, markers.clone(), tail.clone()));
             }
         }
         Ok((Running { pid: started.pid, tail, ended }, receiver))
     }
+}
+
+/// Names every variable of the agent's environment in the one that lists what it must not publish, besides what is there.
+fn keep_unpublished(env: &mut Vec<(OsString, OsString)>, variable: &str) {
+    let mut names: Vec<OsString> = env.iter().map(|(name, _)| name.clone()).collect();
+    if let Some(at) = env.iter().position(|(name, _)| name == variable) {
+        names.push(env.remove(at).1);
+    } else {
+        names.push(variable.into());
+    }
+    env.push((variable.into(), names.join(",".as_ref())));
 }
 
 /// Reads signals for ever: reaps, and turns stop signals into requests.
@@ -176,5 +235,21 @@ pub async fn attend(signals: Signals, children: Children, stop: Stop) -> io::Res
             }
         }
         ready.clear_ready();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_publishes_its_environment_is_told_to_keep_all_of_it() {
+        let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| (a.into(), b.into())).collect::<Vec<_>>();
+        let mut env = pairs(&[("PATH", "/bin"), ("HOME", "/h")]);
+        keep_unpublished(&mut env, "IGNORE");
+        assert_eq!(env[2], ("IGNORE".into(), "PATH,HOME,IGNORE".into()));
+        let mut env = pairs(&[("IGNORE", "MINE,OTHERS"), ("PATH", "/bin")]);
+        keep_unpublished(&mut env, "IGNORE");
+        assert_eq!(env, pairs(&[("PATH", "/bin"), ("IGNORE", "IGNORE,PATH,MINE,OTHERS")]));
     }
 }

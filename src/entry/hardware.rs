@@ -15,8 +15,10 @@ use tokio::time::{Instant, interval_at, timeout};
 use super::children::{Running, Starter};
 use crate::agent::hooks::executables;
 use crate::config::{Hardware, LockScope};
+use crate::control::{Board, Waiting};
 use crate::init::SpawnError;
 use crate::init::leftovers::Stat;
+use crate::metrics;
 use crate::os;
 use crate::resource::{Attempt, AttemptError, Claim, Held, LockDirectory, Survey};
 
@@ -32,6 +34,7 @@ pub struct Guard {
     scope: LockScope,
     starter: Starter,
     hooks: PathBuf,
+    board: Board,
 }
 
 /// Why a job cannot have what it needs.
@@ -62,10 +65,10 @@ pub enum HardwareError {
 }
 
 impl Guard {
-    pub fn new(hardware: Hardware, directory: LockDirectory, starter: Starter, hooks: PathBuf) -> Self {
+    pub fn new(hardware: Hardware, directory: LockDirectory, starter: Starter, hooks: PathBuf, board: Board) -> Self {
         let by_agent = if starter.facts.hooks.is_some() { LockScope::Job } else { LockScope::Listener };
         let scope = hardware.scope.unwrap_or(by_agent);
-        Self { hardware, directory, scope, starter, hooks }
+        Self { hardware, directory, scope, starter, hooks, board }
     }
 
     /// When the resource is taken.
@@ -92,9 +95,10 @@ impl Guard {
         mut say: impl FnMut(String),
         abandoned: impl Future<Output = ()>,
     ) -> Result<Held, HardwareError> {
+        let waiting = self.board.waits_for(&self.hardware.wanted.to_string());
         let wait = async {
             loop {
-                match self.attempt(&claim, &mut say).await {
+                match self.attempt(&claim, &waiting, &mut say).await {
                     Err(HardwareError::Attempt(AttemptError::Again)) => {}
                     other => return other,
                 }
@@ -117,6 +121,8 @@ impl Guard {
             held = bounded => held?,
             () = abandoned => return Err(HardwareError::Abandoned),
         };
+        metrics::lock_waited(waiting.lasted());
+        drop(waiting);
         let Claim { who, scope, run_url, .. } = claim;
         held.say(&Claim::now(who, scope, run_url));
         tracing::info!(resource = held.names(), "has the hardware");
@@ -129,7 +135,12 @@ impl Guard {
         }
     }
 
-    async fn attempt(&self, claim: &Claim, say: &mut impl FnMut(String)) -> Result<Held, HardwareError> {
+    async fn attempt(
+        &self,
+        claim: &Claim,
+        waiting: &Waiting,
+        say: &mut impl FnMut(String),
+    ) -> Result<Held, HardwareError> {
         let attempt = Attempt::begin(&self.directory, &self.hardware.wanted, claim)?;
         let (what, setup) = attempt.waiter().map_err(|error| SpawnError::Other("oscr-entry".into(), error))?;
         let (running, _) = self.starter.launch(&what, setup)?;
@@ -138,7 +149,11 @@ impl Guard {
         let ended = loop {
             tokio::select! {
                 ended = waiter.running.ended() => break ended,
-                _ = reminder.tick() => say(attempt.report()),
+                _ = reminder.tick() => {
+                    let report = attempt.report();
+                    waiting.report(&report);
+                    say(report);
+                }
             }
         };
         waiter.ended.set(true);

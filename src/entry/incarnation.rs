@@ -7,31 +7,42 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::backoff::Backoff;
 use super::children::Starter;
+use super::docker::{self, Engine};
 use super::exit;
 use super::hardware::{Guard, HardwareError};
+use super::hostname;
 use super::listening::Ending;
+use super::numbers::Numbers;
+use super::report::JobReport;
 use super::state::StateFile;
 use super::stop::{Stop, Urgency};
 use crate::config::secret::{SecretSource, Stamp};
-use crate::config::{Common, LockScope};
+use crate::config::{Common, LockScope, Taint};
 use crate::control::server::{Hooked, Order};
 use crate::control::{Board, Event, HookAnswer, Phase};
+use crate::docker::Docker;
+use crate::metrics;
 use crate::provider::Provider;
 use crate::resource::{Claim, Held};
-use crate::workspace::Slate;
+use crate::workspace::space::shown;
+use crate::workspace::taint::Custody;
+use crate::workspace::{Slate, evict};
 
 /// How often a secret's file is looked at while the forge refuses the secret. Not by notification: mounts of single files
 /// and the links of Kubernetes' secrets do not give any.
 const LOOK_AT_SECRET: Duration = Duration::from_secs(2);
 
+/// How often the disk is looked at while there is too little space for a job.
+const LOOK_FOR_SPACE: Duration = Duration::from_secs(5);
+
 /// One life of the container.
 pub struct Incarnation {
     pub(super) common: Common,
-    pub(super) provider: Box<dyn Provider>,
+    pub(super) provider: Rc<dyn Provider>,
     pub(super) starter: Starter,
     pub(super) slate: Slate,
     pub(super) state: StateFile,
@@ -43,15 +54,29 @@ pub struct Incarnation {
     pub(super) guard: Option<Rc<Guard>>,
     /// Hooks before a job, which wait for an answer.
     pub(super) jobs: UnboundedReceiver<Hooked>,
+    /// Where metrics go.
+    pub(super) numbers: Numbers,
+    /// A job that is over, and of which only the wiping is left to be told.
+    pub(super) report: Option<JobReport>,
+    /// The Docker that jobs use, if there is one that can be asked.
+    pub(super) docker: Option<Docker>,
+    /// An engine of our own.
+    pub(super) engine: Option<Engine>,
     /// What the secrets' files looked like before they were last used.
     pub(super) stamps: Vec<Stamp>,
+    /// What the file system outside of the slate should be like; `None` where no job can change it, or we cannot tell.
+    pub(super) custody: Option<Custody>,
+    /// What was changed there, if anything was.
+    pub(super) tainted: Option<String>,
+    /// The fingerprint of the grant in use, if it is good for one job only.
+    pub(super) once: Option<String>,
 }
 
 impl Incarnation {
     #[expect(clippy::too_many_arguments, reason = "it owns all that a life needs, and is made in one place")]
     pub fn new(
         common: Common,
-        provider: Box<dyn Provider>,
+        provider: Rc<dyn Provider>,
         starter: Starter,
         slate: Slate,
         mut state: StateFile,
@@ -59,6 +84,8 @@ impl Incarnation {
         stop: Stop,
         guard: Option<Rc<Guard>>,
         orders: UnboundedReceiver<Order>,
+        numbers: Numbers,
+        custody: Option<Custody>,
     ) -> Self {
         if !common.persistent {
             // Whatever is there was left by an incarnation that could not clean up.
@@ -68,15 +95,41 @@ impl Incarnation {
         let backoff = Backoff::after(state.state.failures);
         let (sender, jobs) = unbounded_channel();
         tokio::task::spawn_local(obey(orders, board.clone(), stop.clone(), sender));
-        let (born, stamps) = (Instant::now(), Vec::new());
-        Self { common, provider, starter, slate, state, board, stop, backoff, born, guard, jobs, stamps }
+        let docker = docker::prepare(&common);
+        let refuses = common.taint == Taint::Refuse;
+        let tainted = custody.as_ref().filter(|_| refuses).and_then(Custody::condemned);
+        Self {
+            common,
+            provider,
+            starter,
+            slate,
+            state,
+            board,
+            stop,
+            backoff,
+            born: Instant::now(),
+            guard,
+            jobs,
+            numbers,
+            report: None,
+            docker,
+            engine: None,
+            stamps: Vec::new(),
+            custody,
+            tainted,
+            once: None,
+        }
     }
 
     /// Lives, and returns the exit code.
     pub async fn live(mut self) -> u8 {
         self.greet();
+        self.spread_start().await;
         let code = loop {
-            if !self.clean_slate().await {
+            if !self.clean_slate().await || !self.enough_space().await {
+                break exit::DONE;
+            }
+            if !self.docker_before_listening().await {
                 break exit::DONE;
             }
             let Some(mut held) = self.hardware_before_listening().await else { break exit::DONE };
@@ -84,9 +137,16 @@ impl Incarnation {
                 self.let_go(held).await;
                 break exit::DONE;
             };
+            self.remember_label(&root);
+            if let Err(error) = self.all_is_well() {
+                // More will be read than needed, and no less.
+                tracing::debug!("{error}");
+            }
             let ending = self.listen(&root, &mut held).await;
+            self.stop_engine().await;
             self.end_processes(&[]).await;
             self.let_go(held).await;
+            self.sweep_docker().await;
             self.board.job(None);
             self.unregister(&root, &ending).await;
             match ending {
@@ -95,6 +155,7 @@ impl Incarnation {
                 }
                 Ending::JobDone => {
                     self.forget_failures();
+                    self.state.state.alone = self.stop.urgency() == Urgency::None;
                     break exit::DONE;
                 }
                 Ending::JobBroken(why) => {
@@ -102,15 +163,27 @@ impl Incarnation {
                     break exit::TEMPORARY;
                 }
                 Ending::Yielded => tracing::info!("gave the hardware to somebody who waits; joining the queue again"),
+                // Waited out before anything else is asked for.
+                Ending::Full => {}
+                Ending::Idle => {
+                    self.forget_failures();
+                    break exit::DONE;
+                }
                 Ending::Stopped => break exit::DONE,
                 Ending::Again(why) => {
                     let wait = self.backoff.after_fault();
                     self.wait_out(Phase::BackingOff, &why, wait).await;
                 }
                 Ending::Outdated(why) => {
-                    let why = format!("{why}; {}", self.version_to_pull().await);
+                    let cure = match self.another_version().await {
+                        Ok(version) => {
+                            tracing::warn!("{why}: going on with version {version}, which was fetched");
+                            continue;
+                        }
+                        Err(cure) => cure,
+                    };
                     let wait = self.backoff.after_denial();
-                    self.wait_out(Phase::Outdated, &why, wait).await;
+                    self.wait_out(Phase::Outdated, &format!("{why}; {cure}"), wait).await;
                 }
                 Ending::Fatal(why) => {
                     let wait = self.backoff.after_denial();
@@ -139,13 +212,30 @@ impl Incarnation {
         );
     }
 
+    /// Containers that were started together would ask the forge together. One that comes back after its job is alone.
+    async fn spread_start(&mut self) {
+        if std::mem::take(&mut self.state.state.alone) {
+            self.state.save_or_warn();
+            return;
+        }
+        let wait = Backoff::jitter(self.common.start_jitter);
+        tracing::debug!("waiting {} ms, in case others start with us (OSCR_START_JITTER)", wait.as_millis());
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = self.stop.reached(Urgency::Finish) => {}
+        }
+    }
+
     /// Makes the slate clean, however often it takes. `false` when asked to stop before it was.
     async fn clean_slate(&mut self) -> bool {
         loop {
+            if self.tainted.is_some() {
+                return false;
+            }
             self.board.enter(Phase::Cleaning);
-            let slate = self.slate.clone();
-            match on_a_thread(move || slate.clean()).await {
+            match self.wipe().await {
                 Ok(wiped) => {
+                    self.tell_of_wiping(Some(wiped.took));
                     if wiped.entries > 0 {
                         tracing::info!(
                             entries = wiped.entries,
@@ -157,9 +247,11 @@ impl Incarnation {
                     for mount in &wiped.mounts {
                         tracing::info!("{} is a mount and was left alone", mount.display());
                     }
-                    return self.stop.urgency() == Urgency::None;
+                    self.shrink_caches().await;
+                    return self.stop.urgency() == Urgency::None && self.tainted.is_none();
                 }
                 Err(error) => {
+                    self.tell_of_wiping(None);
                     let wait = self.backoff.after_denial();
                     self.wait_out(Phase::Dirty, &format!("no job is taken: {error}"), wait).await;
                     if self.stop.urgency() > Urgency::None {
@@ -170,8 +262,65 @@ impl Incarnation {
         }
     }
 
+    /// Holds the caches to their cap. What goes wrong there keeps no job away: a cache that is too large is no dirt.
+    async fn shrink_caches(&self) {
+        let Some(most) = self.common.cache_cap else { return };
+        for cache in self.common.caches.clone() {
+            let place = cache.clone();
+            match on_a_thread(move || evict::shrink(&place, most)).await {
+                Ok(shrunk) => {
+                    metrics::evicted(shrunk.freed);
+                    if shrunk.entries > 0 {
+                        let (entries, freed, left) = (shrunk.entries, shown(shrunk.freed), shown(shrunk.left));
+                        tracing::info!("removed {entries} entries ({freed}) of {}; {left} are left", cache.display());
+                    }
+                    if shrunk.left > most {
+                        let why = shrunk.failures.first().map_or("it cannot be made smaller", String::as_str);
+                        let cap = shown(most);
+                        tracing::warn!("{} stays larger than {cap} (OSCR_CACHE_MAX): {why}", cache.display());
+                    }
+                }
+                Err(error) => tracing::warn!("{} cannot be held to OSCR_CACHE_MAX: {error}", cache.display()),
+            }
+        }
+    }
+
+    /// The slate is clean after so long, or not at all: nothing is left to be told of the last job.
+    fn tell_of_wiping(&mut self, took: Option<Duration>) {
+        if let Some(took) = took {
+            metrics::wiped(took);
+        }
+        if let Some(report) = self.report.take() {
+            report.say(took);
+        }
+        self.numbers.keep();
+    }
+
+    /// Waits until there is disk space for a job. `false` when asked to stop before.
+    async fn enough_space(&mut self) -> bool {
+        let mut full = false;
+        while let Some(why) = self.board.shortage() {
+            let why = format!("no job is taken: {why}");
+            self.board.fault(&why, LOOK_FOR_SPACE);
+            if !std::mem::replace(&mut full, true) {
+                self.board.enter(Phase::Full);
+                tracing::error!("{why}");
+            }
+            tokio::select! {
+                () = sleep(LOOK_FOR_SPACE) => {}
+                () = self.stop.reached(Urgency::Finish) => return false,
+            }
+        }
+        if full {
+            self.board.well();
+            tracing::info!("there is enough disk space again");
+        }
+        true
+    }
+
     /// The end: nothing registered that could be let go, a clean slate, and the shortest life waited out.
     async fn leave(&mut self) {
+        self.stop_engine().await;
         if !self.common.persistent {
             self.demote();
         }
@@ -187,15 +336,21 @@ impl Incarnation {
                 tracing::warn!("a registration could not be removed: {trouble}; the next incarnation will");
             }
         }
+        self.state.state.pace = self.provider.pace();
+        self.state.save_or_warn();
         self.provider.rest();
         self.board.runner(None);
         self.board.enter(Phase::Cleaning);
-        let slate = self.slate.clone();
-        if let Err(error) = on_a_thread(move || slate.clean()).await {
-            // The next incarnation cleans before it takes a job, and takes none while it cannot.
-            tracing::warn!("{error}");
+        match self.wipe().await {
+            Ok(wiped) => self.tell_of_wiping(Some(wiped.took)),
+            Err(error) => {
+                self.tell_of_wiping(None);
+                // The next incarnation cleans before it takes a job, and takes none while it cannot.
+                tracing::warn!("{error}");
+            }
         }
-        if self.stop.parks() {
+        self.stay_tainted().await;
+        if self.stop.parks() && self.tainted.is_none() {
             self.board.enter(Phase::Drained);
             tracing::info!("drained: no job is taken until this container is stopped");
             self.stop.signal_came().await;
@@ -207,6 +362,7 @@ impl Incarnation {
                 () = self.stop.signal_came() => {}
             }
         }
+        self.numbers.end(&self.board, self.stop.signalled());
         tracing::info!("leaving");
     }
 
@@ -248,12 +404,25 @@ impl Incarnation {
         }
     }
 
-    async fn version_to_pull(&self) -> String {
+    /// The version that takes the place of a refused one, or what a person must do about it.
+    async fn another_version(&mut self) -> Result<String, String> {
         let title = self.provider.agent().title;
-        match self.provider.current_version().await {
-            Ok(version) => format!("pull an image with version {version} of the {title}, or newer"),
-            Err(_) => format!("pull an image with a newer {title}"),
+        if self.common.agent_update {
+            self.board.enter(Phase::Outdated);
+            let stop = self.stop.clone();
+            let fetched = tokio::select! {
+                fetched = self.fetch_agent() => fetched,
+                () = stop.reached(Urgency::Finish) => Err("asked to stop before it was fetched".to_owned()),
+            };
+            return fetched.map_err(|why| format!("no other version could be fetched: {why}"));
         }
+        Err(match self.provider.package().await {
+            Ok(package) => {
+                let version = package.version;
+                format!("pull an image with version {version} of the {title}, or set OSCR_AGENT_UPDATE=true")
+            }
+            Err(_) => format!("pull an image with a newer {title}, or set OSCR_AGENT_UPDATE=true"),
+        })
     }
 
     /// Says what went wrong and waits, unless asked to stop or a secret's file changes.
@@ -262,6 +431,7 @@ impl Incarnation {
         self.board.enter(phase);
         self.state.state.failures = self.backoff.failures;
         self.state.save_or_warn();
+        self.numbers.keep();
         let next = humantime::format_duration(Duration::from_secs(wait.as_secs().max(1)));
         match phase {
             Phase::BackingOff => tracing::warn!("{trouble}; trying again in {next}"),
@@ -296,10 +466,6 @@ impl Incarnation {
     }
 }
 
-fn hostname() -> String {
-    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
-}
-
 /// Turns what clients of the control socket ask into requests to stop and jobs that begin.
 async fn obey(mut orders: UnboundedReceiver<Order>, board: Board, stop: Stop, jobs: UnboundedSender<Hooked>) {
     while let Some(order) = orders.recv().await {
@@ -315,7 +481,7 @@ async fn obey(mut orders: UnboundedReceiver<Order>, board: Board, stop: Stop, jo
                         let (repository, run_url) = (job.repository.as_deref(), job.run_url.as_deref());
                         tracing::info!(job = job.name.as_deref(), repository, run_url, "a job begins");
                         board.describe_job(job);
-                        let _ = jobs.send(hooked);
+                        let _ = jobs.send(*hooked);
                     }
                     Event::JobCompleted => {
                         tracing::info!(job = job.name.as_deref(), "the job's steps are over");
@@ -329,7 +495,7 @@ async fn obey(mut orders: UnboundedReceiver<Order>, board: Board, stop: Stop, jo
 
 /// Runs something that blocks on a thread of its own, so that signals and the control socket are served meanwhile. The
 /// thread is gone when this returns: a process that forks should have no other.
-async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let thread = std::thread::spawn(move || {
         let _ = sender.send(work());

@@ -1,36 +1,34 @@
 //! Listening: one listener from its start to its end, the job under it, and requests to stop meanwhile.
+//!
+//! [`Session::next`] waits for what happens and changes nothing; [`Session::handle`] does what it asks for.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use tokio::sync::Notify;
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::children::Running;
-use super::hardware::{Guard, HardwareError, descends};
+use super::hardware::{HardwareError, descends};
 use super::incarnation::Incarnation;
+use super::job::JobWatch;
+use super::report::{JobReport, Spans};
+use super::retiring::{Retired, Retirement, Why};
 use super::stop::Urgency;
+use super::waiting::{Wish, Yielding, granted, tell_and_hold};
+use super::watchdog::{Due, Watchdog};
 use crate::agent::output::Marker;
-use crate::agent::worker::{self, Worker};
 use crate::control::server::Hooked;
-use crate::control::{HookAnswer, Job, Phase};
+use crate::control::{Board, HookAnswer, Job, Phase};
 use crate::init::Ended;
-use crate::init::leftovers::{Stat, descendants, signal_all};
-use crate::provider::{Fault, Reading, Released};
+use crate::metrics::JobResult;
+use crate::provider::{Answer, Fault, Reading, Releasing, Standing};
 use crate::resource::{Claim, Held};
 
-/// How often we look for a worker that must be about to appear, and for how long after its job was announced.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-const LOOK_FOR: Duration = Duration::from_secs(60);
-/// How long a job may still turn up after the forge let an idle registration go: the assignment may have crossed.
-const CROSSING: Duration = Duration::from_secs(3);
-/// How long after a refusal for being busy the release is tried again, if no worker has appeared.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How long the listener may take to end by itself once its only job's worker is gone.
 const FAREWELL: Duration = Duration::from_secs(60);
 /// A listener that listened for so long was well: earlier failures are history.
@@ -41,10 +39,9 @@ const LEFTOVERS_FIRST: Duration = Duration::from_secs(5);
 const LEFTOVERS_LAST: Duration = Duration::from_secs(60);
 /// How long that may keep a job that just comes waiting.
 const LOOK_AT_LEFTOVERS: Duration = Duration::from_secs(5);
-/// How long a hook may take to tell its job's log that the job has failed.
-const TELL: Duration = Duration::from_secs(2);
-/// How long the kernel gets to end what was killed.
-const TEARDOWN: Duration = Duration::from_secs(10);
+/// How often the disk is looked at while idle. A health check looks more often; without one, this is how long a runner may
+/// listen although there is no space for a job.
+const LOOK_AT_SPACE: Duration = Duration::from_secs(120);
 
 /// How the time with one listener ended.
 #[derive(Debug)]
@@ -57,22 +54,83 @@ pub(super) enum Ending {
     Stopped,
     /// No job came, and somebody else waits for the hardware that we held.
     Yielded,
+    /// No job came for as long as a runner may be idle.
+    Idle,
     /// No job ran, and the registration is worth nothing any more.
     Again(String),
+    /// No job came, and there is too little disk space for one.
+    Full,
     /// The forge wants another version of the agent.
     Outdated(String),
     /// The agent cannot work here.
     Fatal(String),
 }
 
-/// What became of an idle listener that should stop.
-enum Retired {
-    /// It was interrupted and will end.
-    Interrupted,
-    /// A job runs.
-    Working(Worker),
-    /// The forge says that a job was assigned; its worker is not there yet.
-    Assigned,
+/// One listener, and what is going on under it.
+struct Session<'a> {
+    life: &'a mut Incarnation,
+    root: &'a Path,
+    held: &'a mut Option<Held>,
+    listener: Running,
+    markers: UnboundedReceiver<Marker>,
+    job: JobWatch,
+    watchdog: Watchdog,
+    /// The watchdog's question to the forge.
+    asking: Option<Answer<'static, Standing>>,
+    retirement: Retirement,
+    /// Whether we interrupted the listener because it was idle, or a job had to be cancelled.
+    interrupted: bool,
+    connected: Option<Instant>,
+    /// Until when it may take to end after its job.
+    farewell: Option<Instant>,
+    leftovers_wait: Duration,
+    leftovers_at: Option<Instant>,
+    space_at: Option<Instant>,
+    yielding: Yielding,
+    /// Whether the policy has let the job pass.
+    judged: bool,
+    wish: Option<Wish>,
+    waited: Duration,
+    letting_go: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    /// A hook that was told why its job may not go on. It is not let go before the listener has ended, or steps that run
+    /// `always()` would run without the hardware.
+    refused: Option<UnboundedSender<HookAnswer>>,
+}
+
+/// What can happen while a listener lives.
+enum Event {
+    /// It has ended.
+    Ended(Ended),
+    /// The running job must end now.
+    Cancel,
+    /// The job's worker is gone.
+    WorkerGone,
+    /// The hardware has been let go.
+    LetGo,
+    /// It said something.
+    Said(Marker),
+    /// A job's hook asks whether the job may begin.
+    Asked(Box<Hooked>),
+    /// A job's wait for hardware is over.
+    Granted(Result<Held, HardwareError>),
+    /// The watchdog wants something.
+    Due(Due),
+    /// The forge has answered the watchdog.
+    Standing(Result<Standing, Fault>),
+    /// Somebody waits for the hardware that we hold idly.
+    Wanted,
+    /// It is time to look for the worker.
+    Look,
+    /// We are asked to take no more jobs.
+    Finish,
+    /// It is time to stop the listener if it is idle.
+    Retire,
+    /// It is time to try to let earlier registrations go.
+    Leftovers,
+    /// It is time to look at the disk.
+    Space,
+    /// It should have ended by itself.
+    Overstays,
 }
 
 impl Incarnation {
@@ -82,210 +140,411 @@ impl Incarnation {
         if let Some(held) = held {
             starter.env.push(("OSCR_RESOURCE".into(), held.names().into()));
         }
-        let (mut listener, mut markers) = match starter.start(root, &self.provider.run()) {
+        let (listener, markers) = match starter.start(root, &self.provider.run()) {
             Ok(started) => started,
             Err(error) => return Ending::Fatal(error.to_string()),
         };
-        let stop = self.stop.clone();
-        let mut watch = JobWatch::default();
-        let mut connected: Option<Instant> = None;
-        let mut retire_at: Option<Instant> = None;
-        let mut retiring = false;
-        let mut interrupted = false;
-        let mut farewell: Option<Instant> = None;
-        let mut leftovers_wait = LEFTOVERS_FIRST;
-        let mut leftovers_at = self.has_leftovers().then(|| Instant::now() + leftovers_wait);
-        let mut wish: Option<Wish> = None;
-        let mut letting_go: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
-        let mut yielding = Yielding::of(self.guard.as_ref(), held.is_some());
-        // A hook that was told why its job may not go on. It is not let go before the listener has ended, or steps that run
-        // `always()` would run without the hardware.
-        let mut refused = None;
+        let mut session = Session::new(self, root, held, listener, markers);
         let ended = loop {
-            tokio::select! {
-                biased;
-                ended = listener.ended() => break ended,
-                () = stop.reached(Urgency::Cancel) => {
-                    if watch.worker.is_some() {
-                        tracing::warn!("cancelling the running job");
-                    }
-                    interrupted = true;
-                    break self.interrupt(&mut listener).await;
-                }
-                () = watch.worker_gone() => {
-                    // A job that waits is gone: its place in the queue goes with it.
-                    wish = None;
-                    watch.worker = None;
-                    watch.look_until = None;
-                    tracing::info!("the job's worker is gone");
-                    // A persistent runner's listener ends after its one job too.
-                    farewell = Some(Instant::now() + FAREWELL);
-                    if let Some(guard) = &self.guard
-                        && let Some(held) = held.take()
-                    {
-                        // What the job left could still use the hardware.
-                        self.end_processes(&[listener.pid]).await;
-                        let guard = Rc::clone(guard);
-                        letting_go = Some(Box::pin(async move { guard.let_go(held).await }));
-                    }
-                }
-                () = finished(&mut letting_go) => {
-                    letting_go = None;
-                    self.board.resource(None);
-                }
-                Some(marker) = markers.recv() => match marker {
-                    Marker::Listening => {
-                        connected.get_or_insert_with(Instant::now);
-                        if !watch.seen && !retiring {
-                            self.board.enter(Phase::Listening);
-                            self.board.well();
-                            yielding.begin();
-                        }
-                    }
-                    Marker::Running(name) => {
-                        watch.expect();
-                        self.board.enter(if retiring { Phase::Draining } else { Phase::Running });
-                        self.board.describe_job(Job { name: Some(name), ..Job::default() });
-                    }
-                },
-                Some(hooked) = self.jobs.recv() => {
-                    watch.expect();
-                    watch.look(&listener, self.provider.agent().worker);
-                    self.board.enter(if retiring { Phase::Draining } else { Phase::Running });
-                    let refusal = |why: &str| HookAnswer::Refused { why: why.to_owned() };
-                    let answer = match (&self.guard, held.as_ref(), &watch.worker) {
-                        (None, ..) => HookAnswer::Go { resource: None },
-                        (Some(_), Some(held), _) => HookAnswer::Go { resource: Some(held.names()) },
-                        (Some(_), None, _) if wish.is_some() => refusal("this job waits for its hardware already"),
-                        (Some(guard), None, Some(worker))
-                            if hooked.peer.is_some_and(|peer| descends(peer, worker.pid)) =>
-                        {
-                            if !retiring {
-                                self.board.enter(Phase::Waiting);
-                            }
-                            let who = self.state.state.current.as_ref().map_or_else(String::new, |own| own.name.clone());
-                            let claim = Claim::now(who, Some(self.provider.scope()), hooked.job.run_url.clone());
-                            wish = Some(Wish::new(Rc::clone(guard), claim, hooked));
-                            continue;
-                        }
-                        (Some(_), None, _) => refusal("this is not the hook of a job of this runner"),
-                    };
-                    let _ = hooked.answers.send(answer);
-                }
-                result = granted(&mut wish) => {
-                    let asked = wish.take().map(|wish| (wish.answers, wish.told));
-                    match (result, asked) {
-                        (Ok(new), Some((answers, _))) => {
-                            self.board.resource(Some(new.names()));
-                            self.board.enter(if retiring { Phase::Draining } else { Phase::Running });
-                            let _ = answers.send(HookAnswer::Go { resource: Some(new.names()) });
-                            *held = Some(new);
-                        }
-                        (Err(HardwareError::Abandoned), _) | (_, None) => {
-                            // Its worker lives, or its end would have come first: steps that run `always()` would follow.
-                            tracing::error!("the job is failed: its hook was killed while it waited for the hardware");
-                            break self.interrupt(&mut listener).await;
-                        }
-                        (Err(error), Some((answers, told))) => {
-                            tracing::error!("the job is failed: {error}");
-                            let _ = answers.send(HookAnswer::Failed { why: format!("this job is failed: {error}") });
-                            // Its log first: the interruption ends the hook that writes it.
-                            let _ = timeout(TELL, told.notified()).await;
-                            refused = Some(answers);
-                            break self.interrupt(&mut listener).await;
-                        }
-                    }
-                }
-                () = yielding.due(self.guard.as_ref(), held.as_ref()), if !retiring && !watch.seen => {
-                    yielding.now = true;
-                    retiring = true;
-                    retire_at = Some(Instant::now());
-                }
-                () = watch.time_to_look() => watch.look(&listener, self.provider.agent().worker),
-                () = stop.reached(Urgency::Finish), if !retiring => {
-                    retiring = true;
-                    retire_at = Some(Instant::now());
-                }
-                () = at(retire_at) => {
-                    retire_at = None;
-                    if watch.over() {
-                        // The job is done, and the listener about to end.
-                        continue;
-                    }
-                    // A second signal must get through while the forge is being asked.
-                    let retired = tokio::select! {
-                        retired = self.retire(root, &listener, &mut watch) => retired,
-                        () = stop.reached(Urgency::Cancel) => continue,
-                    };
-                    match retired {
-                        Retired::Working(worker) => {
-                            tracing::info!("a job is running: waiting for it to finish");
-                            watch.found(worker);
-                            self.board.enter(Phase::Draining);
-                        }
-                        Retired::Assigned => {
-                            tracing::info!("a job has been assigned: waiting for it");
-                            watch.expect();
-                            self.board.enter(Phase::Draining);
-                            retire_at = Some(Instant::now() + ASK_AGAIN);
-                        }
-                        Retired::Interrupted => {
-                            interrupted = true;
-                            break self.interrupt(&mut listener).await;
-                        }
-                    }
-                }
-                () = at(leftovers_at) => {
-                    // Only while idle: the client's memory is let go afterwards, and a job's start is not delayed.
-                    leftovers_at = None;
-                    if !watch.seen && !retiring {
-                        if let Ok(Err(fault)) = timeout(LOOK_AT_LEFTOVERS, self.release_leftovers()).await {
-                            tracing::debug!("an earlier registration cannot be removed yet: {fault}");
-                        }
-                        self.provider.rest();
-                        leftovers_wait = (leftovers_wait * 2).min(LEFTOVERS_LAST);
-                        leftovers_at = self.has_leftovers().then(|| Instant::now() + leftovers_wait);
-                    }
-                }
-                () = at(farewell) => {
-                    tracing::warn!("the listener does not end although its job is over: interrupting it");
-                    break self.interrupt(&mut listener).await;
-                }
+            let event = session.next().await;
+            if let ControlFlow::Break(ended) = session.handle(event).await {
+                break ended;
             }
         };
-        // The listener's last lines may still be unread; a job that they announce did run.
-        while let Ok(marker) = markers.try_recv() {
-            watch.seen |= matches!(marker, Marker::Running(_));
-        }
-        drop(refused);
-        drop(wish);
-        if let Some(work) = letting_go {
-            work.await;
-            self.board.resource(None);
-        }
-        tracing::debug!("the listener ended ({ended})");
-        if watch.seen || connected.is_some_and(|since| since.elapsed() >= WELL_AFTER) {
-            self.forget_failures();
-        }
-        self.read_ending(ended, watch.seen, interrupted, yielding.now)
+        session.finish(ended).await
     }
 
-    fn read_ending(&mut self, ended: Ended, job_seen: bool, interrupted: bool, yielded: bool) -> Ending {
-        let cancelled = interrupted && self.stop.urgency() > Urgency::None;
-        let reading = self.provider.read_exit(ended, job_seen);
-        match reading {
-            _ if cancelled => Ending::Stopped,
-            _ if interrupted && yielded && !job_seen => Ending::Yielded,
+    /// What was kept of a registration that is replaced is worth nothing either.
+    fn forget_lost_registration(&mut self) {
+        self.use_up();
+        if self.common.persistent {
+            self.state.forget_kept();
+            self.demote();
+        }
+    }
+
+    /// Asks the forge what it thinks of the registration.
+    fn ask_about_registration(&self) -> Option<Answer<'static, Standing>> {
+        // With no more than a registration token there is nobody who could ask.
+        if !matches!(self.provider.releasing(false), Releasing::Request) {
+            return Some(Box::pin(async { Ok(Standing::Online) }));
+        }
+        let (provider, current) = (Rc::clone(&self.provider), self.state.state.current.clone()?);
+        Some(Box::pin(async move { provider.standing(&current).await }))
+    }
+}
+
+impl<'a> Session<'a> {
+    fn new(
+        life: &'a mut Incarnation,
+        root: &'a Path,
+        held: &'a mut Option<Held>,
+        listener: Running,
+        markers: UnboundedReceiver<Marker>,
+    ) -> Self {
+        let leftovers_at = life.has_leftovers().then(|| Instant::now() + LEFTOVERS_FIRST);
+        let watchdog = Watchdog::new(life.common.watch, !life.common.persistent, chance);
+        let yielding = Yielding::of(life.guard.as_ref(), held.is_some());
+        Self {
+            life,
+            root,
+            held,
+            listener,
+            markers,
+            job: JobWatch::default(),
+            watchdog,
+            asking: None,
+            retirement: Retirement::default(),
+            interrupted: false,
+            connected: None,
+            farewell: None,
+            leftovers_wait: LEFTOVERS_FIRST,
+            leftovers_at,
+            space_at: Some(Instant::now() + LOOK_AT_SPACE),
+            yielding,
+            judged: false,
+            wish: None,
+            waited: Duration::ZERO,
+            letting_go: None,
+            refused: None,
+        }
+    }
+
+    /// Waits for the next event. Where several are there, the first in this order.
+    async fn next(&mut self) -> Event {
+        let idle = !self.retirement.begun() && !self.job.seen;
+        let watched = self.asking.is_none() && (!self.retirement.begun() || self.job.worker.is_some());
+        let life = &mut *self.life;
+        tokio::select! {
+            biased;
+            ended = self.listener.ended() => Event::Ended(ended),
+            () = life.stop.reached(Urgency::Cancel) => Event::Cancel,
+            () = self.job.worker_gone() => Event::WorkerGone,
+            () = answered(&mut self.letting_go) => Event::LetGo,
+            Some(marker) = self.markers.recv() => Event::Said(marker),
+            Some(hooked) = life.jobs.recv() => Event::Asked(Box::new(hooked)),
+            result = granted(&mut self.wish) => Event::Granted(result),
+            due = self.watchdog.due(), if watched => Event::Due(due),
+            standing = answered(&mut self.asking) => Event::Standing(standing),
+            () = self.yielding.due(life.guard.as_ref(), self.held.as_ref()), if idle => Event::Wanted,
+            () = self.job.time_to_look() => Event::Look,
+            () = life.stop.reached(Urgency::Finish), if !self.retirement.begun() => Event::Finish,
+            () = at(self.retirement.at) => Event::Retire,
+            () = at(self.leftovers_at) => Event::Leftovers,
+            () = space_due(&life.board, self.space_at), if idle => Event::Space,
+            () = at(self.farewell) => Event::Overstays,
+        }
+    }
+
+    /// Does what an event asks for. Breaks with the listener's end.
+    async fn handle(&mut self, event: Event) -> ControlFlow<Ended> {
+        match event {
+            Event::Ended(ended) => return ControlFlow::Break(ended),
+            Event::Cancel => {
+                if self.job.worker.is_some() {
+                    tracing::warn!("cancelling the running job");
+                }
+                self.interrupted = true;
+                return self.interrupt().await;
+            }
+            Event::WorkerGone => self.worker_gone().await,
+            Event::LetGo => {
+                self.letting_go = None;
+                self.life.board.resource(None);
+            }
+            Event::Said(marker) => self.heard(marker),
+            Event::Asked(hooked) => return self.asked(*hooked).await,
+            Event::Granted(result) => return self.granted(result).await,
+            Event::Due(due) => return self.obey_watchdog(due).await,
+            Event::Standing(standing) => {
+                self.asking = None;
+                self.life.provider.rest();
+                self.watchdog.told(&standing);
+            }
+            Event::Wanted => self.retirement.begin(Why::Yield),
+            Event::Look => self.look(),
+            Event::Finish => self.retirement.begin(Why::Asked),
+            Event::Retire => return self.retire().await,
+            Event::Leftovers => self.look_at_leftovers().await,
+            Event::Space => {
+                self.space_at = Some(Instant::now() + LOOK_AT_SPACE);
+                if let Some(why) = self.life.board.shortage() {
+                    tracing::warn!("no job is taken any more: {why}");
+                    self.retirement.begin(Why::Full);
+                }
+            }
+            Event::Overstays => {
+                tracing::warn!("the listener does not end although its job is over: interrupting it");
+                return self.interrupt().await;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn interrupt(&mut self) -> ControlFlow<Ended> {
+        ControlFlow::Break(self.life.interrupt(&mut self.listener).await)
+    }
+
+    /// A job is there, or must be about to come.
+    fn enter_job(&self) {
+        self.life.board.enter(if self.retirement.begun() { Phase::Draining } else { Phase::Running });
+    }
+
+    fn look(&mut self) {
+        self.job.look(&self.listener, self.life.provider.agent().worker);
+        if self.job.worker.is_some() {
+            self.watchdog.running();
+        }
+    }
+
+    fn heard(&mut self, marker: Marker) {
+        match marker {
+            Marker::Sign(sign) => self.watchdog.heard(sign),
+            Marker::Listening => {
+                self.watchdog.listening();
+                self.connected.get_or_insert_with(Instant::now);
+                if !self.job.seen && !self.retirement.begun() {
+                    self.life.board.enter(Phase::Listening);
+                    self.life.board.well();
+                    self.yielding.begin();
+                }
+            }
+            Marker::Version(version) => self.life.board.agent(version),
+            Marker::Completed(word) => self.job.result = Some(JobResult::read(&word)),
+            Marker::Running(name) => {
+                self.job.expect();
+                self.life.use_up();
+                self.watchdog.acquiring();
+                self.enter_job();
+                self.life.board.describe_job(Job { name: Some(name), ..Job::default() });
+            }
+        }
+    }
+
+    async fn worker_gone(&mut self) {
+        // A job that waits is gone: its place in the queue goes with it.
+        self.wish = None;
+        self.job.ended();
+        self.watchdog.done();
+        tracing::info!("the job's worker is gone");
+        // A persistent runner's listener ends after its one job too.
+        self.farewell = Some(Instant::now() + FAREWELL);
+        if let Some(guard) = self.life.guard.clone()
+            && let Some(held) = self.held.take()
+        {
+            // What the job left could still use the hardware, containers in an engine of our own too.
+            self.life.stop_engine().await;
+            self.life.end_processes(&[self.listener.pid]).await;
+            self.letting_go = Some(Box::pin(async move { guard.let_go(held).await }));
+        }
+    }
+
+    /// A job's hook asks whether the job may begin: the policy judges it, then it gets its hardware.
+    async fn asked(&mut self, hooked: Hooked) -> ControlFlow<Ended> {
+        self.look();
+        let refuse = |hooked: &Hooked, why: &str| {
+            let _ = hooked.answers.send(HookAnswer::Refused { why: why.to_owned() });
+            ControlFlow::Continue(())
+        };
+        let ends = self.job.worker.as_ref().zip(hooked.peer);
+        let of_our_job = ends.is_some_and(|(worker, peer)| descends(peer, worker.pid));
+        let policy = &self.life.common.policy;
+        if !self.judged && !policy.allows_everything() {
+            if !of_our_job {
+                return refuse(&hooked, "this is not the hook of a job of this runner");
+            }
+            if let Err(denial) = policy.judge(&hooked.evidence) {
+                self.life.use_up();
+                tracing::warn!("the job is not run: {denial}");
+                return self.fail_job(hooked.answers, &hooked.told, format!("this job is not run: {denial}")).await;
+            }
+        }
+        // A step of the job may call the hook again, with whatever it likes.
+        self.judged = true;
+        self.job.expect();
+        self.life.use_up();
+        self.enter_job();
+        let Some(guard) = self.life.guard.clone() else {
+            let _ = hooked.answers.send(HookAnswer::Go { resource: None });
+            return ControlFlow::Continue(());
+        };
+        if let Some(held) = self.held.as_ref() {
+            let _ = hooked.answers.send(HookAnswer::Go { resource: Some(held.names()) });
+        } else if self.wish.is_some() {
+            return refuse(&hooked, "this job waits for its hardware already");
+        } else if !of_our_job {
+            return refuse(&hooked, "this is not the hook of a job of this runner");
+        } else {
+            if !self.retirement.begun() {
+                self.life.board.enter(Phase::Waiting);
+            }
+            let who = self.life.state.state.current.as_ref().map_or_else(String::new, |own| own.name.clone());
+            let claim = Claim::now(who, Some(self.life.provider.scope()), hooked.job.run_url.clone());
+            self.wish = Some(Wish::new(guard, claim, hooked));
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn granted(&mut self, result: Result<Held, HardwareError>) -> ControlFlow<Ended> {
+        let Some(wish) = self.wish.take() else { return ControlFlow::Continue(()) };
+        self.waited += wish.since.elapsed();
+        match result {
+            Ok(new) => {
+                self.life.board.resource(Some(new.names()));
+                self.enter_job();
+                let _ = wish.answers.send(HookAnswer::Go { resource: Some(new.names()) });
+                *self.held = Some(new);
+                ControlFlow::Continue(())
+            }
+            Err(HardwareError::Abandoned) => {
+                // Its worker lives, or its end would have come first: steps that run `always()` would follow.
+                tracing::error!("the job is failed: its hook was killed while it waited for the hardware");
+                self.interrupt().await
+            }
+            Err(error) => {
+                tracing::error!("the job is failed: {error}");
+                self.fail_job(wish.answers, &wish.told, format!("this job is failed: {error}")).await
+            }
+        }
+    }
+
+    /// Tells the job's log why the job may not go on, and interrupts the listener.
+    async fn fail_job(
+        &mut self,
+        answers: UnboundedSender<HookAnswer>,
+        told: &Notify,
+        why: String,
+    ) -> ControlFlow<Ended> {
+        self.refused = Some(tell_and_hold(answers, told, why).await);
+        self.interrupt().await
+    }
+
+    async fn obey_watchdog(&mut self, due: Due) -> ControlFlow<Ended> {
+        match due {
+            Due::Ask => self.asking = self.life.ask_about_registration(),
+            Due::Idle => {
+                tracing::info!("no job came for as long as OSCR_MAX_IDLE allows");
+                self.retirement.begin(Why::Idle);
+            }
+            Due::Replace(why) => {
+                tracing::warn!("replacing the listener: {why}");
+                self.retirement.begin(Why::Replace(why));
+            }
+            Due::Overdue => {
+                tracing::warn!("cancelling the running job: it has run for longer than OSCR_JOB_MAX allows");
+                return self.interrupt().await;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Stops the listener if it has no job.
+    async fn retire(&mut self) -> ControlFlow<Ended> {
+        self.retirement.at = None;
+        if self.job.over() {
+            // The listener is about to end.
+            return ControlFlow::Continue(());
+        }
+        let stop = self.life.stop.clone();
+        // A second signal must get through while the forge is being asked.
+        let retired = tokio::select! {
+            retired = self.life.retire(self.root, &self.listener, &mut self.job) => retired,
+            () = stop.reached(Urgency::Cancel) => return ControlFlow::Continue(()),
+        };
+        match retired {
+            Retired::Working(worker) => {
+                tracing::info!("a job is running: waiting for it to finish");
+                if let Some(finish) = self.life.provider.agent().stop.finish {
+                    self.listener.signal(finish);
+                }
+                self.job.found(worker);
+                self.watchdog.running();
+                self.life.board.enter(Phase::Draining);
+            }
+            Retired::Assigned if self.retirement.wait_for_worker(self.life.common.watch.worker) => {
+                tracing::info!("a job has been assigned: waiting for it");
+                self.job.expect();
+                self.life.board.enter(Phase::Draining);
+            }
+            Retired::Assigned => {
+                tracing::warn!("the forge says that a job was assigned, but no worker runs it: giving it up");
+                self.interrupted = true;
+                return self.interrupt().await;
+            }
+            Retired::Interrupted => {
+                self.interrupted = true;
+                return self.interrupt().await;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Only while idle: the client's memory is let go afterwards, and a job's start is not delayed.
+    async fn look_at_leftovers(&mut self) {
+        self.leftovers_at = None;
+        if self.job.seen || self.retirement.begun() {
+            return;
+        }
+        if let Ok(Err(fault)) = timeout(LOOK_AT_LEFTOVERS, self.life.release_leftovers()).await {
+            tracing::debug!("an earlier registration cannot be removed yet: {fault}");
+        }
+        self.life.provider.rest();
+        self.leftovers_wait = (self.leftovers_wait * 2).min(LEFTOVERS_LAST);
+        self.leftovers_at = self.life.has_leftovers().then(|| Instant::now() + self.leftovers_wait);
+    }
+
+    /// What is left to do once the listener has ended, and what its end means.
+    async fn finish(mut self, ended: Ended) -> Ending {
+        // The listener's last lines may still be unread; a job that they announce did run.
+        if self.job.seen && self.job.result.is_none() {
+            let _ = self.listener.tail.last_words().await;
+        }
+        while let Ok(marker) = self.markers.try_recv() {
+            match marker {
+                Marker::Running(_) => self.job.expect(),
+                Marker::Completed(word) => self.job.result = Some(JobResult::read(&word)),
+                Marker::Listening | Marker::Version(_) | Marker::Sign(_) => {}
+            }
+        }
+        drop(self.refused.take());
+        drop(self.wish.take());
+        if let Some(work) = self.letting_go.take() {
+            work.await;
+            self.life.board.resource(None);
+        }
+        tracing::debug!("the listener ended ({ended})");
+        if self.job.seen || self.connected.is_some_and(|since| since.elapsed() >= WELL_AFTER) {
+            self.life.forget_failures();
+        }
+        let ending = self.read_ending(ended);
+        self.report(&ending);
+        ending
+    }
+
+    fn read_ending(&mut self, ended: Ended) -> Ending {
+        let asked_to_stop = self.life.stop.urgency() > Urgency::None;
+        match &self.retirement.why {
+            _ if self.interrupted && asked_to_stop => return Ending::Stopped,
+            Some(Why::Yield) if self.interrupted && !self.job.seen => return Ending::Yielded,
+            Some(Why::Full) if self.interrupted && !self.job.seen => return Ending::Full,
+            // Nobody asked for it, and no job ran after all.
+            Some(Why::Idle) if !self.job.found_once && !asked_to_stop => return Ending::Idle,
+            Some(Why::Replace(why)) if !self.job.found_once && !asked_to_stop => {
+                let ending = Ending::Again(why.clone());
+                self.life.forget_lost_registration();
+                return ending;
+            }
+            _ => {}
+        }
+        match self.life.provider.read_exit(ended, self.job.seen) {
             Reading::Done => Ending::JobDone,
-            Reading::Retry(why) | Reading::Lost(why) | Reading::Outdated(why) | Reading::Fatal(why) if job_seen => {
+            Reading::Retry(why) | Reading::Lost(why) | Reading::Outdated(why) | Reading::Fatal(why)
+                if self.job.seen =>
+            {
                 Ending::JobBroken(why)
             }
             Reading::Lost(why) => {
-                // What was kept of it is worth nothing either.
-                if self.common.persistent {
-                    self.state.forget_kept();
-                    self.demote();
-                }
+                self.life.forget_lost_registration();
                 Ending::Again(why)
             }
             Reading::Retry(why) => Ending::Again(why),
@@ -294,213 +553,43 @@ impl Incarnation {
         }
     }
 
-    /// Stops an idle listener without losing a job: the forge is asked to let the registration go first, because only it
-    /// knows whether it has just given out a job.
-    async fn retire(&mut self, root: &Path, listener: &Running, watch: &mut JobWatch) -> Retired {
-        let worker_name = self.provider.agent().worker;
-        let look = || worker::find(listener.pid, worker_name).ok().flatten();
-        if let Some(worker) = watch.worker.take().or_else(look) {
-            return Retired::Working(worker);
-        }
-        if self.common.persistent {
-            // Its registration stays, so there is nothing to ask. A job that is assigned in this very moment waits at the
-            // forge for the next incarnation, unless the listener has taken it already.
-            return Retired::Interrupted;
-        }
-        self.board.enter(Phase::Unregistering);
-        let given_up = Instant::now() + self.common.kill_timeout;
-        loop {
-            match self.release_current(root).await {
-                Ok(Released::Gone) => break,
-                Ok(Released::Busy) => return look().map_or(Retired::Assigned, Retired::Working),
-                Err(fault) => {
-                    tracing::warn!("the registration cannot be removed yet: {fault}");
-                    if let Some(worker) = look() {
-                        return Retired::Working(worker);
-                    }
-                    if matches!(fault, Fault::Denied { .. }) || Instant::now() >= given_up {
-                        return Retired::Interrupted;
-                    }
-                    let wait = self.backoff.after_fault().min(Duration::from_secs(5));
-                    sleep(wait).await;
-                }
-            }
-        }
-        // Let go, but a job may have been assigned a moment before.
-        let crossed = Instant::now() + CROSSING;
-        while Instant::now() < crossed && listener_lives(listener) {
-            if let Some(worker) = look() {
-                return Retired::Working(worker);
-            }
-            sleep(LOOK_EVERY).await;
-        }
-        Retired::Interrupted
-    }
-
-    /// Interrupts a process that must end, and kills it if it does not.
-    pub(super) async fn interrupt(&self, process: &mut Running) -> Ended {
-        process.signal(Signal::SIGINT);
-        match timeout(self.common.kill_timeout, process.ended()).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                tracing::warn!(
-                    "the agent did not end within {} of being interrupted: killing it",
-                    humantime::format_duration(self.common.kill_timeout)
-                );
-                process.signal(Signal::SIGKILL);
-                process.ended().await
-            }
-        }
-    }
-
-    /// Ends everything that descends from us but for `spared`: what a job started does not outlive it.
-    pub(super) async fn end_processes(&self, spared: &[Pid]) {
-        let until = Instant::now() + TEARDOWN;
-        let left = descendants(spared).len();
-        if left > 0 {
-            tracing::info!(processes = left, "ending what the job left running");
-        }
-        while !descendants(spared).is_empty() {
-            if Instant::now() >= until {
-                tracing::error!("{} processes cannot be killed", descendants(spared).len());
-                return;
-            }
-            // Again each time: a process may have been forked between the look and the signal.
-            signal_all(Signal::SIGKILL as i32, spared);
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
-/// What is known about a job under the listener.
-#[derive(Debug, Default)]
-struct JobWatch {
-    /// The worker, while it lives.
-    worker: Option<Worker>,
-    /// Whether a job was ever announced. Only the listener or a job can announce one, so there was one.
-    seen: bool,
-    /// Until when a worker is looked for.
-    look_until: Option<Instant>,
-    found_once: bool,
-}
-
-impl JobWatch {
-    fn expect(&mut self) {
-        self.seen = true;
-        if self.worker.is_none() && !self.found_once {
-            self.look_until = Some(Instant::now() + LOOK_FOR);
-        }
-    }
-
-    fn found(&mut self, worker: Worker) {
-        self.seen = true;
-        self.found_once = true;
-        self.look_until = None;
-        self.worker = Some(worker);
-    }
-
-    /// Whether the one job is behind us.
-    fn over(&self) -> bool {
-        self.found_once && self.worker.is_none()
-    }
-
-    fn look(&mut self, listener: &Running, name: &str) {
-        match worker::find(listener.pid, name) {
-            Ok(Some(worker)) => {
-                tracing::debug!("the worker is process {}", worker.pid);
-                self.found(worker);
-            }
-            Ok(None) => {
-                if self.look_until.is_some_and(|until| Instant::now() >= until) {
-                    self.look_until = None;
-                }
-            }
-            Err(error) => {
-                tracing::warn!("the worker cannot be watched: {error}");
-                self.look_until = None;
-            }
-        }
-    }
-
-    async fn time_to_look(&self) {
-        match self.look_until {
-            Some(_) => sleep(LOOK_EVERY).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    async fn worker_gone(&self) {
-        match &self.worker {
-            Some(worker) => worker.gone().await,
-            None => std::future::pending().await,
-        }
-    }
-}
-
-/// A job's wish for hardware: the wait, and where its hook hears of it.
-struct Wish {
-    wait: Pin<Box<dyn Future<Output = Result<Held, HardwareError>>>>,
-    answers: UnboundedSender<HookAnswer>,
-    told: Rc<Notify>,
-}
-
-impl Wish {
-    fn new(guard: Rc<Guard>, claim: Claim, hooked: Hooked) -> Self {
-        let answers = hooked.answers.clone();
-        let (to_say, gone) = (answers.clone(), answers.clone());
-        let patience = guard.patience();
-        let say = move |why| {
-            tracing::info!("the job is {why}");
-            let _ = to_say.send(HookAnswer::Wait { why });
+    /// Leaves the job's summary to be completed once the slate is clean.
+    fn report(&mut self, ending: &Ending) {
+        let Some(began) = self.job.began else { return };
+        let result = match ending {
+            Ending::JobBroken(_) => JobResult::Lost,
+            _ => self.job.result.unwrap_or(JobResult::Unknown),
         };
-        Self {
-            wait: Box::pin(guard.acquire(claim, patience, say, async move { gone.closed().await })),
-            answers,
-            told: hooked.told,
-        }
+        let spans = Spans {
+            idle: self.connected.map(|since| began.saturating_duration_since(since)).unwrap_or_default(),
+            waited: self.waited,
+            lasted: self.job.ended.unwrap_or_else(Instant::now).saturating_duration_since(began),
+        };
+        let status = self.life.board.status();
+        let runner = status.runner.map(|runner| runner.name).unwrap_or_default();
+        self.life.report = Some(JobReport::new(status.job.unwrap_or_default(), runner, result, spans));
+        self.life.numbers.keep();
     }
 }
 
-async fn granted(wish: &mut Option<Wish>) -> Result<Held, HardwareError> {
-    match wish {
-        Some(wish) => wish.wait.as_mut().await,
+/// What a question brings; never, if none is open.
+async fn answered<T>(question: &mut Option<Pin<Box<dyn Future<Output = T>>>>) -> T {
+    match question {
+        Some(question) => question.as_mut().await,
         None => std::future::pending().await,
     }
 }
 
-async fn finished(work: &mut Option<Pin<Box<dyn Future<Output = ()>>>>) {
-    match work {
-        Some(work) => work.as_mut().await,
-        None => std::future::pending().await,
-    }
+/// A number from 0 to 1.
+fn chance() -> f64 {
+    f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX)
 }
 
-/// When an idle holder of hardware must make room, in the scope of `listener`.
-struct Yielding {
-    idle: Option<Duration>,
-    idle_until: Option<Instant>,
-    now: bool,
-}
-
-impl Yielding {
-    fn of(guard: Option<&Rc<Guard>>, holds: bool) -> Self {
-        Self { idle: guard.filter(|_| holds).map(|guard| guard.idle()), idle_until: None, now: false }
-    }
-
-    /// The listener listens from now on.
-    fn begin(&mut self) {
-        self.idle_until = self.idle_until.or_else(|| self.idle.map(|idle| Instant::now() + idle));
-    }
-
-    /// Resolves once the time is over and somebody waits.
-    async fn due(&self, guard: Option<&Rc<Guard>>, held: Option<&Held>) {
-        match (self.idle_until, guard, held) {
-            (Some(until), Some(guard), Some(held)) => {
-                sleep_until(until).await;
-                guard.somebody_waits(held).await;
-            }
-            _ => std::future::pending().await,
-        }
+/// Resolves when the disk should be looked at: at this moment, or once somebody who asked for the status found it full.
+async fn space_due(board: &Board, moment: Option<Instant>) {
+    tokio::select! {
+        () = at(moment) => {}
+        () = board.found_full() => {}
     }
 }
 
@@ -509,8 +598,4 @@ async fn at(moment: Option<Instant>) {
         Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
     }
-}
-
-fn listener_lives(listener: &Running) -> bool {
-    Stat::read(listener.pid).is_some_and(|stat| stat.state != 'Z')
 }

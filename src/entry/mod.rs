@@ -4,14 +4,26 @@
 
 mod backoff;
 mod children;
+mod cleaning;
+mod docker;
+mod doctor;
 mod hardware;
 mod incarnation;
+mod job;
 mod listening;
+mod numbers;
+pub mod posture;
+mod privileges;
 mod registering;
+mod report;
+mod retiring;
 mod secrets;
 mod state;
 mod stop;
 mod trust;
+mod update;
+mod waiting;
+mod watchdog;
 
 use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
@@ -22,23 +34,28 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 
 use crate::agent::access::{READ, WRITE, may};
-use crate::agent::{env, hooks, root};
+use crate::agent::{env, hooks, root, system_env};
 use crate::config::table::COMMON;
-use crate::config::{Common, Environment, Hardware, Problem, Reader};
+use crate::config::{Common, Environment, Hardware, Problem, Reader, SecretSource};
 use crate::control::{self, Board};
+use crate::docker::engine;
 use crate::init::account::{Account, Accounts};
 use crate::init::{Role, Signals, adopt_orphans};
 use crate::log;
 use crate::os::child::Identity;
-use crate::provider::{PROVIDERS, Provider};
+use crate::provider::{PROVIDERS, Provider, token_cache};
 use crate::resource::LockDirectory;
-use crate::workspace::{Owned, Slate, take_for_root};
+use crate::workspace::{Owned, Slate, Space, taint, take_for_root};
 use children::{Children, Starter, attend};
+pub use doctor::doctor;
 use hardware::Guard;
 use incarnation::Incarnation;
+use numbers::Numbers;
+use posture::Posture;
 use state::StateFile;
 use stop::Stop;
 
@@ -66,8 +83,6 @@ pub struct Configured {
     pub notes: Vec<String>,
     /// The effective value of each setting, secrets redacted.
     pub effective: BTreeMap<String, String>,
-    /// The provider's settings.
-    settings: &'static [crate::config::table::Setting],
 }
 
 /// Turns the environment into a configuration.
@@ -93,10 +108,15 @@ pub fn configure(environment: &Environment) -> Result<Configured, Vec<Problem>> 
             None
         }
     };
+    if provider.as_ref().is_some_and(|provider| provider.agent().hooks.is_none()) && !common.policy.is_default() {
+        reader.problem(
+            "OSCR_ALLOW_*",
+            "this forge's agent has no hook before a job, so nothing could be held against these settings",
+            "unset them, and use the forge's own checks: docs/configuration.md says which",
+        );
+    }
     match (reader.finish(), provider) {
-        (Ok(read), Some(provider)) => {
-            Ok(Configured { common, provider, notes: read.notes, effective: read.effective, settings })
-        }
+        (Ok(read), Some(provider)) => Ok(Configured { common, provider, notes: read.notes, effective: read.effective }),
         (Err(problems), _) => Err(problems),
         (Ok(_), None) => Err(vec![Problem {
             setting: "CI_PROVIDER".to_owned(),
@@ -109,16 +129,17 @@ pub fn configure(environment: &Environment) -> Result<Configured, Vec<Problem>> 
 /// `oscr-entry run`: one incarnation.
 #[must_use]
 pub fn run(signals: Signals) -> ExitCode {
+    // From here on not even root in the container may look into this process, and no core dump is made of it. An execution
+    // undoes the former, so this is also the first thing that our next self does.
+    if let Err(error) = prctl::set_dumpable(false).and_then(|()| no_core_dumps()) {
+        return fatal(&format!("this process cannot be protected from others: {error}"), exit::SOFTWARE);
+    }
     let variables = match secrets::environment_without_trace() {
         Ok(variables) => variables,
         Err(error) => {
             return fatal(&format!("the environment cannot be taken over: {error}"), exit::SOFTWARE);
         }
     };
-    // Before anything secret is read: from here on not even root in the container may look into this process.
-    if let Err(error) = prctl::set_dumpable(false) {
-        return fatal(&format!("this process cannot be protected from others: {error}"), exit::SOFTWARE);
-    }
     let environment = Environment::new(variables);
     let configured = match configure(&environment) {
         Ok(configured) => configured,
@@ -129,6 +150,13 @@ pub fn run(signals: Signals) -> ExitCode {
         Ok(prepared) => prepared,
         Err(problems) => return misconfigured(&problems),
     };
+    if let Err(error) = privileges::give_up(prepared.common.sudo, prepared.common.docker.engine.is_some()) {
+        return fatal(&format!("capabilities cannot be given up: {error}"), exit::SOFTWARE);
+    }
+    // As it is from now on.
+    prepared.say_posture(&secrets::given(&environment));
+    // It holds what was given as plain variables.
+    drop(environment);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -137,6 +165,12 @@ pub fn run(signals: Signals) -> ExitCode {
     };
     let code = tokio::task::LocalSet::new().block_on(&runtime, prepared.live(signals));
     ExitCode::from(code)
+}
+
+/// Sets the soft limit alone: a job that wants to look into a crash of its own may raise it again.
+fn no_core_dumps() -> nix::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
+    setrlimit(Resource::RLIMIT_CORE, 0, hard)
 }
 
 fn misconfigured(problems: &[Problem]) -> ExitCode {
@@ -159,19 +193,20 @@ fn fatal(message: &str, code: u8) -> ExitCode {
 struct Prepared {
     common: Common,
     provider: Box<dyn Provider>,
-    account: Account,
     /// The user to become; `None` when we are not root.
     identity: Option<Identity>,
     agent_env: Vec<(std::ffi::OsString, std::ffi::OsString)>,
     state: StateFile,
     owned: Owned,
+    slate: Slate,
     lock_directory: Option<LockDirectory>,
     board: Board,
+    numbers: Numbers,
 }
 
 impl Prepared {
     fn new(environment: &Environment, configured: Configured) -> Result<Self, Vec<Problem>> {
-        let Configured { common, provider, notes, settings, .. } = configured;
+        let Configured { common, provider, notes, .. } = configured;
         let board = Board::new(provider.name(), &provider.scope());
         for note in notes {
             tracing::info!("{note}");
@@ -181,7 +216,7 @@ impl Prepared {
         if let Err(error) = root::check(&common.places.agent(), provider.agent().listener) {
             problems.push(problem("image", &error, "use an image made for this CI_PROVIDER, or add the agent to it"));
         }
-        for source in provider.secrets() {
+        for source in &secrets::given(environment) {
             if let Some(identity) = &identity
                 && let Err(problem) = secrets::guard(source, identity)
             {
@@ -214,6 +249,9 @@ impl Prepared {
                 problems.push(problem("image", &error, "make /run/oscr writable for this container's user"))
             })
             .ok();
+        if let Some(directory) = &common.token_cache {
+            problems.extend(token_cache(directory, identity.as_ref()));
+        }
         let lock_directory = common.hardware.as_ref().and_then(|hardware| {
             let checked = LockDirectory::open(&hardware.directory, hardware.allow_nfs);
             let directory = checked
@@ -224,57 +262,42 @@ impl Prepared {
             }
             Some(directory)
         });
+        let slate = slate(&common, &account);
+        problems.extend(survivors(&slate, &common));
+        let numbers = Numbers::prepare(&common, identity.as_ref(), &mut problems);
         let (Some(state), Some(owned), Some(shims), true) = (state, owned, shims, problems.is_empty()) else {
             return Err(problems);
         };
+        let system_file = common.places.system_environment();
+        let system = system_env::read(&system_file).unwrap_or_else(|why| {
+            tracing::warn!("{} has no effect: {why}", system_file.display());
+            Vec::new()
+        });
         let agent_env = env::build(&env::Sources {
             environment,
+            system: &system,
             account: &account,
             facts: provider.agent(),
-            settings,
             job_env: &common.job_env,
             network: &common.network,
             ca_bundle: bundle.as_deref(),
             hooks: Some((&shims.job_started, &shims.job_completed)),
         });
-        let prepared = Self { common, provider, account, identity, agent_env, state, owned, lock_directory, board };
-        prepared.say_posture();
-        Ok(prepared)
+        Ok(Self { common, provider, identity, agent_env, state, owned, slate, lock_directory, board, numbers })
     }
 
     /// What is weaker here than it could be, once, at start.
-    fn say_posture(&self) {
-        let mut weaknesses = Vec::new();
-        if self.identity.is_none() {
-            weaknesses.push(
-                "this container does not run as root: jobs share the user that holds the secrets' files, and files of \
-                 other users cannot be wiped"
-                    .to_owned(),
-            );
-            if self.common.hardware.is_some() {
-                weaknesses
-                    .push("jobs share the user that holds the hardware's lock, and could take or free it".to_owned());
-            }
-        }
-        for source in self.provider.secrets() {
-            if source.path().is_none() {
-                weaknesses.push(format!(
-                    "{0} is a plain variable: `docker inspect` shows it to whoever reaches the Docker socket; use {0}_FILE",
-                    source.setting
-                ));
-            }
-        }
-        if std::fs::metadata(self.common.places.docker_socket()).is_ok() {
-            weaknesses.push("Docker's socket is mounted: a job that can use it is root on the host".to_owned());
-        }
-        for weakness in &weaknesses {
+    fn say_posture(&self, secrets: &[SecretSource]) {
+        let sources: Vec<&SecretSource> = secrets.iter().collect();
+        let posture = Posture::look(&self.common, &sources, self.identity.as_ref());
+        for weakness in &posture.weaknesses {
             tracing::warn!("{weakness}");
         }
-        let secrets = self.provider.secrets().into_iter().map(ToString::to_string).collect();
-        self.board.posture(secrets, weaknesses);
+        let secrets = sources.into_iter().map(ToString::to_string).collect();
+        self.board.posture(&posture, secrets, posture.weaknesses.clone());
     }
 
-    async fn live(self, signals: Signals) -> u8 {
+    async fn live(mut self, signals: Signals) -> u8 {
         let children = Children::default();
         let stop = Stop::new(self.common.stop_timeout);
         if adopt_orphans() == Role::Bystander {
@@ -290,28 +313,27 @@ impl Prepared {
         };
         let (orders_sender, orders) = tokio::sync::mpsc::unbounded_channel();
         tokio::task::spawn_local(control::server::serve(listener, self.board.clone(), orders_sender));
-        let starter = Starter::new(children.clone(), self.identity, self.agent_env, self.provider.agent());
-        let slate = Slate {
-            work: self.common.work_directory.clone(),
-            agent_roots: self.common.places.agent_roots(),
-            temporary: self.common.places.temporary().to_vec(),
-            home: self.account.home.clone(),
-            pristine_home: self.common.places.pristine_home(),
-            agent: self.account.identity.clone(),
-        };
+        self.board.space(space(&self.common));
+        self.numbers.start(&self.board);
+        let starter =
+            Starter::new(children.clone(), self.identity, self.agent_env, self.provider.agent(), self.common.sudo);
         let guard = self.common.hardware.clone().zip(self.lock_directory).map(|(hardware, directory)| {
-            Rc::new(Guard::new(hardware, directory, starter.clone(), self.common.places.hooks()))
+            let hooks = self.common.places.hooks();
+            Rc::new(Guard::new(hardware, directory, starter.clone(), hooks, self.board.clone()))
         });
+        let custody = cleaning::custody(&self.common, &*self.provider, &self.slate, starter.identity.as_ref());
         let incarnation = Incarnation::new(
             self.common,
-            self.provider,
+            Rc::from(self.provider),
             starter,
-            slate,
+            self.slate,
             self.state,
             self.board,
             stop.clone(),
             guard,
             orders,
+            self.numbers,
+            custody,
         );
         let _owned = self.owned;
         tokio::select! {
@@ -325,8 +347,71 @@ impl Prepared {
     }
 }
 
+/// Where jobs need disk space.
+fn space(common: &Common) -> Space {
+    let [temporary, ..] = common.places.temporary();
+    Space::new(common.min_free, &common.work_directory, [common.places.agent_roots(), temporary])
+}
+
+fn hostname() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
+}
+
 fn problem(setting: &str, error: &dyn std::error::Error, cure: &str) -> Problem {
     Problem { setting: setting.to_owned(), what: error.to_string(), cure: cure.to_owned() }
+}
+
+/// The directory of a shared registration token, which no job may reach.
+fn token_cache(directory: &Path, agent: Option<&Identity>) -> Option<Problem> {
+    let problem =
+        |what: String, cure: &str| Problem { setting: "OSCR_TOKEN_CACHE".to_owned(), what, cure: cure.to_owned() };
+    let Some(agent) = agent else {
+        let what = "needs a container that runs as root: every job could read the token".to_owned();
+        return Some(problem(what, "unset it, or let the container start as root"));
+    };
+    if let Err(error) = token_cache::prepare(directory) {
+        return Some(problem(error.to_string(), "mount a volume of root's there, for the runners of this host alone"));
+    }
+    may(agent, directory, READ | WRITE | 1).then(|| {
+        let what = format!("{} can be opened by the agent's user, and so by every job", directory.display());
+        problem(what, "give it to root, with mode 0700")
+    })
+}
+
+/// What is emptied before and after each job.
+fn slate(common: &Common, account: &Account) -> Slate {
+    let places = &common.places;
+    let mut temporary = places.temporary().to_vec();
+    temporary.push(places.session(account.identity.uid));
+    if common.docker.engine.is_some() {
+        // An engine of our own, and a job with it, is root in there: nothing of it is for the next one.
+        temporary.push(engine::DATA.into());
+    }
+    Slate {
+        work: common.work_directory.clone(),
+        agent_roots: places.agent_roots(),
+        temporary,
+        home: account.home.clone(),
+        pristine_home: places.pristine_home(),
+        agent: account.identity.clone(),
+        kept: common.caches.clone(),
+    }
+}
+
+/// What would survive jobs without, or by more than, the user's word.
+fn survivors(slate: &Slate, common: &Common) -> Vec<Problem> {
+    let apart: Vec<PathBuf> = common.hardware.iter().map(|hardware| hardware.directory.clone()).collect();
+    let unnamed = slate.unnamed_mounts(&apart).into_iter().map(|mount| Problem {
+        setting: "OSCR_CACHE_DIRS".to_owned(),
+        what: format!("{} is mounted where everything is wiped for each job, and is not named", mount.display()),
+        cure: "name it, to keep its content from job to job; or mount it elsewhere, or read-only".to_owned(),
+    });
+    let too_much = slate.kept_too_much().into_iter().map(|kept| Problem {
+        setting: "OSCR_CACHE_DIRS".to_owned(),
+        what: format!("with {} nothing there would be wiped", kept.display()),
+        cure: "name the directory inside that is to survive, such as /work/_tool".to_owned(),
+    });
+    unnamed.chain(too_much).collect()
 }
 
 /// The agent's user must not be able to open a lock: who can open it can hold it. A lock file of root's that others may read,
@@ -422,6 +507,18 @@ fn docker_group(socket: &std::path::Path) -> Option<Gid> {
     meta.file_type().is_socket().then(|| Gid::from_raw(meta.gid()))
 }
 
+/// `oscr-entry baseline`: the last step of building an image.
+#[must_use]
+pub fn baseline(root: &Path) -> ExitCode {
+    match taint::write_baseline(root) {
+        Ok(files) => {
+            println!("{files} files are what they should be");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fatal(&format!("the baseline cannot be written: {error}"), exit::SOFTWARE),
+    }
+}
+
 /// `oscr-entry check`: validates, prints what is in force, asks nobody.
 ///
 /// # Errors
@@ -439,6 +536,13 @@ pub fn check(out: &mut dyn io::Write) -> io::Result<ExitCode> {
     for note in &configured.notes {
         writeln!(out, "Note: {}", log::redacted(note))?;
     }
+    let mut problems = Vec::new();
+    let (_, identity) = agent_account(&configured.common, &mut problems);
+    if !problems.is_empty() {
+        return Ok(misconfigured(&problems));
+    }
+    let posture = Posture::look(&configured.common, &configured.provider.secrets(), identity.as_ref());
+    write!(out, "The posture of this process, and of jobs:\n{posture}")?;
     Ok(ExitCode::from(exit::DONE))
 }
 
@@ -451,5 +555,40 @@ mod tests {
         let gids = |raw: &[u32]| raw.iter().copied().map(Gid::from_raw).collect::<Vec<_>>();
         let groups = with_added_groups(gids(&[1001, 20]), &gids(&[0, 6, 20, 4711]), &gids(&[0, 6]));
         assert_eq!(groups, gids(&[1001, 20, 4711]));
+    }
+
+    #[test]
+    fn fuzz_settings() {
+        const TOKEN: &str = "fuzzed-token-that-nobody-may-see";
+        crate::fuzz::run("settings", |bytes| {
+            use std::os::unix::ffi::OsStrExt;
+            let variables = bytes.split(|byte| *byte == b'\n').filter_map(|line| {
+                let at = line.iter().position(|byte| *byte == b'=')?;
+                let (name, value) = (&line[..at], &line[at + 1..]);
+                let text = String::from_utf8_lossy(name);
+                // Files are another matter: their names must not lead to what blocks, and their content is not given here.
+                if text.ends_with("_FILE") || text == "OSCR_ROOT" {
+                    return None;
+                }
+                let secret = ["PAT", "TOKEN", "KEY", "SECRET", "JITCONFIG"].iter().any(|word| text.contains(word));
+                let value = if secret && !value.is_empty() { TOKEN.as_bytes() } else { value };
+                Some((std::ffi::OsStr::from_bytes(name).to_owned(), std::ffi::OsStr::from_bytes(value).to_owned()))
+            });
+            let environment = Environment::new(variables.collect::<Vec<_>>());
+            match configure(&environment) {
+                Ok(configured) => {
+                    let shown = format!("{:?} {:?}", configured.notes, configured.effective);
+                    assert!(!shown.contains(TOKEN), "{shown}");
+                    configured.effective.keys().cloned().collect::<Vec<_>>().join(" ")
+                }
+                Err(problems) => {
+                    assert!(!problems.is_empty());
+                    for problem in &problems {
+                        assert!(!problem.cure.is_empty() && !problem.to_string().contains(TOKEN), "{problem}");
+                    }
+                    problems.iter().map(|problem| crate::fuzz::kind(&problem.to_string())).collect()
+                }
+            }
+        });
     }
 }

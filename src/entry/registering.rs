@@ -9,23 +9,30 @@ use super::incarnation::Incarnation;
 use super::listening::Ending;
 use super::state::StateError;
 use super::stop::{Stop, Urgency};
+use crate::agent::output::Marker;
 use crate::agent::root;
 use crate::config::name::Naming;
 use crate::control::{Phase, Runner};
 use crate::init::{Ended, SpawnError};
-use crate::provider::{Fault, Files, Grant, Registration, Released, Releasing, Step, Wanted};
-use crate::workspace::wipe;
+use crate::metrics::{self, Registered};
+use crate::provider::{Fault, Files, Grant, Registration, Released, Releasing, Standing, Step, Wanted};
+use crate::workspace::{Spare, wipe};
 
 /// How long the agent's configure step may take.
 const CONFIGURE: Duration = Duration::from_secs(5 * 60);
 /// How long the forge may still take to answer once we are asked to stop. What an answer in time says need not be looked
 /// for later.
 const LAST_WORD: Duration = Duration::from_secs(3);
+/// How long the forge of an earlier configuration may take: it may have been a mistake.
+const FOREIGN: Duration = Duration::from_secs(5);
 
 impl Incarnation {
     /// Registers, however long it takes. `None` when asked to stop before.
     pub(super) async fn register(&mut self) -> Option<PathBuf> {
         while self.stop.urgency() == Urgency::None {
+            if self.keep_pace().await {
+                continue;
+            }
             self.board.enter(Phase::Registering);
             // Before the secret is read: what is corrected while the forge refuses the old one has changed.
             self.stamps = self.look_at_secrets();
@@ -33,11 +40,13 @@ impl Incarnation {
             self.provider.rest();
             let fault = match attempt {
                 Ok(root) => {
+                    metrics::registration(Registered::Made);
                     self.board.well();
                     return Some(root);
                 }
                 Err(fault) => fault,
             };
+            metrics::registration(Registered::Failed);
             if self.stop.urgency() > Urgency::None {
                 break;
             }
@@ -51,12 +60,24 @@ impl Incarnation {
         None
     }
 
+    /// Waits if the forge's limit is nearly used up, before something new is begun. Removals do not wait: they are what the rest
+    /// of it is kept for.
+    async fn keep_pace(&mut self) -> bool {
+        let known = self.provider.pace().or_else(|| self.state.state.pace.take());
+        let Some((pace, left)) = known.and_then(|pace| pace.left().map(|left| (pace, left))) else { return false };
+        self.state.state.pace = Some(pace.clone());
+        self.wait_out(Phase::BackingOff, &pace.why, left).await;
+        self.board.well();
+        true
+    }
+
     async fn try_to_register(&mut self) -> Result<PathBuf, Fault> {
         let stop = self.stop.clone();
         unless_stopped(&stop, self.release_leftovers()).await?;
         if let Some(root) = unless_stopped(&stop, self.take_up_kept()).await? {
             return Ok(root);
         }
+        self.mark_stale().await;
         // A name that was tried and may or may not be known to the forge is tried again: then one clean-up covers both.
         let name = match &self.state.state.current {
             Some(pending) => pending.name.clone(),
@@ -76,25 +97,18 @@ impl Incarnation {
                 return Err(fault);
             }
         };
-        let made = match grant {
-            Grant::Files { registration, files } => {
-                // Known to the forge already, so known to the next incarnation before anything else.
-                self.state.state.current = Some(registration.clone());
-                self.save()?;
-                self.make_root(&name, &files).map(|root| (root, registration))
+        if let Some(once) = &grant.once {
+            if self.state.state.used_up.as_ref() == Some(&once.fingerprint) {
+                return Err(once.used_up.clone());
             }
-            Grant::Token(token) => match self.make_root(&name, &Files::new()) {
-                Ok(root) => {
-                    let step = self.provider.configure(&token, wanted);
-                    match self.configure(&root, &step).await {
-                        Ok(()) => self.provider.identify(&name, &root).await.map(|registration| (root, registration)),
-                        Err(fault) => Err(fault),
-                    }
-                }
-                Err(fault) => Err(fault),
-            },
-        };
-        let (root, registration) = match made {
+            self.once = Some(once.fingerprint.clone());
+        }
+        if let Some(registration) = &grant.registration {
+            // Known to the forge already, so known to the next incarnation before anything else.
+            self.state.state.current = Some(registration.clone());
+            self.save()?;
+        }
+        let (root, registration) = match self.make_use_of(grant, wanted).await {
             Ok(made) => made,
             Err(fault) => {
                 self.demote();
@@ -106,9 +120,22 @@ impl Incarnation {
         if self.common.persistent {
             self.state.keep(&root, self.provider.agent().configuration).map_err(|error| on_disk(&error))?;
         }
-        self.board.runner(Some(Runner { name, id: registration.id }));
+        self.board.runner(Some(Runner { name: registration.name.clone(), id: registration.id }));
         tracing::info!(id = registration.id, "registered with {}", self.provider.scope());
         Ok(root)
+    }
+
+    /// Turns what the forge granted into a registered agent.
+    async fn make_use_of(&self, grant: Grant, wanted: Wanted<'_>) -> Result<(PathBuf, Registration), Fault> {
+        let root = self.make_root(wanted.name, &grant.files)?;
+        if let Some(step) = self.provider.configure(&grant, wanted) {
+            self.configure(&root, &step).await?;
+        }
+        let registration = match grant.registration {
+            Some(registration) => registration,
+            None => self.provider.identify(wanted.name, &root).await?,
+        };
+        Ok((root, registration))
     }
 
     /// For a persistent runner: the registration of an earlier incarnation or job, if the forge still has it.
@@ -126,10 +153,10 @@ impl Incarnation {
             self.demote_known();
             return Ok(None);
         };
-        let known = match self.provider.releasing() {
-            Releasing::Request => self.provider.exists(&current).await?,
+        let known = match self.provider.releasing(false) {
+            Releasing::Request => self.provider.standing(&current).await? != Standing::Unknown,
             // Without a credential that could ask, the listener itself will find out.
-            Releasing::Command(_) => true,
+            Releasing::Command(_) | Releasing::ByForge => true,
         };
         if !known {
             tracing::warn!("the forge does not know {} any more: registering anew", current.name);
@@ -148,10 +175,10 @@ impl Incarnation {
         let fault =
             |what: String| Fault::Denied { what, cure: "check the disk and the permissions of that place".to_owned() };
         // An earlier attempt may have left one.
-        wipe(&roots, None).map_err(|error| fault(format!("{} cannot be emptied: {error}", roots.display())))?;
+        wipe(&roots, &Spare::default())
+            .map_err(|error| fault(format!("{} cannot be emptied: {error}", roots.display())))?;
         let agent = &self.slate.agent;
-        let made =
-            root::make(&self.common.places.agent(), &roots, name, agent).map_err(|error| fault(error.to_string()))?;
+        let made = root::make(&self.pristine_agent(), &roots, name, agent).map_err(|error| fault(error.to_string()))?;
         for (file, content) in files {
             root::write(&made, file, content, agent)
                 .map_err(|error| fault(format!("{} cannot be written: {error}", made.join(file).display())))?;
@@ -160,7 +187,7 @@ impl Incarnation {
     }
 
     async fn configure(&self, root: &Path, step: &Step) -> Result<(), Fault> {
-        let (mut agent, _) = self.starter.start(root, step).map_err(|error| cannot_start(&error))?;
+        let (mut agent, mut markers) = self.starter.start(root, step).map_err(|error| cannot_start(&error))?;
         let ended = tokio::select! {
             ended = agent.ended() => ended,
             () = self.stop.reached(Urgency::Finish) => self.interrupt(&mut agent).await,
@@ -169,6 +196,13 @@ impl Incarnation {
                 self.interrupt(&mut agent).await
             }
         };
+        // All that it said must have been read before it is looked at.
+        let _ = agent.tail.last_words().await;
+        while let Ok(marker) = markers.try_recv() {
+            if let Marker::Version(version) = marker {
+                self.board.agent(version);
+            }
+        }
         match ended {
             Ended::Code(0) => Ok(()),
             Ended::Code(code @ (126 | 127)) => Err(Fault::Denied {
@@ -195,7 +229,7 @@ impl Incarnation {
         let given_up = Instant::now() + self.common.kill_timeout;
         let mut pause = Duration::from_millis(250);
         loop {
-            let trouble = match self.release_current(root).await {
+            let trouble = match self.release_current(root, matches!(ending, Ending::JobDone)).await {
                 Ok(Released::Gone) => {
                     tracing::info!("the registration is gone");
                     break;
@@ -206,7 +240,12 @@ impl Incarnation {
                     self.demote();
                     break;
                 }
-                Err(fault) => fault.to_string(),
+                Err(fault) => {
+                    if let Fault::Limited { wait, .. } = fault {
+                        pause = pause.max(wait);
+                    }
+                    fault.to_string()
+                }
             };
             if Instant::now() + pause >= given_up {
                 tracing::warn!("the registration could not be removed: {trouble}; the next incarnation will");
@@ -222,15 +261,25 @@ impl Incarnation {
     }
 
     /// One attempt to let the current registration go.
-    pub(super) async fn release_current(&mut self, root: &Path) -> Result<Released, Fault> {
+    pub(super) async fn release_current(&mut self, root: &Path, job_done: bool) -> Result<Released, Fault> {
         let Some(current) = self.state.state.current.clone() else {
             return Ok(Released::Gone);
         };
-        let released = match self.provider.releasing() {
+        let released = match self.provider.releasing(job_done) {
             Releasing::Request => self.provider.release(&current).await?,
             Releasing::Command(step) => self.release_by_command(root, &step).await?,
+            Releasing::ByForge => {
+                if !job_done {
+                    tracing::info!(
+                        "{} stays registered: nothing here may remove it. The forge does, a day after it was last seen",
+                        current.name
+                    );
+                }
+                Released::Gone
+            }
         };
         if released == Released::Gone {
+            metrics::registration(Registered::Removed);
             self.state.state.current = None;
             self.state.save_or_warn();
         }
@@ -258,7 +307,11 @@ impl Incarnation {
         if self.state.state.leftovers.is_empty() {
             return Ok(());
         }
-        if matches!(self.provider.releasing(), Releasing::Command(_)) {
+        if matches!(self.provider.releasing(false), Releasing::ByForge) {
+            self.state.state.leftovers.clear();
+            return Ok(());
+        }
+        if !matches!(self.provider.releasing(false), Releasing::Request) {
             let names: Vec<&str> = self.state.state.leftovers.iter().map(|left| left.name.as_str()).collect();
             tracing::warn!(
                 "{} may still be registered and cannot be removed without a token for the API; the forge removes an ephemeral \
@@ -271,7 +324,15 @@ impl Incarnation {
         // One by one, so that being cut short (by a stop, or a job that comes) forgets none.
         for registration in self.state.state.leftovers.clone() {
             let foreign = registration.scope != self.provider.registration(&registration.name).scope;
-            match self.provider.release(&registration).await {
+            let released = if foreign {
+                // Another forge, perhaps, and nothing that this runner waits for.
+                timeout(FOREIGN, self.provider.release(&registration))
+                    .await
+                    .unwrap_or_else(|_| Err(Fault::Unreachable("it does not answer".to_owned())))
+            } else {
+                self.provider.release(&registration).await
+            };
+            match released {
                 Ok(Released::Busy) => {
                     tracing::info!(
                         "the forge believes that {} still runs a job; it is removed later",
@@ -280,6 +341,7 @@ impl Incarnation {
                     continue;
                 }
                 Ok(Released::Gone) => {
+                    metrics::registration(Registered::Removed);
                     tracing::info!("{} of an earlier incarnation is not registered any more", registration.name);
                 }
                 Err(fault @ Fault::Denied { .. }) if foreign => tracing::warn!(
@@ -287,6 +349,14 @@ impl Incarnation {
                     registration.name,
                     registration.scope
                 ),
+                Err(fault) if foreign => {
+                    tracing::warn!(
+                        "{} may still be registered at {}; it is tried again later: {fault}",
+                        registration.name,
+                        registration.scope
+                    );
+                    continue;
+                }
                 Err(fault) => return Err(fault),
             }
             self.state.state.leftovers.retain(|left| *left != registration);
@@ -295,7 +365,32 @@ impl Incarnation {
         Ok(())
     }
 
+    /// Adds old registrations that nobody will come back to, if the user wants that, to those that are let go.
+    async fn mark_stale(&mut self) {
+        match self.provider.stale().await {
+            Ok(stale) if stale.is_empty() => {}
+            Ok(stale) => {
+                tracing::info!("{} agents of ours are offline and older than a day: removing them", stale.len());
+                self.state.state.leftovers.extend(stale);
+                self.state.save_or_warn();
+                if let Err(fault) = self.release_leftovers().await {
+                    tracing::warn!("old agents cannot be removed yet: {fault}");
+                }
+            }
+            Err(fault) => tracing::warn!("old agents cannot be looked for: {fault}"),
+        }
+    }
+
+    /// A job has come, or the registration is worth nothing any more: a grant for one job is not tried again.
+    pub(super) fn use_up(&mut self) {
+        if let Some(fingerprint) = self.once.take() {
+            self.state.state.used_up = Some(fingerprint);
+            self.state.save_or_warn();
+        }
+    }
+
     pub(super) fn has_leftovers(&self) -> bool {
+        self.board.leftovers(self.state.state.leftovers.len());
         !self.state.state.leftovers.is_empty()
     }
 

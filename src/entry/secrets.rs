@@ -5,16 +5,16 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use zeroize::Zeroizing;
 
 use crate::agent::access::{READ, may};
-use crate::config::table::{self, Kind};
-use crate::config::{Problem, SecretSource};
+use crate::config::{Environment, Problem, Secret, SecretSource};
 use crate::os;
 use crate::os::child::Identity;
-use crate::provider::PROVIDERS;
+use crate::provider::is_secret;
 
 /// Names the descriptor in which our earlier self left the secrets of its environment.
 const STASH: &str = "OSCR_STASH_FD";
@@ -59,13 +59,15 @@ pub fn environment_without_trace() -> io::Result<Vec<(OsString, OsString)>> {
     Err(error)
 }
 
-/// Whether a variable holds a secret itself, of whatever provider and under whatever name.
-fn is_secret(name: &str) -> bool {
-    let tables = PROVIDERS.iter().map(|provider| provider.settings).chain([table::COMMON]);
-    tables
-        .flatten()
-        .filter(|setting| setting.kind == Kind::Secret)
-        .any(|setting| setting.name == name || setting.aliases.contains(&name))
+/// Every secret that this container was given, whether this configuration makes use of it or not: a job could.
+pub fn given(environment: &Environment) -> Vec<SecretSource> {
+    let of = |(name, value): (&str, &str)| match name.strip_suffix("_FILE") {
+        Some(plain) if is_secret(plain) => Some(SecretSource::file(name, PathBuf::from(value))),
+        _ if is_secret(name) => Some(SecretSource::environment(name, Secret::new(value.trim().to_owned()))),
+        _ => None,
+    };
+    // A file without content is what Compose makes of a secret that is unset.
+    environment.iter().filter_map(of).filter(|source| source.read().is_ok()).collect()
 }
 
 /// Makes a secret's file unreadable for the agent's user, if that is ours to do: Compose puts a copy of mode 0444 into the
@@ -88,7 +90,8 @@ pub fn guard(source: &SecretSource, agent: &Identity) -> Result<(), Problem> {
     if !on_own_layer {
         return Err(problem(
             format!("{} can be read by the agent's user, and so by every job", path.display()),
-            "on the host, give the file to root and make its mode 0400 (chown 0:0, chmod 400), or use a Compose secret",
+            "on the host, give the file to root and make its mode 0400 (chown 0:0, chmod 400), or use a Compose secret; \
+             Swarm's secrets have mode: 0400, those of Kubernetes defaultMode: 0400",
         ));
     }
     let protect = || {
@@ -105,17 +108,5 @@ pub fn guard(source: &SecretSource, agent: &Identity) -> Result<(), Problem> {
             format!("{} can be read by the agent's user and cannot be protected: {error}", path.display()),
             "give the file to root and make its mode 0400",
         )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    #[test]
-    fn every_secret_setting_is_known_under_all_its_names() {
-        for name in ["GITHUB_PAT", "ACCESS_TOKEN", "GH_PAT", "RUNNER_TOKEN"] {
-            assert!(is_secret(name), "{name}");
-        }
-        assert!(!is_secret("GITHUB_PAT_FILE") && !is_secret("GITHUB_OWNER"));
     }
 }

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::update::Fetched;
+use crate::docker::Label;
+use crate::provider::pace::Pace;
 use crate::provider::{Files, Registration};
 
 /// The content of the file. It holds no secret.
@@ -23,6 +26,21 @@ pub struct State {
     pub leftovers: Vec<Registration>,
     /// Failures in a row.
     pub failures: u32,
+    /// The last incarnation ended with its job, so that the next starts at a time of its own.
+    #[serde(default)]
+    pub alone: bool,
+    /// Until when the forge wants little of us.
+    #[serde(default)]
+    pub pace: Option<Pace>,
+    /// The agent that was fetched because the forge refused the image's.
+    #[serde(default)]
+    pub agent: Option<Fetched>,
+    /// What agents of ours marked their objects in Docker with that may still be there.
+    #[serde(default)]
+    pub docker_labels: Vec<Label>,
+    /// The fingerprint of a grant that has had its one job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_up: Option<String>,
 }
 
 /// The file and what it holds.
@@ -87,6 +105,7 @@ impl StateFile {
     pub fn save(&mut self) -> Result<(), StateError> {
         self.state.version = 1;
         self.state.leftovers.truncate(LEFTOVERS);
+        self.state.docker_labels.truncate(LEFTOVERS);
         let path = self.directory.join(NAME);
         let json = serde_json::to_vec(&self.state).map_err(|error| self.error(&path, error.into()))?;
         replace(&path, &json).map_err(|error| self.error(&path, error))
@@ -201,5 +220,24 @@ mod tests {
         assert_eq!((kept[0].0.as_str(), kept[0].1.as_slice()), (".runner", b"r".as_slice()));
         file.forget_kept();
         assert!(file.kept(&[".runner"]).is_empty());
+    }
+
+    #[test]
+    fn fuzz_state() {
+        // In memory, where nothing waits for a disk.
+        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        crate::fuzz::run("state", |bytes| {
+            fs::write(directory.path().join(NAME), bytes).unwrap();
+            let mut file = StateFile::open(directory.path()).unwrap();
+            file.demote();
+            file.save().unwrap();
+            let again = StateFile::open(directory.path()).unwrap();
+            assert_eq!(again.state, file.state, "what was saved is read");
+            assert!(again.state.leftovers.len() <= LEFTOVERS);
+            let damaged = directory.path().join("state.damaged.json");
+            let put_aside = damaged.exists();
+            let _ = fs::remove_file(damaged);
+            (put_aside, again.state.leftovers.len().min(3), again.state.failures > 0)
+        });
     }
 }

@@ -212,4 +212,20 @@ mod tests {
         assert!(accounts.resolve("runner:wheel").unwrap_err().to_string().contains("no group wheel"));
         assert!(accounts.resolve("runner:").is_err());
     }
+
+    #[test]
+    fn fuzz_accounts() {
+        let directory = tempfile::tempdir().unwrap();
+        crate::fuzz::run("accounts", |bytes| {
+            fs::write(directory.path().join("passwd"), bytes).unwrap();
+            fs::write(directory.path().join("group"), bytes).unwrap();
+            let accounts = Accounts::below(directory.path());
+            ["runner", "0", "1001", "runner:docker", "nobody:0", ":"].map(|spec| {
+                accounts
+                    .resolve(spec)
+                    .map(|account| account.identity.groups.len().min(5))
+                    .map_err(|error| crate::fuzz::kind(&error.to_string()))
+            })
+        });
+    }
 }

@@ -112,6 +112,7 @@ pub fn exec(options: &Options, signals: &Signals) -> Result<u8, ExecError> {
         ignored: signals.inherited_ignored,
         umask: options.umask.map(Mode::from_bits_truncate),
         no_new_privs: options.no_new_privs,
+        no_capabilities: false,
         parent_death: options.parent_death,
         keep: options.keep.clone(),
     };

@@ -113,4 +113,11 @@ mod tests {
         let stat = Stat::read(getpid()).unwrap();
         assert_eq!(stat.parent, Pid::parent());
     }
+
+    #[test]
+    fn fuzz_proc_stat() {
+        crate::fuzz::run("proc-stat", |bytes| {
+            Stat::parse(&String::from_utf8_lossy(bytes)).map(|stat| (stat.state, stat.parent.as_raw() > 0))
+        });
+    }
 }

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Pid, Uid, getpgrp, getpid, setgid, setgroups, setpgid, setsid, setuid, tcgetpgrp, tcsetpgrp};
 
+use super::caps::{self, Capabilities};
 use super::signal::{self, SignalSet};
 
 /// The user that a child becomes.
@@ -47,6 +48,8 @@ pub struct Setup {
     pub umask: Option<Mode>,
     /// No set-user-id program can raise the child's privileges.
     pub no_new_privs: bool,
+    /// It starts without any capability, and where we may see to it (SETPCAP), no program gives one back.
+    pub no_capabilities: bool,
     /// The signal that the kernel sends to the child when we die.
     pub parent_death: Option<Signal>,
     /// Descriptors that the child inherits, besides its standard streams, under the same numbers.
@@ -80,11 +83,19 @@ fn apply(setup: &Setup, parent: Pid) -> io::Result<()> {
     if let Some(mode) = setup.umask {
         umask(mode);
     }
+    if setup.no_capabilities {
+        // Without SETPCAP the set stays as the container has it; no_new_privs keeps anybody from drawing on it.
+        let _ = caps::empty_bounding_set();
+    }
     if let Some(identity) = &setup.identity {
         // Groups first and user last: each step needs the privilege that the next one gives up.
         setgroups(&identity.groups)?;
         setgid(identity.gid)?;
         setuid(identity.uid)?;
+    }
+    if setup.no_capabilities {
+        // A change of user leaves the inheritable set as it is, and without one everything stays.
+        caps::limit(Capabilities::NONE)?;
     }
     if setup.no_new_privs {
         prctl::set_no_new_privs()?;

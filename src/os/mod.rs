@@ -4,13 +4,19 @@
 
 #![allow(unsafe_code, reason = "the one module that may; each block says why it is sound")]
 
+pub mod caps;
 pub mod child;
+pub mod directory;
+pub mod ipc;
+pub mod memory;
+pub mod mounts;
 pub mod signal;
+pub mod xattr;
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -78,6 +84,30 @@ pub fn inherited(number: RawFd) -> io::Result<File> {
     }
     // SAFETY: the descriptor is open, as just seen, and was inherited, so nothing in this process owns it yet.
     Ok(unsafe { File::from_raw_fd(number) })
+}
+
+/// Takes the flags off a file that keep even its owner from removing it (`chattr +i`, `chattr +a`). `false` when it had none.
+///
+/// # Errors
+/// When the file system knows no flags, or this process lacks the capability `LINUX_IMMUTABLE`.
+pub fn unlock(file: &impl AsFd) -> io::Result<bool> {
+    const IMMUTABLE: libc::c_int = 0x10;
+    const APPEND_ONLY: libc::c_int = 0x20;
+    let fd = file.as_fd().as_raw_fd();
+    let mut flags: libc::c_int = 0;
+    // SAFETY: the kernel writes one `int` (in spite of the request's name, which says `long`), which lives through the call.
+    if unsafe { libc::ioctl(fd, libc::FS_IOC_GETFLAGS as _, &raw mut flags) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if flags & (IMMUTABLE | APPEND_ONLY) == 0 {
+        return Ok(false);
+    }
+    flags &= !(IMMUTABLE | APPEND_ONLY);
+    // SAFETY: the kernel reads one `int`, which lives through the call.
+    if unsafe { libc::ioctl(fd, libc::FS_IOC_SETFLAGS as _, &raw const flags) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(true)
 }
 
 /// Lets the runtime wait until `fd` is readable.

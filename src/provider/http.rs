@@ -1,24 +1,42 @@
 //! The one HTTP client: proxies, trust, limits, and what the answers of any forge have in common.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::error::Error as _;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{AUTHORIZATION, DATE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
 use reqwest::{Certificate, Client, Method, NoProxy, Proxy};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use super::Fault;
+use super::pace::{Allowances, Pace};
 use crate::config::{Network, Secret};
+use crate::metrics::{self, RateLimit};
 
 /// The largest answer that is read, in bytes. A page of a hundred runners is some 100 KB.
 const LARGEST: usize = 8 * 1024 * 1024;
 /// How long a connection, and a whole request, may take.
 const CONNECT: Duration = Duration::from_secs(10);
 const REQUEST: Duration = Duration::from_secs(30);
+/// A package of an agent: some 200 MB, from wherever the forge says.
+const LARGEST_DOWNLOAD: usize = 1024 * 1024 * 1024;
+const DOWNLOAD: Duration = Duration::from_secs(30 * 60);
+const REDIRECTS: u32 = 5;
+/// How many answers are kept to ask whether they still hold, and the longest that is kept, in bytes.
+const KEPT_ANSWERS: usize = 4;
+const LONGEST_KEPT: usize = 16 * 1024;
 /// What a forge that limits us without saying for how long is given.
 const UNTOLD_LIMIT: Duration = Duration::from_secs(60);
+/// No forge is obeyed for longer than this: it will say so again.
+const LONGEST_LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
 /// A clock that differs by more than this makes tokens fail in ways that nobody understands.
 const TOLERATED_SKEW: Duration = Duration::from_secs(120);
 
@@ -30,6 +48,80 @@ pub struct Http {
     headers: HeaderMap,
     client: RefCell<Option<Client>>,
     skew_reported: Cell<bool>,
+    /// By how many seconds the forge's clock is ahead of ours, as far as known.
+    clock_offset: Cell<i64>,
+    /// The last answers that can be asked for again by their tag.
+    kept: RefCell<VecDeque<Kept>>,
+    allowances: RefCell<Allowances>,
+    /// Until when the forge wants silence, and its words.
+    silence: RefCell<Option<(Instant, String)>>,
+}
+
+/// An answer, and what its server calls this state of it.
+#[derive(Debug)]
+struct Kept {
+    url: String,
+    tag: HeaderValue,
+    body: Vec<u8>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub enum Authorization<'a> {
+    /// A token.
+    Bearer(&'a Secret),
+    /// A password without a user's name.
+    Password(&'a Secret),
+    /// Nobody in particular.
+    Nobody,
+}
+
+/// What is sent.
+#[derive(Debug, Clone, Copy)]
+pub enum Body<'a> {
+    /// Nothing.
+    Empty,
+    /// JSON.
+    Json(&'a serde_json::Value),
+    /// Names and values, which may be secret.
+    Form(&'a [(&'a str, &'a str)]),
+}
+
+/// Somebody answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// At this address.
+    pub peer: Option<SocketAddr>,
+    /// By how many seconds their clock is ahead of ours, if they say so.
+    pub clock_offset: Option<i64>,
+}
+
+/// What stands between us and an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The client cannot be made.
+    Client(Fault),
+    /// The name has no address.
+    Name(String),
+    /// No connection comes about.
+    Connection(String),
+    /// Whoever answers cannot be trusted, or speaks no TLS.
+    Trust(String),
+}
+
+impl Obstacle {
+    fn of(error: &reqwest::Error) -> Self {
+        let why = chain(error);
+        let lower = why.to_ascii_lowercase();
+        let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+        if says(&["dns error", "lookup", "no record found"]) {
+            Self::Name(why)
+        } else if says(&["certificate", "tls", "handshake", "corrupt message"]) {
+            Self::Trust(why)
+        } else {
+            Self::Connection(why)
+        }
+    }
 }
 
 /// An answer that is neither a transport fault, nor a rate limit, nor a fault of the server.
@@ -37,7 +129,9 @@ pub struct Http {
 pub struct Reply {
     /// The status code: below 500 and not 429.
     pub status: u16,
-    body: Vec<u8>,
+    headers: HeaderMap,
+    /// It may hold a token.
+    body: Zeroizing<Vec<u8>>,
 }
 
 impl Http {
@@ -45,7 +139,17 @@ impl Http {
     #[must_use]
     pub fn new(network: Network, base: &str, headers: HeaderMap) -> Self {
         let encrypted = base.starts_with("https://");
-        Self { network, encrypted, headers, client: RefCell::default(), skew_reported: Cell::new(false) }
+        Self {
+            network,
+            encrypted,
+            headers,
+            client: RefCell::default(),
+            skew_reported: Cell::new(false),
+            clock_offset: Cell::new(0),
+            kept: RefCell::default(),
+            allowances: RefCell::default(),
+            silence: RefCell::default(),
+        }
     }
 
     /// Sends one request and reads the whole answer.
@@ -56,25 +160,39 @@ impl Http {
         &self,
         method: Method,
         url: &str,
-        bearer: &Secret,
-        body: Option<&serde_json::Value>,
+        who: Authorization<'_>,
+        body: Body<'_>,
     ) -> Result<Reply, Fault> {
-        let mut authorization =
-            HeaderValue::try_from(format!("Bearer {}", bearer.expose())).map_err(|_| Fault::Denied {
-                what: "the credential holds characters that no HTTP header can carry".to_owned(),
-                cure: "check that the secret is the token alone, on one line".to_owned(),
-            })?;
-        authorization.set_sensitive(true);
-        let mut request = self.client()?.request(method.clone(), url).header(AUTHORIZATION, authorization);
-        if let Some(body) = body {
-            request = request.json(body);
+        if let Some((wait, what)) = self.silence() {
+            return Err(Fault::Limited { wait, what });
         }
+        let mut request = self.client()?.request(method.clone(), url);
+        if let Some(authorization) = who.header()? {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        // A forge that has nothing new to say does not count the request.
+        let known = (method == Method::GET).then(|| self.kept(url)).flatten();
+        if let Some((tag, _)) = &known {
+            request = request.header(IF_NONE_MATCH, tag);
+        }
+        request = match body {
+            Body::Empty => request,
+            Body::Json(value) => request.json(value),
+            Body::Form(fields) => request.form(fields),
+        };
         tracing::debug!(method = %method, url, "asking the forge");
-        let mut response = request.send().await.map_err(|error| unreachable(url, &error))?;
-        let status = response.status().as_u16();
+        let mut response = request.send().await.map_err(|error| {
+            metrics::api_request(None, None);
+            unreachable(url, &error)
+        })?;
+        let mut status = response.status().as_u16();
+        metrics::api_request(Some(status), allowance(response.headers()));
         self.compare_clocks(response.headers());
-        let limit = rate_limit(status, response.headers());
-        let mut bytes = Vec::new();
+        self.allowances.borrow_mut().note(status, response.headers(), self.now());
+        let limit = rate_limit(status, response.headers(), self.now());
+        let tag = response.headers().get(ETAG).cloned();
+        let headers = std::mem::take(response.headers_mut());
+        let mut bytes = Zeroizing::new(Vec::new());
         while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(url, &error))? {
             if bytes.len() + chunk.len() > LARGEST {
                 return Err(Fault::Unreachable(format!("{url} answered with more than {LARGEST} bytes")));
@@ -82,14 +200,130 @@ impl Http {
             bytes.extend_from_slice(&chunk);
         }
         tracing::debug!(method = %method, url, status, "the forge answered");
-        let reply = Reply { status, body: bytes };
+        match (known, tag) {
+            (Some((_, body)), _) if status == 304 => {
+                status = 200;
+                bytes = Zeroizing::new(body);
+            }
+            (_, Some(tag)) if status == 200 && method == Method::GET => self.keep(url, tag, &bytes),
+            _ => {}
+        }
+        let reply = Reply { status, headers, body: bytes };
         if let Some(wait) = limit {
-            return Err(Fault::Limited { wait, what: format!("{status} {}", reply.message()) });
+            let what = format!("{status} {}", reply.message());
+            self.silence.replace(Some((Instant::now() + wait, what.clone())));
+            return Err(Fault::Limited { wait, what });
+        }
+        if status == 407 {
+            return Err(Fault::Denied {
+                what: format!("the proxy wants a password for {url} (407)"),
+                cure: "write user and password into HTTP_PROXY or HTTPS_PROXY: http://user:password@host:port"
+                    .to_owned(),
+            });
         }
         if status >= 500 {
             return Err(Fault::Unreachable(format!("{url} answered {status} {}", reply.message())));
         }
         Ok(reply)
+    }
+
+    /// Sees whether anything answers at `url`, without saying who asks, and what stands in the way.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub async fn reach(&self, url: &str) -> Result<Reached, Obstacle> {
+        let client = self.client().map_err(Obstacle::Client)?;
+        let response = client.get(url).send().await.map_err(|error| Obstacle::of(&error))?;
+        self.clock_offset.set(0);
+        let told = response.headers().contains_key(DATE);
+        self.compare_clocks(response.headers());
+        Ok(Reached { peer: response.remote_addr(), clock_offset: told.then(|| self.clock_offset()) })
+    }
+
+    /// Writes what is found at `url` to a file, and gives its SHA-256 in hexadecimal digits. Nothing is said about who asks: a
+    /// forge's packages lie with others.
+    ///
+    /// # Errors
+    /// [`Fault::Unreachable`] for everything that goes wrong, the file's disk included.
+    pub async fn download(&self, url: &str, to: &mut File) -> Result<String, Fault> {
+        let mut address = url.to_owned();
+        for _ in 0..REDIRECTS {
+            tracing::debug!(url = address, "fetching");
+            let request = self.client()?.get(&address).timeout(DOWNLOAD);
+            let mut response = request.send().await.map_err(|error| unreachable(&address, &error))?;
+            let status = response.status();
+            if status.is_redirection() {
+                let next = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+                let next = next.and_then(|location| response.url().join(location).ok());
+                let next = next.filter(|next| next.scheme() == "https" || !self.encrypted);
+                address =
+                    next.ok_or_else(|| Fault::Unreachable(format!("{address} leads nowhere ({status})")))?.to_string();
+                continue;
+            }
+            if !status.is_success() {
+                return Err(Fault::Unreachable(format!("{address} answered {}", status.as_u16())));
+            }
+            let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+            let mut length = 0;
+            while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&address, &error))? {
+                length += chunk.len();
+                if length > LARGEST_DOWNLOAD {
+                    return Err(Fault::Unreachable(format!("{address} has more than {LARGEST_DOWNLOAD} bytes")));
+                }
+                digest.update(&chunk);
+                to.write_all(&chunk).map_err(|error| Fault::Unreachable(format!("it cannot be written: {error}")))?;
+            }
+            let digest = digest.finish();
+            return Ok(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        Err(Fault::Unreachable(format!("{url} leads on more than {REDIRECTS} times")))
+    }
+
+    /// By how many seconds the forge's clock is ahead of ours, by its last answer; 0 before the first.
+    #[must_use]
+    pub fn clock_offset(&self) -> i64 {
+        self.clock_offset.get()
+    }
+
+    /// The time at the forge, as far as known.
+    #[must_use]
+    pub fn now(&self) -> SystemTime {
+        let offset = Duration::from_secs(self.clock_offset.get().unsigned_abs());
+        let ours = SystemTime::now();
+        if self.clock_offset.get() >= 0 { ours + offset } else { ours - offset }
+    }
+
+    /// What to wait for before anything new is begun, so that the forge need not refuse us.
+    #[must_use]
+    pub fn pace(&self) -> Option<Pace> {
+        if let Some((wait, what)) = self.silence() {
+            return Some(Pace::after(wait, format!("the forge has limited our requests ({what})")));
+        }
+        self.allowances.borrow().pace(self.now())
+    }
+
+    /// The silence that is still to be kept: whoever asks, no request is made.
+    fn silence(&self) -> Option<(Duration, String)> {
+        let silence = self.silence.borrow();
+        let (until, what) = silence.as_ref()?;
+        let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+        Some((left, what.clone()))
+    }
+
+    /// The tag and the body of the last answer to this request.
+    fn kept(&self, url: &str) -> Option<(HeaderValue, Vec<u8>)> {
+        self.kept.borrow().iter().find(|kept| kept.url == url).map(|kept| (kept.tag.clone(), kept.body.clone()))
+    }
+
+    fn keep(&self, url: &str, tag: HeaderValue, body: &[u8]) {
+        let mut all = self.kept.borrow_mut();
+        all.retain(|kept| kept.url != url);
+        // A damaged answer, once kept, would be the answer for as long as the forge has nothing new to say.
+        let whole = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
+        if whole && body.len() <= LONGEST_KEPT {
+            all.truncate(KEPT_ANSWERS - 1);
+            all.push_front(Kept { url: url.to_owned(), tag, body: body.to_vec() });
+        }
     }
 
     /// Lets connections, certificates and buffers go until the next request.
@@ -147,12 +381,42 @@ impl Http {
             Ok(ahead) => (ahead, "ahead of"),
             Err(behind) => (behind.duration(), "behind"),
         };
+        let seconds = i64::try_from(skew.as_secs()).unwrap_or(i64::MAX);
+        self.clock_offset.set(if direction == "behind" { seconds } else { -seconds });
         if skew > TOLERATED_SKEW && !self.skew_reported.replace(true) {
             let skew = humantime::format_duration(Duration::from_secs(skew.as_secs()));
             tracing::warn!(
                 "this machine's clock is {skew} {direction} the forge's: tokens fail with misleading errors until it is set right"
             );
         }
+    }
+}
+
+impl Authorization<'_> {
+    fn header(self) -> Result<Option<HeaderValue>, Fault> {
+        let text = match self {
+            Self::Bearer(token) => Zeroizing::new(format!("Bearer {}", token.expose())),
+            Self::Password(password) => {
+                let pair = Zeroizing::new(format!(":{}", password.expose()));
+                let encoded = Secret::new(STANDARD.encode(pair.as_bytes()));
+                Zeroizing::new(format!("Basic {}", encoded.expose()))
+            }
+            Self::Nobody => return Ok(None),
+        };
+        let mut header = HeaderValue::try_from(text.as_str()).map_err(|_| Fault::Denied {
+            what: "the credential holds characters that no HTTP header can carry".to_owned(),
+            cure: "check that the secret is the token alone, on one line".to_owned(),
+        })?;
+        header.set_sensitive(true);
+        Ok(Some(header))
+    }
+}
+
+#[cfg(test)]
+impl Reply {
+    /// An answer, for tests of what is made of it.
+    pub fn of(status: u16, body: &[u8]) -> Self {
+        Self { status, headers: HeaderMap::new(), body: Zeroizing::new(body.to_vec()) }
     }
 }
 
@@ -167,43 +431,75 @@ impl Reply {
         })
     }
 
+    /// A header's value, if it is text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok().map(str::trim)
+    }
+
     /// The forge's own words about an error, on one line and not too many.
     #[must_use]
     pub fn message(&self) -> String {
         let value: Option<serde_json::Value> = serde_json::from_slice(&self.body).ok();
-        let text = match value.as_ref().and_then(|value| value["message"].as_str()) {
-            Some(message) => message.to_owned(),
-            None => String::from_utf8_lossy(&self.body[..self.body.len().min(200)]).into_owned(),
-        };
+        let text =
+            match value.as_ref().and_then(|value| value["message"].as_str().or(value["error_description"].as_str())) {
+                Some(message) => message.to_owned(),
+                // A page for people.
+                None if self.body.trim_ascii_start().starts_with(b"<") => String::new(),
+                None => String::from_utf8_lossy(&self.body[..self.body.len().min(200)]).into_owned(),
+            };
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect::<String>().trim().to_owned()
     }
 }
 
-/// How long to wait, if the answer says that we ask too often: 429, or 403 with the headers of a limit.
-fn rate_limit(status: u16, headers: &HeaderMap) -> Option<Duration> {
+/// How much the forge may still be asked, if it says so.
+fn allowance(headers: &HeaderMap) -> Option<RateLimit> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse().ok();
+    let remaining = number("x-ratelimit-remaining")?;
+    Some(RateLimit { remaining, limit: number("x-ratelimit-limit"), reset: number("x-ratelimit-reset") })
+}
+
+/// How long to wait, if the answer says that we ask too often: 429, or 403 with the headers of a limit. `now` is the forge's
+/// time.
+fn rate_limit(status: u16, headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     if status != 429 && status != 403 {
         return None;
     }
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    if let Some(after) = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()) {
-        if let Ok(seconds) = after.trim().parse() {
-            return Some(Duration::from_secs(seconds));
+    let wait = || {
+        if let Some(after) = text(RETRY_AFTER.as_str()) {
+            if let Ok(seconds) = after.parse() {
+                return Some(Duration::from_secs(seconds));
+            }
+            if let Ok(date) = httpdate::parse_http_date(after) {
+                return Some(date.duration_since(now).unwrap_or_default());
+            }
         }
-        if let Ok(date) = httpdate::parse_http_date(after) {
-            return Some(date.duration_since(SystemTime::now()).unwrap_or_default());
+        if text("x-ratelimit-remaining") == Some("0") {
+            let reset = text("x-ratelimit-reset").and_then(|reset| reset.parse().ok()).map(Duration::from_secs);
+            let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            return Some(reset.map_or(UNTOLD_LIMIT, |reset| reset.saturating_sub(now)));
         }
-    }
-    if text("x-ratelimit-remaining") == Some("0") {
-        let reset = text("x-ratelimit-reset").and_then(|reset| reset.parse().ok()).map(Duration::from_secs);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        return Some(reset.map_or(UNTOLD_LIMIT, |reset| reset.saturating_sub(now)));
-    }
-    (status == 429).then_some(UNTOLD_LIMIT)
+        (status == 429).then_some(UNTOLD_LIMIT)
+    };
+    wait().map(|wait| wait.min(LONGEST_LIMIT))
 }
 
 fn unreachable(url: &str, error: &reqwest::Error) -> Fault {
-    Fault::Unreachable(format!("{url}: {}", chain(error)))
+    let text = chain(error);
+    let cure = CURES.iter().find(|(words, _)| text.contains(words)).map_or("", |(_, cure)| cure);
+    Fault::Unreachable(format!("{url}: {text}{cure}"))
 }
+
+/// What helps against some errors, by words in them.
+const CURES: [(&str, &str); 3] = [
+    (
+        "UnknownIssuer",
+        " (nobody whom this image trusts has signed its certificate: name the one who has in OSCR_CA_FILE)",
+    ),
+    ("certificate expired", " (check this machine's clock, and who it is that answers there)"),
+    ("InvalidContentType", " (what answers there speaks no TLS)"),
+];
 
 fn no_client(error: &reqwest::Error) -> Fault {
     let text = chain(error);
@@ -246,22 +542,76 @@ mod tests {
 
     #[test]
     fn a_limit_is_told_from_a_denial() {
-        assert_eq!(rate_limit(403, &headers(&[])), None);
-        assert_eq!(rate_limit(401, &headers(&[("retry-after", "5")])), None);
-        assert_eq!(rate_limit(403, &headers(&[("retry-after", "7")])), Some(Duration::from_secs(7)));
-        assert_eq!(rate_limit(429, &headers(&[])), Some(UNTOLD_LIMIT));
-        assert_eq!(rate_limit(403, &headers(&[("x-ratelimit-remaining", "3")])), None);
-        let reset = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + 100;
-        let limited = headers(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &reset.to_string())]);
-        let wait = rate_limit(403, &limited).unwrap().as_secs();
+        let now = SystemTime::now();
+        let limit = |status, headers: &HeaderMap| rate_limit(status, headers, now);
+        assert_eq!(limit(403, &headers(&[])), None);
+        assert_eq!(limit(401, &headers(&[("retry-after", "5")])), None);
+        assert_eq!(limit(403, &headers(&[("retry-after", "7")])), Some(Duration::from_secs(7)));
+        assert_eq!(limit(429, &headers(&[])), Some(UNTOLD_LIMIT));
+        assert_eq!(limit(429, &headers(&[("retry-after", "soon")])), Some(UNTOLD_LIMIT));
+        assert_eq!(limit(403, &headers(&[("x-ratelimit-remaining", "3")])), None);
+        let reset =
+            |reset: u64| headers(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", reset.to_string().as_str())]);
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let wait = limit(403, &reset(seconds + 100)).unwrap().as_secs();
         assert!((98..=100).contains(&wait), "{wait}");
+        assert_eq!(limit(403, &reset(u64::MAX)), Some(LONGEST_LIMIT), "whatever a forge says");
+        assert_eq!(limit(429, &headers(&[("retry-after", "18446744073709551615")])), Some(LONGEST_LIMIT));
+    }
+
+    #[test]
+    fn few_and_short_answers_are_kept() {
+        let http = Http::new(Network::default(), "http://forge", HeaderMap::new());
+        let tag = || HeaderValue::from_static("\"1\"");
+        for number in 0..20 {
+            http.keep(&format!("http://forge/{number}"), tag(), b"{}");
+        }
+        http.keep("http://forge/19", tag(), b"{\"new\":1}");
+        assert_eq!(http.kept.borrow().len(), KEPT_ANSWERS);
+        assert_eq!(http.kept("http://forge/19").unwrap().1, b"{\"new\":1}");
+        assert!(http.kept("http://forge/0").is_none());
+        http.keep("http://forge/19", tag(), format!("{{{}}}", " ".repeat(LONGEST_KEPT)).as_bytes());
+        assert!(http.kept("http://forge/19").is_none(), "an old answer must not stand for a new one");
+        http.keep("http://forge/19", tag(), b"{\"new\":");
+        assert!(http.kept("http://forge/19").is_none(), "half an answer must not stand for a whole one");
     }
 
     #[test]
     fn a_message_is_one_short_line() {
-        let reply = Reply { status: 404, body: br#"{"message":"Not\nFound"}"#.to_vec() };
+        let reply =
+            Reply { status: 404, headers: HeaderMap::new(), body: br#"{"message":"Not\nFound"}"#.to_vec().into() };
         assert_eq!(reply.message(), "Not Found");
-        let reply = Reply { status: 404, body: vec![b'x'; 10_000] };
+        let reply = Reply { status: 404, headers: HeaderMap::new(), body: vec![b'x'; 10_000].into() };
         assert!(reply.message().len() <= 300);
+    }
+
+    #[test]
+    fn fuzz_headers() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        crate::fuzz::run("headers", |bytes| {
+            let mut map = HeaderMap::new();
+            for line in bytes.split(|byte| *byte == b'\n') {
+                let Some(at) = line.iter().position(|byte| *byte == b':') else { continue };
+                let name = reqwest::header::HeaderName::from_bytes(line[..at].trim_ascii());
+                if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(line[at + 1..].trim_ascii())) {
+                    map.append(name, value);
+                }
+            }
+            let waits = [200, 403, 429, 500].map(|status| rate_limit(status, &map, now));
+            for wait in waits.into_iter().flatten() {
+                assert!(wait <= LONGEST_LIMIT);
+                // It can be waited for.
+                assert!(tokio::time::Instant::now().checked_add(wait).is_some());
+            }
+            let mut allowances = Allowances::default();
+            for status in [200, 403] {
+                allowances.note(status, &map, now);
+            }
+            let pace = allowances.pace(now).map(|pace| {
+                crate::fuzz::assert_plain(&pace.why);
+                pace.left().is_some()
+            });
+            (waits.map(|wait| wait.is_some()), pace, allowance(&map).is_some())
+        });
     }
 }

@@ -4,18 +4,25 @@
 //! agent, what the agent's exit codes mean, and how a registration is let go. It knows [`http`] and the configuration, and
 //! nothing of the life cycle that uses it. Adding a forge is a folder here, an image, and a line in [`PROVIDERS`].
 
+pub mod azure_devops;
+pub mod finding;
 pub mod github;
 pub mod http;
+pub mod pace;
+pub mod token_cache;
 
+use std::fs::File;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::config::table::Setting;
+use self::finding::Finding;
+use crate::config::table::{COMMON, Kind, Setting};
 use crate::config::{Common, Reader, Secret, SecretSource};
 use crate::init::Ended;
 
@@ -31,10 +38,22 @@ pub struct Entry {
 }
 
 /// All providers.
-pub const PROVIDERS: &[Entry] = &[github::ENTRY];
+pub const PROVIDERS: &[Entry] = &[github::ENTRY, azure_devops::ENTRY];
+
+/// Whether a variable of this name is itself a secret, for whatever provider and under whatever name.
+#[must_use]
+pub fn is_secret(name: &str) -> bool {
+    let settings = PROVIDERS.iter().map(|provider| provider.settings).chain([COMMON]).flatten();
+    settings
+        .filter(|setting| setting.kind == Kind::Secret)
+        .any(|setting| setting.name == name || setting.aliases.contains(&name))
+}
 
 /// What a forge says, some time later. Everything runs on one thread.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + 'a>>;
+
+/// What an examination finds, some time later.
+pub type Findings<'a> = Pin<Box<dyn Future<Output = Vec<Finding>> + 'a>>;
 
 /// Why a forge did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,18 +105,28 @@ pub struct Wanted<'a> {
 /// Files that configure an agent: name and content.
 pub type Files = Vec<(String, Zeroizing<Vec<u8>>)>;
 
-/// The forge's permission to be an agent.
-#[derive(Debug)]
-pub enum Grant {
+/// The forge's permission to be an agent. Forges differ in what they give: a token that the configure step turns into a
+/// registration, a registration with the files that configure the agent for it, or an id with a credential.
+#[derive(Debug, Default)]
+pub struct Grant {
+    /// The record, if the forge has made it already; else the configure step makes it.
+    pub registration: Option<Registration>,
+    /// Files for the agent's root, written before the configure step.
+    pub files: Files,
     /// A secret for the configure step.
-    Token(Secret),
-    /// The agent is registered already; these files in its root configure it.
-    Files {
-        /// The record.
-        registration: Registration,
-        /// The files.
-        files: Files,
-    },
+    pub credential: Option<Secret>,
+    /// For a grant that somebody else got from the forge and that is good for one job: what tells it from the next one. Without
+    /// it, each grant is a new one.
+    pub once: Option<Once>,
+}
+
+/// A grant that is used up by a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Once {
+    /// Differs between grants, and says nothing about their secrets.
+    pub fingerprint: String,
+    /// What to say when it has been used.
+    pub used_up: Fault,
 }
 
 /// A command of the agent.
@@ -118,6 +147,8 @@ pub enum Releasing {
     Request,
     /// By a command of the agent in its root, because we hold no credential that could ask.
     Command(Step),
+    /// By the forge itself: nothing is left to do.
+    ByForge,
 }
 
 /// The forge's answer to a request to let a registration go.
@@ -127,6 +158,17 @@ pub enum Released {
     Gone,
     /// A job holds it.
     Busy,
+}
+
+/// What the forge thinks of a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It does not know it.
+    Unknown,
+    /// It knows it, and sees no agent.
+    Offline,
+    /// It sees the agent.
+    Online,
 }
 
 /// What the end of the listener means.
@@ -144,6 +186,39 @@ pub enum Reading {
     Fatal(String),
 }
 
+/// How the listener is told to end.
+#[derive(Debug, Clone, Copy)]
+pub struct StopPlan {
+    /// Makes it finish its running job and end, if it knows such a signal. Without one, the job is simply waited for.
+    pub finish: Option<Signal>,
+    /// Makes it cancel a running job, say so to the forge, and end.
+    pub abort: Signal,
+}
+
+/// A version of the agent as the forge offers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// Such as `2.336.0`.
+    pub version: String,
+    /// Where its archive (tar, gzip) is.
+    pub url: String,
+    /// The SHA-256 of the archive in hexadecimal digits, if the forge names it.
+    pub sha256: Option<String>,
+}
+
+/// A sign of how a listener is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// It was offered a job and is about to take it.
+    Acquiring,
+    /// It passed a job over.
+    Skipped,
+    /// Its registration is not known.
+    Unknown,
+    /// There is another session under its name.
+    Conflict,
+}
+
 /// What is fixed about an agent.
 #[derive(Debug)]
 pub struct AgentFacts {
@@ -157,6 +232,12 @@ pub struct AgentFacts {
     pub listening_marker: &'static str,
     /// The listener's line that says that a job begins; the job's name follows.
     pub running_marker: &'static str,
+    /// What stands between a job's name and its result in the listener's line that says that it is over.
+    pub completed_marker: &'static str,
+    /// What stands before the agent's version in a line of the listener's.
+    pub version_marker: &'static str,
+    /// What else the listener may say that tells how it is: all words of one line, and what they mean.
+    pub signs: &'static [(&'static [&'static str], Sign)],
     /// The files in the root that make up a configuration, for a registration that is kept.
     pub configuration: &'static [&'static str],
     /// Variables of ours that the agent gets whatever the user says.
@@ -165,8 +246,25 @@ pub struct AgentFacts {
     pub env_allowed: &'static [&'static str],
     /// Prefix of the variables that carry the agent's own input, which nobody but us may set.
     pub input_prefix: &'static str,
+    /// The variable that names the variables which the agent must keep to itself, if it publishes its environment.
+    pub unpublished: Option<&'static str>,
+    /// The variable that names the proxy, if the agent does not heed the usual ones.
+    pub proxy: Option<&'static str>,
     /// The agent's variables for the hooks around a job, if it has such.
     pub hooks: Option<HookVariables>,
+    /// What it marks its objects in Docker with.
+    pub docker_label: LabelledBy,
+    /// How the listener is told to end.
+    pub stop: StopPlan,
+}
+
+/// What an agent derives the label from that it puts on containers and networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabelledBy {
+    /// The text of a file in its root.
+    File(&'static str),
+    /// The path of its root.
+    Root,
 }
 
 /// The agent's variables that name hook scripts.
@@ -176,6 +274,15 @@ pub struct HookVariables {
     pub job_started: &'static str,
     /// Run after its last.
     pub job_completed: &'static str,
+}
+
+/// The way to the forge, to be looked at.
+#[derive(Debug)]
+pub struct Examination<'a> {
+    /// The client that asks for everything.
+    pub http: &'a http::Http,
+    /// An address of the API that needs no credential to answer something.
+    pub url: String,
 }
 
 /// One forge and its agent.
@@ -192,8 +299,8 @@ pub trait Provider {
     fn registration(&self, name: &str) -> Registration;
     /// Asks for the permission to register.
     fn grant<'a>(&'a self, wanted: Wanted<'a>) -> Answer<'a, Grant>;
-    /// The command that turns a token into a registration.
-    fn configure(&self, token: &Secret, wanted: Wanted<'_>) -> Step;
+    /// The command that makes use of the grant, if the agent needs one before it can run.
+    fn configure(&self, grant: &Grant, wanted: Wanted<'_>) -> Option<Step>;
     /// What a configure step means that failed with these words.
     fn configure_failed(&self, words: &str) -> Fault;
     /// The id that the configure step was given, read from the agent's root or asked from the forge.
@@ -202,14 +309,51 @@ pub trait Provider {
     fn run(&self) -> Step;
     /// What the listener's end means; `job_seen` when a worker ran.
     fn read_exit(&self, ended: Ended, job_seen: bool) -> Reading;
-    /// How registrations are let go.
-    fn releasing(&self) -> Releasing;
+    /// How a registration is let go; `job_done` when its one job ran to the end.
+    fn releasing(&self, job_done: bool) -> Releasing;
     /// Lets a registration go; one that does not exist is gone.
     fn release<'a>(&'a self, registration: &'a Registration) -> Answer<'a, Released>;
-    /// Whether the forge still has the registration.
-    fn exists<'a>(&'a self, registration: &'a Registration) -> Answer<'a, bool>;
+    /// What the forge thinks of a registration.
+    fn standing<'a>(&'a self, registration: &'a Registration) -> Answer<'a, Standing>;
+    /// Registrations of ours that nobody will come back to, if the user wants them removed.
+    fn stale(&self) -> Answer<'_, Vec<Registration>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
     /// The version of the agent that the forge offers now, for one that it does not accept.
-    fn current_version(&self) -> Answer<'_, String>;
+    fn package(&self) -> Answer<'_, Package>;
+    /// Fetches its archive, and gives the archive's SHA-256 in hexadecimal digits.
+    fn download<'a>(&'a self, package: &'a Package, to: &'a mut File) -> Answer<'a, String>;
+    /// What to wait for before anything new is begun, as the forge's last answers have it.
+    fn pace(&self) -> Option<pace::Pace>;
+    /// How `oscr-entry doctor` looks at the way to the forge.
+    fn examination(&self) -> Examination<'_>;
+    /// Looks at all that a registration needs from the forge, and changes nothing there: credential, scope, group, labels, and
+    /// the agent's version, which is given if it is known. In this order, and only once the forge was reached.
+    fn examine<'a>(&'a self, version: Option<&'a str>) -> Findings<'a>;
     /// Nothing will be asked for a while.
     fn rest(&self);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_secret_setting_is_known_under_all_its_names() {
+        for name in [
+            "GITHUB_PAT",
+            "ACCESS_TOKEN",
+            "GH_PAT",
+            "RUNNER_TOKEN",
+            "GITHUB_APP_PRIVATE_KEY",
+            "APP_PRIVATE_KEY",
+            "ACTIONS_RUNNER_INPUT_JITCONFIG",
+            "ADO_PAT",
+            "AZP_TOKEN",
+            "ADO_CLIENT_SECRET",
+        ] {
+            assert!(is_secret(name), "{name}");
+        }
+        assert!(!is_secret("GITHUB_PAT_FILE") && !is_secret("GITHUB_OWNER"));
+    }
 }

@@ -163,6 +163,7 @@ fn waiter(args: Vec<OsString>, keep: Vec<RawFd>) -> io::Result<(Spawn, Setup)> {
         ignored: SignalSet::EMPTY,
         umask: None,
         no_new_privs: true,
+        no_capabilities: true,
         parent_death: Some(Signal::SIGKILL),
         keep,
     };

@@ -3,8 +3,14 @@
 //! Deletion works on directory descriptors only: it never follows a link, never crosses a mount, and never leaves the tree
 //! that it was given, whatever a job made of it.
 
+mod caches;
+pub mod command;
+pub mod evict;
+pub mod ipc;
 mod owner;
 mod pristine;
+pub mod space;
+pub mod taint;
 mod wipe;
 
 use std::io;
@@ -16,7 +22,8 @@ use nix::unistd::Uid;
 use crate::os::child::Identity;
 
 pub use owner::{Owned, OwnerError, take_for_root};
-pub use wipe::{Wiped, wipe};
+pub use space::Space;
+pub use wipe::{Spare, Wiped, wipe};
 
 /// The places that make up a slate.
 #[derive(Debug, Clone)]
@@ -33,6 +40,8 @@ pub struct Slate {
     pub pristine_home: PathBuf,
     /// The agent's user.
     pub agent: Identity,
+    /// Directories that the user names: they survive, in the places above and elsewhere.
+    pub kept: Vec<PathBuf>,
 }
 
 /// Why the slate is not clean. No job may be taken then.
@@ -46,8 +55,14 @@ pub enum SlateError {
         /// The first thing that could not be removed, and why.
         first: String,
         /// How many others there were.
-        others: usize,
+        others: u64,
     },
+    /// Objects of System V IPC remain.
+    #[error("shared memory, semaphores or message queues that a job left cannot be removed: {0}")]
+    Ipc(String),
+    /// What is outside cannot be compared with what it should be.
+    #[error("the file system cannot be compared with what it was: {0}")]
+    Unreadable(io::Error),
     /// A place cannot be made or opened.
     #[error("{} cannot be prepared: {source}", place.display())]
     Place {
@@ -58,11 +73,20 @@ pub enum SlateError {
     },
 }
 
-fn more(others: usize) -> String {
+fn more(others: u64) -> String {
     if others == 0 { String::new() } else { format!(" (and {others} more)") }
 }
 
+/// The first IPC namespace that the kernel makes, which is the machine's (`PROC_IPC_INIT_INO` in its sources).
+const MACHINES_IPC: &str = "ipc:[4026531839]";
+
 impl Slate {
+    /// All places that are emptied.
+    fn places(&self) -> impl Iterator<Item = PathBuf> {
+        let home = (self.home != Path::new("/")).then_some(&self.home);
+        self.temporary.iter().chain([&self.agent_roots, &self.work]).chain(home).cloned()
+    }
+
     /// Empties all places, makes those that are missing, and restores the home.
     ///
     /// # Errors
@@ -70,13 +94,15 @@ impl Slate {
     pub fn clean(&self) -> Result<Wiped, SlateError> {
         let started = Instant::now();
         let mut total = Wiped::default();
-        // In a container that is not root, others' files in shared directories are neither ours to remove nor a job's doing.
-        let only_of = (!Uid::effective().is_root()).then(Uid::effective);
-        for place in self.temporary.iter().chain([&self.agent_roots, &self.work]) {
-            total += empty(place, only_of)?;
+        for place in self.places() {
+            // What is mounted further in comes later in the list.
+            let mounted = self.mounts_to_empty(&place);
+            for place in mounted.iter().rev().chain([&place]) {
+                total += empty(place, &Spare { only_of: self.only_of(place), kept: self.kept.clone() })?;
+            }
+            total.mounts.retain(|mount| !mounted.contains(mount));
         }
         if self.home != Path::new("/") {
-            total += empty(&self.home, only_of)?;
             pristine::restore(&self.pristine_home, &self.home, &self.agent)
                 .map_err(|source| SlateError::Place { place: self.home.clone(), source })?;
         }
@@ -84,13 +110,26 @@ impl Slate {
             prepare(place, place == &self.work, &self.agent)
                 .map_err(|source| SlateError::Place { place: place.clone(), source })?;
         }
+        self.prepare_caches()?;
         total.took = started.elapsed();
         Ok(total)
     }
+
+    /// Whose entries alone may be removed from a place, if not everybody's.
+    fn only_of(&self, place: &Path) -> Option<Uid> {
+        if !Uid::effective().is_root() {
+            // Others' files in shared directories are neither ours to remove nor a job's doing.
+            return Some(Uid::effective());
+        }
+        // With `--ipc=host` these are the host's, and others there rely on what is theirs.
+        let shared = place.ends_with("dev/shm") || place.ends_with("dev/mqueue");
+        let machines = || std::fs::read_link("/proc/self/ns/ipc").is_ok_and(|link| link == Path::new(MACHINES_IPC));
+        (shared && machines()).then_some(self.agent.uid)
+    }
 }
 
-fn empty(place: &Path, only_of: Option<Uid>) -> Result<Wiped, SlateError> {
-    let wiped = match wipe(place, only_of) {
+fn empty(place: &Path, spare: &Spare) -> Result<Wiped, SlateError> {
+    let wiped = match wipe(place, spare) {
         Ok(wiped) => wiped,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Wiped::default()),
         Err(source) => {
@@ -99,11 +138,9 @@ fn empty(place: &Path, only_of: Option<Uid>) -> Result<Wiped, SlateError> {
     };
     match wiped.failures.first() {
         None => Ok(wiped),
-        Some(first) => Err(SlateError::NotEmpty {
-            place: place.to_owned(),
-            first: first.clone(),
-            others: wiped.failures.len() - 1,
-        }),
+        Some(first) => {
+            Err(SlateError::NotEmpty { place: place.to_owned(), first: first.clone(), others: wiped.failed - 1 })
+        }
     }
 }
 
@@ -117,4 +154,54 @@ fn prepare(place: &Path, agents: bool, agent: &Identity) -> io::Result<()> {
         std::fs::set_permissions(place, std::fs::Permissions::from_mode(0o755))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// A slate below `root` whose agent is ourselves.
+    pub(super) fn slate_in(root: &Path) -> Slate {
+        Slate {
+            work: root.join("work"),
+            agent_roots: root.join("runner"),
+            temporary: vec![root.join("tmp"), root.join("dev/shm")],
+            home: root.join("home/runner"),
+            pristine_home: root.join("pristine"),
+            agent: Identity { uid: nix::unistd::getuid(), gid: nix::unistd::getgid(), groups: vec![] },
+            kept: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_what_is_named_survives() {
+        let root = tempfile::tempdir().unwrap();
+        let mut slate = slate_in(root.path());
+        let cache = root.path().join("work/a/cache");
+        slate.kept = vec![cache.clone(), root.path().join("home/runner/.cache/tool"), root.path().join("opt/new")];
+        for directory in ["work/a/cache/deep", "work/a/other", "work/b", "home/runner/.cache/tool"] {
+            fs::create_dir_all(root.path().join(directory)).unwrap();
+            fs::write(root.path().join(directory).join("file"), "x").unwrap();
+        }
+        slate.clean().unwrap();
+        assert!(cache.join("deep/file").exists() && root.path().join("home/runner/.cache/tool/file").exists());
+        assert_eq!(fs::read_dir(root.path().join("work/a")).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(root.path().join("work")).unwrap().count(), 1);
+        assert!(root.path().join("opt/new").is_dir(), "a cache that is missing is made");
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_cache_goes_and_a_directory_comes() {
+        let root = tempfile::tempdir().unwrap();
+        let mut slate = slate_in(root.path());
+        fs::create_dir_all(root.path().join("work/a")).unwrap();
+        fs::create_dir(root.path().join("precious")).unwrap();
+        fs::write(root.path().join("precious/file"), "x").unwrap();
+        std::os::unix::fs::symlink(root.path().join("precious"), root.path().join("work/a/cache")).unwrap();
+        slate.kept = vec![root.path().join("work/a/cache")];
+        slate.clean().unwrap();
+        assert!(fs::symlink_metadata(root.path().join("work/a/cache")).unwrap().is_dir());
+        assert!(root.path().join("precious/file").exists());
+    }
 }

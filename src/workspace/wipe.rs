@@ -1,28 +1,50 @@
 //! Emptying a directory, safely against whatever is in it.
+//!
+//! Several threads share the work. One that has none is given a whole subtree, which is renamed up to the top first. So
+//! nobody waits for anybody, and a tree of any depth or width needs no more memory and descriptors than a small one.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::io;
 use std::ops::AddAssign;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, renameat};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
-/// How many levels are held open at once. What lies deeper is moved up to the top first, so that a tree of any depth is
-/// removed with this many descriptors.
+use crate::os::{directory, mounts, unlock};
+
+/// How many levels one thread holds open at once. What lies deeper is moved up to the top first, so that a tree of any depth
+/// is removed with this many descriptors.
 const DEPTH: usize = 32;
-/// How often the top is gone over again for what was moved up, before giving up.
-const ROUNDS: usize = 100_000;
+/// How often the top is gone over again while there is progress.
+const ROUNDS: usize = 10_000;
+/// How often a directory is gone over again whose entries all went and that is not empty: some file systems skip entries when
+/// others are removed meanwhile.
+const PASSES: usize = 16;
 /// How many failures are described; the rest is counted only.
 const DESCRIBED: usize = 20;
+/// Entries that one thread removes before others are asked to help. Starting them costs as much as some dozens of these.
+const ALONE: u64 = 1000;
+/// The most threads. More only wait for the file system's own locks.
+const THREADS: usize = 4;
+/// Bytes of directory entries read at once.
+const BUFFER: usize = 16 * 1024;
+/// How many subtrees wait in memory to be removed. The rest is found again at the top.
+const WAITING: usize = 1024;
+/// A path longer than this is not remembered.
+const LABEL: usize = 4096;
+/// How a subtree at the top is called.
+const MOVED: &str = ".oscr-wipe-";
 
 /// What a wipe did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,8 +55,10 @@ pub struct Wiped {
     pub bytes: u64,
     /// Mount points met, which were left alone with their content.
     pub mounts: Vec<PathBuf>,
-    /// What could not be removed, and why.
+    /// What could not be removed, and why; the first few.
     pub failures: Vec<String>,
+    /// How much could not be removed.
+    pub failed: u64,
     /// How long it took.
     pub took: Duration,
 }
@@ -45,132 +69,253 @@ impl AddAssign for Wiped {
         self.bytes += other.bytes;
         self.mounts.extend(other.mounts);
         self.failures.extend(other.failures);
+        self.failed += other.failed;
         self.took += other.took;
     }
 }
 
-/// Removes everything in `top`, but not `top` itself. With `only_of`, entries of other users are left alone.
+/// What is spared.
+#[derive(Debug, Clone, Default)]
+pub struct Spare {
+    /// If set, only this user's entries are removed.
+    pub only_of: Option<Uid>,
+    /// Directories that are left alone with their content, and keep those above them.
+    pub kept: Vec<PathBuf>,
+}
+
+/// Removes everything in `top`, but not `top` itself.
 ///
 /// # Errors
 /// When `top` cannot be opened as a directory, or is a link. What cannot be removed inside is in [`Wiped::failures`].
-pub fn wipe(top: &Path, only_of: Option<Uid>) -> io::Result<Wiped> {
-    let directory =
-        open(top, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let device = fstat(&directory)?.st_dev;
-    let mut walk =
-        Walk { top: directory, device, mount_points: mount_points(top), only_of, moved: 0, wiped: Wiped::default() };
-    for round in 0.. {
-        let moved_before = walk.moved;
-        walk.wiped.failures.clear();
-        walk.wiped.mounts.clear();
-        let top_again = reopen(&walk.top)?;
-        walk.empty(top_again, &mut PathBuf::from(top), 0)?;
-        // Nothing was moved up in this round, so the top holds only what cannot go.
-        if walk.moved == moved_before || round >= ROUNDS {
+pub fn wipe(top: &Path, spare: &Spare) -> io::Result<Wiped> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+    let started = Instant::now();
+    let directory = open(top, DIRECTORY, Mode::empty())?;
+    let all = Shared::new(top, directory, spare)?;
+    for round in 0..=ROUNDS {
+        let before = all.progress();
+        all.begin_round();
+        let mut alone = Walk { all: &all, budget: (round == 0).then_some(ALONE), buffers: Vec::new() };
+        alone.pass(&reopen(&all.top)?, &all.path, 0);
+        if alone.spent() || all.waits() {
+            all.together(threads)?;
+        }
+        if all.progress() == before {
             break;
         }
+        if round == ROUNDS {
+            all.failed(&all.path, Errno::EBUSY);
+        }
     }
-    Ok(walk.wiped)
+    let mut wiped = lock(&all.wiped).clone();
+    wiped.entries = all.entries.load(Ordering::Relaxed);
+    wiped.bytes = all.bytes.load(Ordering::Relaxed);
+    wiped.took = started.elapsed();
+    Ok(wiped)
 }
 
 /// How directories are opened.
 const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_RDONLY).union(OFlag::O_CLOEXEC);
 
-struct Walk {
-    top: OwnedFd,
-    device: u64,
-    /// Where something is mounted below the top.
-    mount_points: HashSet<PathBuf>,
-    only_of: Option<Uid>,
-    moved: u64,
-    wiped: Wiped,
+/// What is mounted below a directory, but not on it. An unreadable list is an empty one: it is needed to keep what leads to a mount,
+/// and by kernels without `openat2`.
+pub fn mounts_below(top: &Path) -> impl Iterator<Item = mounts::Mount> {
+    let all = mounts::list().unwrap_or_default().into_iter();
+    all.filter(move |mount| mount.point.starts_with(top) && mount.point != top)
 }
 
-impl Walk {
-    /// Removes the content of one directory. Returns whether it is empty now, as far as could be seen.
-    fn empty(&mut self, directory: OwnedFd, path: &mut PathBuf, depth: usize) -> io::Result<bool> {
-        let mut stream = Dir::from_fd(directory)?;
-        // Collected first: removing entries while reading may make the kernel skip some. Names only, so a directory of a
-        // million files costs some tens of megabytes at worst; chunks keep it bounded.
-        let mut all_gone = true;
-        loop {
-            let names = next_names(&mut stream);
-            if names.is_empty() {
-                return Ok(all_gone);
-            }
-            let handle = stream.as_fd().try_clone_to_owned()?;
-            let mut progress = false;
-            for name in &names {
-                path.push(to_path(name));
-                match self.remove(&handle, name, path, depth) {
-                    Ok(true) => progress = true,
-                    Ok(false) => all_gone = false,
-                    Err(errno) => {
-                        all_gone = false;
-                        self.failed(path, errno);
-                    }
+/// What all threads know.
+struct Shared {
+    top: OwnedFd,
+    /// Where the top is.
+    path: PathBuf,
+    device: u64,
+    only_of: Option<Uid>,
+    mount_points: HashSet<PathBuf>,
+    kept: HashSet<PathBuf>,
+    /// What stays where it is: mount points, kept directories, and all above them.
+    fixed: HashSet<PathBuf>,
+    /// Number of the last subtree that was moved up.
+    moved: AtomicU64,
+    entries: AtomicU64,
+    bytes: AtomicU64,
+    wiped: Mutex<Wiped>,
+    /// Threads without work, less subtrees that wait for one.
+    hungry: AtomicIsize,
+    queue: Mutex<Queue>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Subtrees at the top, by their numbers, and where they were.
+    work: VecDeque<(u64, PathBuf)>,
+    /// Threads that are busy.
+    busy: usize,
+    /// Threads that wait for work.
+    idle: usize,
+}
+
+/// What became of an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Gone,
+    /// Left alone on purpose.
+    Left,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn new(top: &Path, directory: OwnedFd, spare: &Spare) -> io::Result<Self> {
+        // As the list of mounts has it, whatever links lead there.
+        let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).unwrap_or_else(|_| top.to_owned());
+        let kept: HashSet<PathBuf> =
+            spare.kept.iter().filter_map(|kept| Some(path.join(kept.strip_prefix(top).ok()?))).collect();
+        let mount_points: HashSet<PathBuf> = mounts_below(&path).map(|mount| mount.point).collect();
+        let fixed = kept.iter().chain(&mount_points).flat_map(|place| place.ancestors()).map(Path::to_owned).collect();
+        Ok(Self {
+            device: fstat(&directory)?.st_dev,
+            top: directory,
+            path,
+            only_of: spare.only_of,
+            mount_points,
+            kept,
+            fixed,
+            moved: AtomicU64::new(0),
+            entries: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            wiped: Mutex::default(),
+            hungry: AtomicIsize::new(0),
+            queue: Mutex::default(),
+            news: Condvar::new(),
+        })
+    }
+
+    /// A number that changes whenever something happens.
+    fn progress(&self) -> (u64, u64) {
+        (self.entries.load(Ordering::Relaxed), self.moved.load(Ordering::Relaxed))
+    }
+
+    /// What could not go in the last round may go now.
+    fn begin_round(&self) {
+        *lock(&self.wiped) = Wiped::default();
+    }
+
+    fn failed(&self, path: &Path, errno: Errno) {
+        let mut wiped = lock(&self.wiped);
+        wiped.failed += 1;
+        if wiped.failures.len() < DESCRIBED {
+            wiped.failures.push(format!("{}: {}", path.display(), errno.desc()));
+        }
+    }
+
+    fn left_mounted(&self, path: &Path) -> Fate {
+        let mut wiped = lock(&self.wiped);
+        if !wiped.mounts.iter().any(|known| known == path) {
+            wiped.mounts.push(path.to_owned());
+        }
+        Fate::Left
+    }
+
+    fn waits(&self) -> bool {
+        !lock(&self.queue).work.is_empty()
+    }
+
+    /// Goes over the top and all that waits, by several threads.
+    fn together(&self, threads: usize) -> io::Result<()> {
+        let top = reopen(&self.top)?;
+        lock(&self.queue).busy = 1;
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                lock(&self.queue).busy += 1;
+                let helper = || Walk { all: self, budget: None, buffers: Vec::new() }.work();
+                if std::thread::Builder::new().stack_size(256 * 1024).spawn_scoped(scope, helper).is_err() {
+                    // The limit of processes is reached: then fewer do it.
+                    lock(&self.queue).busy -= 1;
+                    break;
                 }
-                path.pop();
             }
-            if !progress {
-                return Ok(all_gone);
-            }
-            // Start over: entries that remain are seen once more, new ones are not missed.
-            if names.len() == CHUNK {
-                all_gone = true;
-                stream = Dir::from_fd(reopen(&handle)?)?;
-            } else {
-                return Ok(all_gone);
+            let mut walk = Walk { all: self, budget: None, buffers: Vec::new() };
+            walk.pass(&top, &self.path, 0);
+            walk.work();
+        });
+        Ok(())
+    }
+
+    /// Whether a thread has nothing to do that could be helped out with a subtree. Others' entries stay where they are.
+    fn somebody_waits(&self) -> bool {
+        self.only_of.is_none() && self.hungry.load(Ordering::Relaxed) > 0
+    }
+
+    /// To be called after each change of the queue.
+    fn count_the_hungry(&self, queue: &Queue) {
+        let signed = |count: usize| isize::try_from(count).unwrap_or(isize::MAX);
+        self.hungry.store(signed(queue.idle) - signed(queue.work.len()), Ordering::Relaxed);
+    }
+
+    /// Moves a directory to the top, where somebody will remove it.
+    fn move_up(&self, parent: &OwnedFd, name: &CStr, path: &Path) -> Result<Fate, Errno> {
+        loop {
+            let number = self.moved.fetch_add(1, Ordering::Relaxed) + 1;
+            match renameat(parent, name, &self.top, name_of(number).as_c_str()) {
+                Ok(()) => {
+                    let mut queue = lock(&self.queue);
+                    if queue.work.len() < WAITING {
+                        // Only to be told to people, so a path of any length is cut.
+                        let path = if path.as_os_str().len() < LABEL { path.to_owned() } else { self.path.join("…") };
+                        queue.work.push_back((number, path));
+                        self.count_the_hungry(&queue);
+                        self.news.notify_one();
+                    }
+                    return Ok(Fate::Gone);
+                }
+                Err(Errno::ENOENT) => return Ok(Fate::Gone),
+                // A job may have made this very name, as a file or a full directory.
+                Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
+                Err(errno) => return Err(errno),
             }
         }
     }
 
-    /// Removes one entry; `Ok(false)` when it was left alone on purpose.
-    fn remove(&mut self, parent: &OwnedFd, name: &CStr, path: &mut PathBuf, depth: usize) -> Result<bool, Errno> {
-        let stat = match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(Errno::ENOENT) => return Ok(true),
-            Err(errno) => return Err(errno),
-        };
-        if self.only_of.is_some_and(|uid| uid.as_raw() != stat.st_uid) {
-            return Ok(false);
+    /// Removes an entry that is no directory.
+    fn unlink(&self, parent: &OwnedFd, name: &CStr, path: &Path, stat: &FileStat) -> Result<Fate, Errno> {
+        let unlink = || unlinkat(parent, name, UnlinkatFlags::NoRemoveDir);
+        let mut result = unlink();
+        if result == Err(Errno::EPERM) && self.release(parent, name) {
+            result = unlink();
         }
-        if !is_directory(&stat) {
-            return self.unlink(parent, name, path, &stat);
-        }
-        if stat.st_dev != self.device {
-            self.wiped.mounts.push(path.clone());
-            return Ok(false);
-        }
-        if depth + 1 >= DEPTH && !self.mount_points.contains(path.as_path()) {
-            return self.move_up(parent, name);
-        }
-        let directory = match self.open_directory(parent, name, path) {
-            Ok(directory) => directory,
-            // It was replaced between our look and now; what it became is seen in the next turn.
-            Err(Errno::ENOTDIR | Errno::ELOOP | Errno::ENOENT) => return Ok(true),
-            Err(Errno::EXDEV) => {
-                self.wiped.mounts.push(path.clone());
-                return Ok(false);
-            }
-            Err(errno) => return Err(errno),
-        };
-        let opened = fstat(&directory)?;
-        if opened.st_mode & 0o700 != 0o700 {
-            // Needed when we are not root; for root without DAC_OVERRIDE as well. A failure shows at the first unlink.
-            let _ = fchmod(&directory, Mode::S_IRWXU);
-        }
-        let empty = self.empty(directory, path, depth + 1).map_err(|error| to_errno(&error))?;
-        match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+        match result {
             Ok(()) => {
-                self.wiped.entries += 1;
-                Ok(true)
+                self.entries.fetch_add(1, Ordering::Relaxed);
+                if stat.st_nlink <= 1 {
+                    self.bytes.fetch_add(u64::try_from(stat.st_blocks).unwrap_or(0) * 512, Ordering::Relaxed);
+                }
+                Ok(Fate::Gone)
             }
-            Err(Errno::ENOENT) => Ok(true),
-            // A mount point inside keeps its parents; the reason has been recorded below.
-            Err(Errno::ENOTEMPTY | Errno::EEXIST) if !empty => Ok(false),
+            Err(Errno::ENOENT) => Ok(Fate::Gone),
+            Err(Errno::EBUSY) => Ok(self.left_mounted(&path.join(to_path(name)))),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Takes the flags off that forbid to remove an entry, from it and from its directory. Whether any were taken off.
+    fn release(&self, parent: &OwnedFd, name: &CStr) -> bool {
+        let entry = || {
+            let entry = openat(parent, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+            let kind = fstat(&entry)?.st_mode & SFlag::S_IFMT.bits();
+            if kind != SFlag::S_IFREG.bits() && kind != SFlag::S_IFDIR.bits() {
+                // Nothing else can be asked for its flags without side effects.
+                return Ok(false);
+            }
+            // The same inode again, whatever the name has become.
+            let readable = fs::File::open(format!("/proc/self/fd/{}", entry.as_raw_fd()))?;
+            unlock(&readable)
+        };
+        let released: [io::Result<bool>; 2] = [unlock(parent), entry()];
+        released.into_iter().any(|released| released.unwrap_or(false))
     }
 
     /// Opens a directory, but not one that something is mounted on (`EXDEV`): a bind mount of the same file system has the
@@ -187,107 +332,182 @@ impl Walk {
         };
         match open() {
             Err(Errno::EACCES) => {
-                // A directory of mode 000, met without the capability to ignore it. fchmodat follows links, but only on the
-                // last part of a name that was no link a moment ago, and at worst changes the mode of a file that is ours.
-                fchmodat(parent, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
+                // A directory of mode 000, met without the capability to ignore it.
+                let entry = openat(parent, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+                allow(&entry)?;
                 open()
             }
             other => other,
         }
     }
+}
 
-    fn unlink(&mut self, parent: &OwnedFd, name: &CStr, path: &Path, stat: &FileStat) -> Result<bool, Errno> {
-        match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) => {
-                self.wiped.entries += 1;
-                if stat.st_nlink <= 1 {
-                    self.wiped.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+/// One thread's walk.
+struct Walk<'a> {
+    all: &'a Shared,
+    /// How many entries are removed before it stops.
+    budget: Option<u64>,
+    /// Memory for directory entries, to be used again.
+    buffers: Vec<Vec<u8>>,
+}
+
+impl Walk<'_> {
+    /// Removes the subtrees that wait, until nobody has any left.
+    fn work(&mut self) {
+        let mut queue = lock(&self.all.queue);
+        loop {
+            queue.busy -= 1;
+            queue.idle += 1;
+            self.all.count_the_hungry(&queue);
+            let (number, path) = loop {
+                if let Some(work) = queue.work.pop_front() {
+                    break work;
                 }
-                Ok(true)
+                if queue.busy == 0 {
+                    queue.idle -= 1;
+                    self.all.count_the_hungry(&queue);
+                    self.all.news.notify_all();
+                    return;
+                }
+                queue = self.all.news.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            };
+            queue.idle -= 1;
+            queue.busy += 1;
+            self.all.count_the_hungry(&queue);
+            drop(queue);
+            if let Err(errno) = self.directory(&self.all.top, &name_of(number), &path, 0) {
+                self.all.failed(&path, errno);
             }
-            Err(Errno::ENOENT) => Ok(true),
-            Err(Errno::EBUSY) => {
-                self.wiped.mounts.push(path.to_owned());
-                Ok(false)
-            }
-            Err(errno) => Err(errno),
+            queue = lock(&self.all.queue);
         }
     }
 
-    /// Moves a deep directory to the top, where a later round removes it.
-    fn move_up(&mut self, parent: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
+    fn spent(&self) -> bool {
+        self.budget.is_some_and(|budget| self.all.entries.load(Ordering::Relaxed) >= budget)
+    }
+
+    /// Removes the entries of one directory. Whether any of those seen remains.
+    fn pass(&mut self, directory: &OwnedFd, path: &Path, depth: usize) -> bool {
+        let mut buffer = self.buffers.pop().unwrap_or_else(|| vec![0; BUFFER]);
+        let mut remains = false;
         loop {
-            self.moved += 1;
-            let target = CString::new(format!(".oscr-wipe-{}", self.moved)).unwrap_or_default();
-            match renameat(parent, name, &self.top, target.as_c_str()) {
-                Ok(()) | Err(Errno::ENOENT) => return Ok(true),
-                // A job may have made this very name, as a file or a full directory.
-                Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
+            let filled = match directory::read(directory, &mut buffer) {
+                Ok(0) => break,
+                Ok(filled) => filled,
+                Err(error) => {
+                    self.all.failed(path, to_errno(&error));
+                    remains = true;
+                    break;
+                }
+            };
+            for entry in directory::entries(&buffer[..filled]) {
+                if self.spent() {
+                    remains = true;
+                    break;
+                }
+                match self.entry(directory, entry.name, path, depth) {
+                    Ok(Fate::Gone) => {}
+                    Ok(Fate::Left) => remains = true,
+                    Err(errno) => {
+                        remains = true;
+                        self.all.failed(&path.join(to_path(entry.name)), errno);
+                    }
+                }
+            }
+            if self.spent() {
+                break;
+            }
+        }
+        self.buffers.push(buffer);
+        remains
+    }
+
+    /// Removes one entry.
+    fn entry(&mut self, parent: &OwnedFd, name: &CStr, path: &Path, depth: usize) -> Result<Fate, Errno> {
+        let stat = match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::ENOENT) => return Ok(Fate::Gone),
+            Err(errno) => return Err(errno),
+        };
+        if self.all.only_of.is_some_and(|uid| uid.as_raw() != stat.st_uid) {
+            return Ok(Fate::Left);
+        }
+        if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFDIR.bits() {
+            return self.all.unlink(parent, name, path, &stat);
+        }
+        let path = path.join(to_path(name));
+        if stat.st_dev != self.all.device {
+            return Ok(self.all.left_mounted(&path));
+        }
+        if self.all.kept.contains(&path) {
+            return Ok(Fate::Left);
+        }
+        if !self.all.fixed.contains(&path)
+            && (depth + 1 >= DEPTH || has_directories(&stat) && self.all.somebody_waits())
+        {
+            match self.all.move_up(parent, name, &path) {
+                // A directory of an image's layer cannot be moved, nor one that is mounted on: it is emptied where it is.
+                Err(Errno::EXDEV | Errno::EBUSY | Errno::EPERM | Errno::EACCES | Errno::ENOSPC | Errno::EDQUOT) => {}
+                other => return other,
+            }
+        }
+        self.directory(parent, name, &path, depth)
+    }
+
+    /// Empties and removes a directory.
+    fn directory(&mut self, parent: &OwnedFd, name: &CStr, path: &Path, depth: usize) -> Result<Fate, Errno> {
+        let directory = match self.all.open_directory(parent, name, path) {
+            Ok(directory) => directory,
+            // It was replaced between our look and now; what it became is seen in the next round.
+            Err(Errno::ENOTDIR | Errno::ELOOP | Errno::ENOENT) => return Ok(Fate::Gone),
+            Err(Errno::EXDEV) => return Ok(self.all.left_mounted(path)),
+            Err(errno) => return Err(errno),
+        };
+        if fstat(&directory)?.st_mode & 0o700 != 0o700 {
+            // Needed when we are not root; for root without DAC_OVERRIDE as well. A failure shows at the first unlink.
+            let _ = allow(&directory);
+        }
+        let (mut directory, mut passes, mut released) = (directory, 1, false);
+        loop {
+            let remains = self.pass(&directory, path, depth + 1);
+            match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+                Ok(()) => {
+                    self.all.entries.fetch_add(1, Ordering::Relaxed);
+                    return Ok(Fate::Gone);
+                }
+                Err(Errno::ENOENT) => return Ok(Fate::Gone),
+                // What remains has its reason, such as a mount further down.
+                Err(Errno::ENOTEMPTY | Errno::EEXIST) if remains => return Ok(Fate::Left),
+                Err(Errno::ENOTEMPTY | Errno::EEXIST) if passes < PASSES => {
+                    directory = reopen(&directory)?;
+                    passes += 1;
+                }
+                Err(Errno::EPERM) if !released && self.all.release(parent, name) => released = true,
                 Err(errno) => return Err(errno),
             }
         }
     }
-
-    fn failed(&mut self, path: &Path, errno: Errno) {
-        let text = if self.wiped.failures.len() < DESCRIBED {
-            format!("{}: {}", path.display(), errno.desc())
-        } else {
-            String::new()
-        };
-        self.wiped.failures.push(text);
-    }
 }
 
-/// How many names are held in memory at once.
-const CHUNK: usize = 4096;
-
-fn next_names(stream: &mut Dir) -> Vec<CString> {
-    stream
-        .iter()
-        .filter_map(Result::ok)
-        .map(|entry| entry.file_name().to_owned())
-        .filter(|name| !matches!(name.to_bytes(), b"." | b".."))
-        .take(CHUNK)
-        .collect()
+/// Whether a directory has others in it: one that has none is removed faster than given away. Where the file system does not
+/// count them, it may have.
+fn has_directories(stat: &FileStat) -> bool {
+    stat.st_nlink != 2
 }
 
-/// The mount points below `top`, as the kernel lists them. An unreadable list is an empty one: the list is only needed by
-/// kernels without `openat2`, and for directories deeper than we hold open.
-fn mount_points(top: &Path) -> HashSet<PathBuf> {
-    let Ok(list) = fs::read("/proc/self/mountinfo") else { return HashSet::new() };
-    list.split(|byte| *byte == b'\n')
-        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
-        .map(|path| PathBuf::from(OsStr::from_bytes(&unescape(path))))
-        .filter(|path| path.starts_with(top) && path != top)
-        .collect()
-}
-
-/// mountinfo writes white space and backslashes as three octal digits.
-fn unescape(path: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let [first, tail @ ..] = rest {
-        let digits = tail.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                plain.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                plain.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    plain
+/// Gives the owner all permissions of an open directory, and nobody else any.
+fn allow(directory: &OwnedFd) -> Result<(), Errno> {
+    // By way of /proc, because a descriptor of a path alone takes no fchmod, and a name may have become something else.
+    let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(|error| to_errno(&error))
 }
 
 fn reopen(directory: &OwnedFd) -> Result<OwnedFd, Errno> {
-    openat(directory, ".", OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+    openat(directory, ".", DIRECTORY, Mode::empty())
 }
 
-fn is_directory(stat: &FileStat) -> bool {
-    stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()
+fn name_of(number: u64) -> CString {
+    CString::new(format!("{MOVED}{number}")).unwrap_or_default()
 }
 
 fn to_path(name: &CStr) -> &Path {
@@ -313,7 +533,7 @@ mod tests {
         symlink(outside.path(), top.path().join("a/link")).unwrap();
         symlink("/", top.path().join("root")).unwrap();
         nix::unistd::mkfifo(&top.path().join("a/fifo"), Mode::S_IRWXU).unwrap();
-        let wiped = wipe(top.path(), None).unwrap();
+        let wiped = wipe(top.path(), &Spare::default()).unwrap();
         assert_eq!(fs::read_dir(top.path()).unwrap().count(), 0);
         assert!(outside.path().join("precious").exists());
         assert_eq!(wiped.entries, 7);
@@ -327,14 +547,8 @@ mod tests {
         fs::create_dir(directory.path().join("real")).unwrap();
         fs::write(directory.path().join("real/file"), "x").unwrap();
         symlink(directory.path().join("real"), directory.path().join("link")).unwrap();
-        assert!(wipe(&directory.path().join("link"), None).is_err());
+        assert!(wipe(&directory.path().join("link"), &Spare::default()).is_err());
         assert!(directory.path().join("real/file").exists());
-    }
-
-    #[test]
-    fn a_path_in_the_list_of_mounts_is_read_as_it_is() {
-        assert_eq!(unescape(br"/a\040b\134c\x"), b"/a b\\c\\x");
-        assert_eq!(unescape(br"/a\04"), br"/a\04");
     }
 
     #[test]
@@ -345,7 +559,7 @@ mod tests {
             nix::sys::stat::mkdirat(&directory, "d", Mode::S_IRWXU).unwrap();
             directory = openat(&directory, "d", OFlag::O_DIRECTORY, Mode::empty()).unwrap();
         }
-        let wiped = wipe(top.path(), None).unwrap();
+        let wiped = wipe(top.path(), &Spare::default()).unwrap();
         assert_eq!(fs::read_dir(top.path()).unwrap().count(), 0);
         assert_eq!(wiped.entries, 3000);
     }
@@ -353,14 +567,14 @@ mod tests {
     #[test]
     fn many_files_and_odd_names_and_modes_go() {
         let top = tempfile::tempdir().unwrap();
-        for number in 0..(CHUNK + 10) {
+        for number in 0..5000 {
             fs::write(top.path().join(format!("f{number}")), "").unwrap();
         }
         let odd: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"\xff\n*");
         fs::create_dir(top.path().join(odd)).unwrap();
         fs::write(top.path().join(odd).join("x"), "").unwrap();
         fs::set_permissions(top.path().join(odd), fs::Permissions::from_mode(0o000)).unwrap();
-        wipe(top.path(), None).unwrap();
+        wipe(top.path(), &Spare::default()).unwrap();
         assert_eq!(fs::read_dir(top.path()).unwrap().count(), 0);
     }
 
@@ -369,7 +583,7 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         fs::write(top.path().join("file"), "").unwrap();
         let somebody = Uid::from_raw(Uid::effective().as_raw() + 1);
-        let wiped = wipe(top.path(), Some(somebody)).unwrap();
+        let wiped = wipe(top.path(), &Spare { only_of: Some(somebody), ..Spare::default() }).unwrap();
         assert_eq!(wiped.entries, 0);
         assert!(top.path().join("file").exists());
     }

@@ -10,6 +10,10 @@ use serde_json::{Value, json};
 
 use crate::docker::POLL;
 
+/// Of the client; the longest of the forge's polls is well below.
+const LONGEST: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A client of one forge.
 pub struct Forge {
     agent: ureq::Agent,
@@ -20,7 +24,7 @@ impl Forge {
     /// A client that is yet to be told where its forge is.
     pub fn nowhere() -> Self {
         let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(120)))
+            .timeout_global(Some(LONGEST))
             // The forge is on this machine; a proxy of the user's would not find it.
             .proxy(None)
             .http_status_as_error(false)
@@ -82,6 +86,12 @@ impl Forge {
         self.post("/faults", &fault);
     }
 
+    /// No fault is left.
+    pub fn clear_faults(&self) {
+        self.answer::<Value>("/faults", self.agent.delete(self.url("/faults")).call())
+            .unwrap_or_else(|error| panic!("forge: {error}"));
+    }
+
     pub fn submit(&self, job: &JobSpec) -> u64 {
         let body = serde_json::to_value(job).expect("a job is JSON");
         self.post("/jobs", &body)["id"].as_u64().expect("a job's id")
@@ -141,7 +151,8 @@ impl Forge {
         self.must_get(&format!("/requests?agent=false&path={part}"))
     }
 
-    fn events(&self, after: u64, wait: Duration) -> Vec<Event> {
+    /// The events after number `after`; waits for one when there is none yet.
+    pub fn events(&self, after: u64, wait: Duration) -> Vec<Event> {
         self.must_get(&format!("/events?after={after}&timeout={}", wait.as_secs_f64()))
     }
 
@@ -178,7 +189,7 @@ impl Forge {
         loop {
             // Events first, so that a change between the two looks again.
             let left = deadline.saturating_duration_since(Instant::now());
-            let events = self.events(seen, if seen == 0 { Duration::ZERO } else { left });
+            let events = self.events(seen, if seen == 0 { Duration::ZERO } else { left.min(PATIENCE) });
             seen = events.last().map_or(seen, |event| event.n);
             if let Some(found) = look(self) {
                 return found;

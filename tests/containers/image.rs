@@ -8,7 +8,8 @@ use oscr::config::table::COMMON;
 use serde_json::Value;
 
 use crate::docker::{self, Container, command, docker, inspect};
-use crate::world::{IMAGE, RUNNER, project_name, root};
+use crate::provider::{AZURE_DEVOPS, GITHUB};
+use crate::world::{IMAGE, RUNNER, project_name, root, tag};
 
 const ENTRY: &str = "oscr/entry";
 const PROGRAM: &str = "/usr/local/bin/oscr-entry";
@@ -69,7 +70,8 @@ pub fn the_image_gives_no_job_a_way_to_root(test: &str) {
 }
 
 pub fn the_images_say_what_they_are(_: &str) {
-    for image in [IMAGE, ENTRY] {
+    let azure = format!("{}:{}", AZURE_DEVOPS.repository, tag());
+    for image in [IMAGE, &azure, ENTRY] {
         let facts = inspect("image", image);
         let labels = &facts["Config"]["Labels"];
         let label =
@@ -79,13 +81,15 @@ pub fn the_images_say_what_they_are(_: &str) {
         }
         assert_eq!(label("version"), env!("CARGO_PKG_VERSION"), "{image}");
     }
-    let github = inspect("image", IMAGE);
-    let config = &github["Config"];
-    assert!(config["Labels"]["io.github.oddessentials.oscr.agent.version"].is_string(), "{config}");
-    assert_eq!(config["Entrypoint"], serde_json::json!([PROGRAM]));
-    assert_eq!(config["StopSignal"], "SIGTERM");
-    let environment = config["Env"].to_string();
-    assert!(environment.contains("\"CI_PROVIDER=github\""), "{environment}");
+    for (image, provider) in [(IMAGE, &GITHUB), (&azure, &AZURE_DEVOPS)] {
+        let facts = inspect("image", image);
+        let config = &facts["Config"];
+        assert!(config["Labels"]["io.github.oddessentials.oscr.agent.version"].is_string(), "{config}");
+        assert_eq!(config["Entrypoint"], serde_json::json!([PROGRAM]));
+        assert_eq!(config["StopSignal"], "SIGTERM");
+        let environment = config["Env"].to_string();
+        assert!(environment.contains(&format!("\"CI_PROVIDER={}\"", provider.name)), "{environment}");
+    }
 }
 
 pub fn the_entry_image_is_one_static_file(test: &str) {

@@ -23,8 +23,8 @@ pub fn three_replicas_take_three_jobs_at_once_and_return_by_restart_alone(world:
     let names: BTreeSet<_> = first.iter().map(|runner| &runner.name).collect();
     assert_eq!(names.len(), 3, "{names:?}");
     for runner in &first {
-        assert!(runner.ephemeral && runner.name.len() <= 64, "{runner:?}");
-        assert_eq!(runner.scope, "repos/acme/widgets");
+        assert!(runner.ephemeral == world.provider().ephemeral && runner.name.len() <= 64, "{runner:?}");
+        assert_eq!(runner.scope, world.provider().scope);
     }
 
     let jobs: Vec<u64> =
@@ -54,19 +54,19 @@ pub fn three_replicas_take_three_jobs_at_once_and_return_by_restart_alone(world:
 /// Leaves something wherever a job can write, and processes that hide from the agent's own cleaning.
 const MESS: &str = r#"
 left=0
-for folder in /work "$GITHUB_WORKSPACE" "$RUNNER_TEMP" "$HOME" /tmp /var/tmp /dev/shm /run/lock; do
+for folder in /work "$workspace" "$temp" "$HOME" /tmp /var/tmp /dev/shm /run/lock; do
     if echo litter >"$folder/oscr-litter" 2>/dev/null; then left=$((left + 1)); fi
 done
 mkdir -p "$HOME/.config/oscr-litter/locked" /tmp/oscr-litter.d/locked
 touch "$HOME/.config/oscr-litter/locked/file" /tmp/oscr-litter.d/locked/file
 chmod 0 "$HOME/.config/oscr-litter/locked" /tmp/oscr-litter.d/locked
-ln -s / "$GITHUB_WORKSPACE/oscr-litter.link"
+ln -s / "$workspace/oscr-litter.link"
 echo "echo oscr-litter" >>"$HOME/.bashrc"
 rm "$HOME/.profile"
 chmod 0777 "$HOME"
 # In a session of its own, without the mark by which the agent finds orphans. Its first child becomes a zombie: when it ends, bash
 # has turned into a process that never waits for it.
-setsid env -u RUNNER_TRACKING_ID bash -c '(sleep 0.3) & exec -a oscr-litter sleep 3600' </dev/null >/dev/null 2>&1 &
+setsid env -u "$tracking" bash -c '(sleep 0.3) & exec -a oscr-litter sleep 3600' </dev/null >/dev/null 2>&1 &
 until grep -qs '^State:.Z' /proc/[0-9]*/status; do sleep 0.1; done
 echo "left: $left files, and a zombie"
 "#;
@@ -88,7 +88,7 @@ fn fingerprint(container: &Container, folder: &str) -> String {
     container.must_exec(
         "0",
         &format!(
-            "cd {folder} && find . -printf '%p %y %m %s %l\\n' | sort && find . -type f -exec sha256sum {{}} + | sort"
+            "cd {folder} && find . \\( -type d -printf '%p %y %m\\n' -o -printf '%p %y %m %s %l\\n' \\) | sort && find . -type f -exec sha256sum {{}} + | sort"
         ),
     )
 }
@@ -99,7 +99,7 @@ pub fn what_a_job_leaves_is_gone_after_the_restart(world: &World) {
     let pristine = fingerprint(&container, "/home/runner");
     assert!(pristine.contains(".bashrc"), "{pristine}");
 
-    let mess = world.forge.finished(world.forge.script_on(container.host(), "mess", MESS));
+    let mess = world.forge.finished(world.forge.script_on(container.host(), "mess", &world.provider().script(MESS)));
     assert_eq!(mess.result, Some(JobResult::Succeeded), "{}", mess.log);
     assert!(mess.log.contains("left: 8 files, and a zombie"), "{}", mess.log);
 

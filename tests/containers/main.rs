@@ -8,11 +8,16 @@ mod boards;
 mod docker;
 mod faults;
 mod forge;
+mod hostile;
 mod image;
+mod jobs_docker;
 mod life;
 mod plain;
+mod privileges;
+mod provider;
 mod runner;
 mod secrets;
+mod soak;
 mod stop;
 mod world;
 
@@ -32,8 +37,8 @@ macro_rules! table {
 type WithForge = (&'static str, fn(&World));
 type WithoutForge = (&'static str, fn(&str));
 
-/// What must be so however a runner registers. The longest come first: they wait for Docker's health checks.
-const IN_BOTH_MODES: &[WithForge] = table![
+/// What must be so however a runner registers, and with whom: what differs is in `provider.rs`. The longest come first: they wait for Docker's health checks.
+const IN_ALL_MODES: &[WithForge] = table![
     faults::a_wrong_token_is_one_clear_line_and_its_correction_is_seen_without_a_restart,
     life::what_a_job_leaves_is_gone_after_the_restart,
     life::three_replicas_take_three_jobs_at_once_and_return_by_restart_alone,
@@ -49,6 +54,15 @@ const IN_BOTH_MODES: &[WithForge] = table![
     stop::a_stopped_idle_runner_leaves_no_registration_within_5_s,
 ];
 
+/// What must be so with every forge; how a runner registers does not matter.
+const WITH_EVERY_FORGE: &[WithForge] = table![
+    life::a_listening_runner_is_healthy,
+    life::a_job_can_write_only_to_what_is_wiped,
+    plain::the_readmes_docker_run_works_with_default_capabilities,
+    plain::a_container_that_is_not_root_works_and_says_what_that_weakens,
+    plain::a_wrong_configuration_ends_with_78_before_any_request,
+];
+
 /// Without a configure step, because there are many incarnations.
 const IN_JIT_MODE: &[WithForge] = table![
     boards::a_board_under_fire_is_never_shared_never_leaked_and_never_idle_while_jobs_wait,
@@ -59,24 +73,45 @@ const IN_JIT_MODE: &[WithForge] = table![
 ];
 
 const IN_TOKEN_MODE: &[WithForge] = table![
-    life::a_listening_runner_is_healthy,
-    life::a_job_can_write_only_to_what_is_wiped,
-    plain::the_readmes_docker_run_works_with_default_capabilities,
-    plain::a_container_that_is_not_root_works_and_says_what_that_weakens,
+    soak::a_pool_under_fire_loses_no_job_leaves_no_ghost_and_does_not_grow,
     plain::a_container_with_dockers_init_works,
     plain::a_read_only_container_works_and_cleans_up_after_a_killed_predecessor,
+    jobs_docker::a_docker_without_root_beside_the_runner_serves_jobs_and_is_swept,
+    jobs_docker::a_runner_works_in_rootless_docker_where_its_root_is_nobody,
+    jobs_docker::an_engine_of_its_own_starts_before_the_agent_and_is_gone_with_its_job,
+    jobs_docker::what_a_job_left_in_the_hosts_docker_is_removed_and_nothing_else,
+    jobs_docker::a_docker_that_does_not_answer_keeps_the_runner_from_taking_jobs,
+    privileges::compose_gives_pid_1_six_capabilities_and_its_jobs_none,
+    privileges::dockers_default_capabilities_are_given_up,
+    privileges::sudo_works_only_in_the_image_for_it_and_the_log_says_what_it_costs,
     boards::a_lock_directory_that_is_not_mounted_is_refused,
-    plain::a_wrong_configuration_ends_with_78_before_any_request,
 ];
 
 const WITHOUT_FORGE: &[WithoutForge] = table![
     image::a_job_can_change_nothing_of_the_image_but_what_is_wiped,
     image::the_image_gives_no_job_a_way_to_root,
     image::the_images_say_what_they_are,
+    privileges::check_prints_the_posture_of_the_container_that_it_is_in,
     image::the_entry_image_is_one_static_file,
     image::the_entry_is_an_init_for_any_image_that_copies_it,
     image::compose_gives_runners_no_more_than_they_need,
     image::compose_sets_the_limits_that_it_is_told,
+];
+
+/// What is left out where everything is as `compose.hardened.yml` makes it: these use `docker run`, and are the same again.
+const NOT_COMPOSE: &[&str] = &["a_token_given_as_a_variable_is_found_by_no_job_either"];
+
+/// What is asked of the hardened posture besides.
+const IN_HARDENED_MODE: &[WithForge] = table![
+    privileges::nothing_but_the_record_outlives_a_restart_of_a_hardened_runner,
+    life::a_listening_runner_is_healthy,
+    life::a_job_can_write_only_to_what_is_wiped,
+];
+
+/// What is asked of it with the other forges: that the place for everything is there.
+const HARDENED_ELSEWHERE: &[WithForge] = table![
+    life::what_a_job_leaves_is_gone_after_the_restart,
+    stop::the_registration_of_a_killed_runner_is_removed_by_the_next_incarnation,
 ];
 
 /// The test in a world of its own.
@@ -91,15 +126,35 @@ fn in_world(&(name, test): &WithForge, mode: Mode) -> Test {
     }
 }
 
+/// The same with runners whose file system cannot be changed.
+fn hardened(&(name, test): &WithForge, mode: Mode) -> Test {
+    Test {
+        name: format!("hardened-{}::{name}", mode.word()),
+        run: Box::new(move |name| {
+            let world = World::start(name, mode);
+            world.harden();
+            test(&world);
+            world.check();
+        }),
+    }
+}
+
 fn main() -> ExitCode {
-    let modes = [Mode::Token, Mode::Jit];
-    let both = IN_BOTH_MODES.iter().flat_map(|case| modes.map(|mode| in_world(case, mode)));
+    let modes = [Mode::Token, Mode::Jit, Mode::AzureDevOps];
+    let all = IN_ALL_MODES.iter().flat_map(|case| modes.map(|mode| in_world(case, mode)));
+    let forges = [Mode::Token, Mode::AzureDevOps];
+    let every = WITH_EVERY_FORGE.iter().flat_map(|case| forges.map(|mode| in_world(case, mode)));
     let jit = IN_JIT_MODE.iter().map(|case| in_world(case, Mode::Jit));
     let token = IN_TOKEN_MODE.iter().map(|case| in_world(case, Mode::Token));
+    let repeated = IN_ALL_MODES.iter().filter(|(name, _)| !NOT_COMPOSE.contains(name));
+    let elsewhere = HARDENED_ELSEWHERE.iter().map(|case| hardened(case, Mode::AzureDevOps));
+    let hardened = repeated.chain(IN_HARDENED_MODE).map(|case| hardened(case, Mode::Token)).chain(elsewhere);
     let without = WITHOUT_FORGE.iter().map(|&(name, test)| Test { name: name.to_owned(), run: Box::new(test) });
     let asked = std::env::var_os("OSCR_CONTAINER_TESTS").is_some_and(|value| !value.is_empty());
     let skip = (!asked).then_some(
         "OSCR_CONTAINER_TESTS is not set. They need Docker and the images of `make images`; `make test` sees to all of it",
     );
-    runner::run(jit.chain(both).chain(token).chain(without).collect(), AT_ONCE, skip)
+    let hostile = hostile::tests().into_iter();
+    let with_forge = jit.chain(all).chain(hostile).chain(hardened).chain(every).chain(token);
+    runner::run(with_forge.chain(without).collect(), AT_ONCE, skip)
 }

@@ -13,16 +13,16 @@ const SOON: Duration = Duration::from_secs(30);
 const SELF: &str = r#"
 echo "user $(id -u):$(id -g)"
 grep -E '^(CapEff|CapBnd|NoNewPrivs):' /proc/self/status | tr '\t' ' '
-touch "$GITHUB_WORKSPACE/f" "$HOME/f" "$RUNNER_TEMP/f" /tmp/f /var/tmp/f
-printf '#!/bin/sh\necho "scripts run"\n' >"$GITHUB_WORKSPACE/script"
-chmod +x "$GITHUB_WORKSPACE/script"
-"$GITHUB_WORKSPACE/script"
+touch "$workspace/f" "$HOME/f" "$temp/f" /tmp/f /var/tmp/f
+printf '#!/bin/sh\necho "scripts run"\n' >"$workspace/script"
+chmod +x "$workspace/script"
+"$workspace/script"
 "#;
 
 /// The container takes a job as an ordinary user, then leaves with 0 and nothing remains.
 fn does_one_job(world: &World, container: &Container) {
     world.forge.wait_runner(container.host(), 0);
-    let job = world.forge.finished(world.forge.script_on(container.host(), "self", SELF));
+    let job = world.forge.finished(world.forge.script_on(container.host(), "self", &world.provider().script(SELF)));
     assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
     for line in ["user 1001:1001", "CapEff: 0000000000000000", "NoNewPrivs: 1", "scripts run"] {
         assert!(job.log.contains(line), "{line} is not in:\n{}", job.log);
@@ -86,10 +86,11 @@ pub fn a_read_only_container_works_and_cleans_up_after_a_killed_predecessor(worl
 }
 
 pub fn a_wrong_configuration_ends_with_78_before_any_request(world: &World) {
-    world.set("GITHUB_OWNER", None);
+    let needed = world.provider().settings[0].0;
+    world.set(needed, None);
     let container = world.docker_run(&["--env", "RUNNER_PERSISTENT=perhaps"]);
     assert_eq!(container.wait_exit(SOON), 78);
     let log = container.logs();
-    assert!(log.contains("GITHUB_OWNER") && log.contains("RUNNER_PERSISTENT"), "{log}");
+    assert!(log.contains(needed) && log.contains("RUNNER_PERSISTENT"), "{log}");
     assert!(world.forge.requests().is_empty());
 }

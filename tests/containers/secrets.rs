@@ -49,20 +49,21 @@ fn no_job_finds_the_token(world: &World, container: &Container) {
     assert!(!readable && memory.contains("ermission denied"), "{memory}");
     let files =
         container.exec("0", &format!("grep -rsla --devices=skip --exclude-dir=proc --exclude-dir=sys '{pattern}' /")).1;
-    let beyond: Vec<&str> = files.lines().filter(|file| *file != "/run/secrets/github_pat").collect();
+    let beyond: Vec<&str> = files.lines().filter(|file| *file != world.provider().secret()).collect();
     assert!(beyond.is_empty(), "{beyond:?}");
 
     // Root on the host.
     let processes = docker(&["top", &container.id, "-eo", "pid,args"]);
-    assert!(processes.contains("Runner.Worker"), "{processes}");
+    assert!(processes.contains(world.provider().worker), "{processes}");
     assert!(!processes.contains(&world.pat), "{processes}");
+    let mark = world.provider().settings[0].0;
     let mut looked_into = 0;
     for pid in processes.lines().filter_map(|line| line.split_whitespace().next()?.parse::<u32>().ok()) {
         // None, where Docker is on another machine.
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let environment = String::from_utf8_lossy(&environment);
         assert!(!environment.contains(&world.pat), "{environment}");
-        looked_into += usize::from(environment.contains("GITHUB_HOST="));
+        looked_into += usize::from(environment.contains(mark));
     }
     let local = std::fs::metadata("/var/run/docker.sock").is_ok() && std::env::var_os("DOCKER_HOST").is_none();
     assert!(looked_into > 0 || !local, "{processes}");
@@ -82,10 +83,11 @@ fn no_job_finds_the_token(world: &World, container: &Container) {
 pub fn a_compose_secret_is_found_by_no_job_and_survives_the_restart(world: &World) {
     let container = world.up_one();
     let first = world.forge.wait_runner(container.host(), 0);
+    let secret = world.provider().secret();
     let guarded = |when: &str| {
-        let mode = container.must_exec("0", "stat -c '%u:%g %a' /run/secrets/github_pat");
+        let mode = container.must_exec("0", &format!("stat -c '%u:%g %a' {secret}"));
         assert_eq!(mode.trim(), "0:0 400", "{when}");
-        let (readable, said) = container.exec(RUNNER, "cat /run/secrets/github_pat");
+        let (readable, said) = container.exec(RUNNER, &format!("cat {secret}"));
         assert!(!readable, "{when}: {said}");
     };
     guarded("at first");
@@ -103,6 +105,6 @@ pub fn a_token_given_as_a_variable_is_found_by_no_job_either(world: &World) {
     world.forge.wait_runner(container.host(), 0);
     // That is Docker's doing, and why the log recommends a file.
     assert!(container.inspect().to_string().contains(&world.pat));
-    container.wait_log("use GITHUB_PAT_FILE", std::time::Duration::from_secs(5));
+    container.wait_log(&format!("use {}", world.provider().token_file()), std::time::Duration::from_secs(5));
     no_job_finds_the_token(world, &container);
 }

@@ -21,7 +21,7 @@ fn busy(world: &World, script: &str) -> (Container, u64, u64) {
     let job = world.forge.script_on(container.host(), "long", script);
     // Its log says that the script itself runs.
     world.forge.wait_job(job, JobStatus::InProgress, SOON);
-    container.wait_log("a job begins", SOON);
+    container.wait_log("the worker is process", SOON);
     (container, job, runner.id)
 }
 
@@ -67,7 +67,7 @@ pub fn a_second_stop_signal_cancels_the_job_and_still_unregisters(world: &World)
     assert!(world.forge.runners().is_empty());
     let job = world.forge.finished(job);
     assert_ne!(job.result, Some(JobResult::Succeeded), "{}", job.log);
-    assert!(job.log.contains("The runner has received a shutdown signal"), "{}", job.log);
+    assert!(job.log.contains(&format!("The {} has received a shutdown signal", world.provider().noun)), "{}", job.log);
 }
 
 pub fn the_registration_of_a_killed_runner_is_removed_by_the_next_incarnation(world: &World) {
@@ -93,7 +93,8 @@ pub fn a_killed_runners_busy_registration_goes_later_and_hinders_nobody(world: &
     assert_eq!(container.wait_exit(SOON), 137);
     container.start();
     works_anew(world, &container, old);
-    let refused = world.forge.requests().iter().any(|r| r.method == "DELETE" && r.status == Some(422));
+    let refused =
+        world.forge.requests().iter().any(|r| r.method == "DELETE" && r.status == Some(world.provider().busy));
     assert!(refused, "the test was too slow: the forge believed in no job any more");
     // At the latest when an incarnation leaves.
     let killed = world.forge.finished(killed);

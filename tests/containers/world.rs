@@ -10,34 +10,53 @@ use tempfile::TempDir;
 
 use crate::docker::{self, Container, command};
 use crate::forge::Forge;
+use crate::provider::{AZURE_DEVOPS, GITHUB, Provider};
 
-/// The image under test, as `make images` tags it.
-pub const IMAGE: &str = "oddessentials/oscr-github:sim";
+/// The image under test, as `make images` tags it; or another one, named when the tests are compiled.
+pub const IMAGE: &str = match option_env!("OSCR_TEST_IMAGE") {
+    Some(image) => image,
+    None => "oddessentials/oscr-github:sim",
+};
+
+/// Its tag.
+pub fn tag() -> &'static str {
+    IMAGE.rsplit_once(':').map_or("latest", |(_, tag)| tag)
+}
 
 /// The user of jobs in it.
 pub const RUNNER: &str = "1001";
 
-/// How a runner registers.
+/// How a runner registers, and with whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Token,
     Jit,
+    AzureDevOps,
 }
 
 impl Mode {
-    /// As `OSCR_REGISTRATION` has it.
+    /// As tests are called.
     pub fn word(self) -> &'static str {
         match self {
             Self::Token => "token",
             Self::Jit => "jit",
+            Self::AzureDevOps => "azure-devops",
         }
     }
 
-    /// The end of the path of the request by which it registers.
+    pub fn provider(self) -> &'static Provider {
+        match self {
+            Self::Token | Self::Jit => &GITHUB,
+            Self::AzureDevOps => &AZURE_DEVOPS,
+        }
+    }
+
+    /// The end of the path of the first request by which it registers.
     pub fn request(self) -> &'static str {
         match self {
             Self::Token => "/registration-token",
             Self::Jit => "/generate-jitconfig",
+            Self::AzureDevOps => "/distributedtask/pools",
         }
     }
 }
@@ -68,6 +87,8 @@ pub struct World {
     pub pat: String,
     /// The environment of `docker compose` and `docker run`.
     settings: Mutex<BTreeMap<String, String>>,
+    /// Compose files besides the project's own and the tests'.
+    overrides: Mutex<Vec<&'static str>>,
     /// What was started by `docker run`.
     extra: Mutex<Vec<Container>>,
     /// Of this machine, for files that containers are given.
@@ -87,35 +108,53 @@ impl World {
     /// A project in which a forge is up.
     pub fn start(test: &str, mode: Mode) -> Self {
         let pat = format!("ghp_{:016x}{:016x}0000", random(), random());
-        let settings = [
+        let provider = mode.provider();
+        let mut settings = vec![
             ("FORGE_PAT", pat.as_str()),
-            ("GITHUB_PAT", &pat),
-            ("GITHUB_OWNER", "acme"),
-            ("GITHUB_REPO", "widgets"),
-            ("GITHUB_HOST", "http://forge:8080"),
-            ("CI_PROVIDER", "github"),
-            ("COMPOSE_PROFILES", "github"),
-            ("OSCR_TAG", "sim"),
-            ("OSCR_REGISTRATION", mode.word()),
+            ("FORGE_IMAGE", option_env!("OSCR_TEST_FORGE_IMAGE").unwrap_or("oscr/forge")),
+            (provider.token, &pat),
+            ("CI_PROVIDER", provider.name),
+            ("COMPOSE_PROFILES", provider.name),
+            ("OSCR_TAG", tag()),
             // An incarnation's end is soon followed by the next one.
             ("OSCR_MIN_UPTIME", "2s"),
             // What must not be in a log must not be in the longest one.
             ("OSCR_LOG_LEVEL", "debug"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into();
+        ];
+        settings.extend(provider.settings);
+        if mode == Mode::Jit {
+            settings.push(("OSCR_REGISTRATION", "jit"));
+        }
+        let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let world = Self {
             project: project_name(test),
             mode,
             forge: Forge::nowhere(),
             pat,
             settings: Mutex::new(settings),
+            overrides: Mutex::default(),
             extra: Mutex::default(),
             folder: tempfile::tempdir().expect("a folder for temporary files can be made"),
         };
         world.compose(&["up", "--detach", "forge"]);
         world.forge.moved_to(&world.forge_address());
         world
+    }
+
+    /// The project's name, which no other test has.
+    pub fn name(&self) -> &str {
+        &self.project
+    }
+
+    /// The one container of a service.
+    #[track_caller]
+    pub fn container_of(&self, service: &str) -> Container {
+        Container { id: self.compose(&["ps", "--all", "--quiet", "--no-trunc", service]).trim().to_owned() }
+    }
+
+    /// Whose runners these are.
+    pub fn provider(&self) -> &'static Provider {
+        self.mode.provider()
     }
 
     fn settings(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
@@ -130,21 +169,34 @@ impl World {
         };
     }
 
+    /// Has runners started from now on use another of the project's compose files besides.
+    pub fn also(&self, file: &'static str) {
+        self.overrides.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+    }
+
+    /// Has runners be as `compose.hardened.yml` makes them, with the token in a file as that demands.
+    pub fn harden(&self) {
+        self.pat_from_file(&self.pat);
+        self.also("compose.hardened.yml");
+    }
+
     /// Has runners take their token from a file of this machine instead of a variable. Returns the file.
     pub fn pat_from_file(&self, content: &str) -> std::path::PathBuf {
         use std::os::unix::fs::PermissionsExt;
-        let file = self.folder.path().join("github_pat");
+        let provider = self.provider();
+        let file = self.folder.path().join("token");
         std::fs::write(&file, format!("{content}\n")).expect("the secret can be written");
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o400)).expect("the secret's mode can be set");
         let path = file.to_str().expect("a path is text").to_owned();
-        self.settings().insert("GITHUB_PAT_FILE".to_owned(), path);
-        self.settings().remove("GITHUB_PAT");
+        self.settings().insert(provider.token_file(), path);
+        self.settings().remove(provider.token);
         file
     }
 
     fn compose_command(&self, arguments: &[&str]) -> Command {
         let mut command = command(&["compose", "--project-name", &self.project]);
-        for file in ["compose.yml", "tests/containers/compose.yml"] {
+        let overrides = self.overrides.lock().unwrap_or_else(PoisonError::into_inner);
+        for file in ["compose.yml", "tests/containers/compose.yml"].iter().chain(&*overrides) {
             command.arg("--file").arg(root().join(file));
         }
         // The .env of whoever works here has no say.
@@ -159,10 +211,10 @@ impl World {
         docker::run(&mut self.compose_command(arguments))
     }
 
-    /// `docker compose up --scale github-runner=N`; the runners' containers.
+    /// `docker compose up --scale SERVICE=N`; the runners' containers.
     #[track_caller]
     pub fn up(&self, replicas: usize) -> Vec<Container> {
-        let scale = format!("github-runner={replicas}");
+        let scale = format!("{}={replicas}", self.provider().service);
         self.compose(&["up", "--detach", "--scale", &scale]);
         self.containers()
     }
@@ -178,14 +230,14 @@ impl World {
     /// One runner, and the forge as it is.
     #[track_caller]
     pub fn up_without_forge(&self) -> Container {
-        self.compose(&["up", "--detach", "--no-deps", "github-runner"]);
+        self.compose(&["up", "--detach", "--no-deps", self.provider().service]);
         self.containers().remove(0)
     }
 
     /// The runners' containers.
     #[track_caller]
     pub fn containers(&self) -> Vec<Container> {
-        self.compose(&["ps", "--all", "--quiet", "--no-trunc", "github-runner"])
+        self.compose(&["ps", "--all", "--quiet", "--no-trunc", self.provider().service])
             .lines()
             .map(|id| Container { id: id.to_owned() })
             .collect()
@@ -194,24 +246,24 @@ impl World {
     /// `docker run --detach` of the image, in the project's network, with the variables of the README and `arguments`.
     #[track_caller]
     pub fn docker_run(&self, arguments: &[&str]) -> Container {
+        self.docker_run_image(&format!("{}:{}", self.provider().repository, tag()), arguments)
+    }
+
+    /// The same with another image.
+    #[track_caller]
+    pub fn docker_run_image(&self, image: &str, arguments: &[&str]) -> Container {
         let network = format!("{}_default", self.project);
         let mut extra = self.extra.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("{}-run-{}", self.project, extra.len());
         let mut command = command(&["run", "--detach", "--name", &name, "--network", &network]);
-        for variable in [
-            "GITHUB_PAT",
-            "GITHUB_OWNER",
-            "GITHUB_REPO",
-            "GITHUB_HOST",
-            "OSCR_REGISTRATION",
-            "OSCR_MIN_UPTIME",
-            "OSCR_LOG_LEVEL",
-        ] {
+        let provider = self.provider();
+        let own = provider.settings.iter().map(|(name, _)| *name).chain([provider.token]);
+        for variable in own.chain(["OSCR_REGISTRATION", "OSCR_MIN_UPTIME", "OSCR_LOG_LEVEL"]) {
             if self.settings().contains_key(variable) {
                 command.args(["--env", variable]);
             }
         }
-        command.args(arguments).arg(IMAGE);
+        command.args(arguments).arg(image);
         command.envs(&*self.settings());
         let output = docker::output(&mut command);
         // Docker makes the container even where it cannot start it.
@@ -251,7 +303,7 @@ impl World {
         let mut text = format!("==== {}: what was seen\nrequests:\n", self.project);
         text += &self.forge.report();
         text += &logs(&mut self.compose_command(&["ps", "--all"]));
-        text += &logs(&mut self.compose_command(&["logs", "--no-color", "github-runner"]));
+        text += &logs(&mut self.compose_command(&["logs", "--no-color", self.provider().service]));
         for container in &*self.extra.lock().unwrap_or_else(PoisonError::into_inner) {
             text += &format!("-- {}\n{}", container.id, container.logs());
         }

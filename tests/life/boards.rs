@@ -125,7 +125,10 @@ fn a_job_waits_for_a_person_with_flock_and_its_log_says_so_at_once() {
     container.start();
     let job = forge.job("echo ran");
     forge.wait_log(job, "waiting for board-1: held by something that leaves no record");
-    assert_eq!(container.status()["phase"], "waiting");
+    let status = container.status();
+    assert_eq!(status["phase"], "waiting");
+    assert_eq!(status["queue"]["wanted"], "board-1", "{status}");
+    assert!(status["queue"]["report"].as_str().is_some_and(|report| report.contains("leaves no record")), "{status}");
     assert_eq!(container.ask(&["health"]).0, 0);
     drop(person);
     assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Succeeded));

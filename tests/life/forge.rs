@@ -110,19 +110,32 @@ impl Forge {
 
     /// A registration token, as a person gets it from GitHub's pages.
     pub fn registration_token(&self) -> String {
+        let answer = self.post("registration-token", "");
+        answer["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// A just-in-time configuration, as somebody else's program makes it.
+    pub fn jit_config(&self, name: &str) -> String {
+        let ask = format!(r#"{{"name":"{name}","runner_group_id":1,"labels":["self-hosted"],"work_folder":"_work"}}"#);
+        let answer = self.post("generate-jitconfig", &ask);
+        answer["encoded_jit_config"].as_str().expect("a configuration").to_owned()
+    }
+
+    fn post(&self, what: &str, body: &str) -> serde_json::Value {
         let mut stream = TcpStream::connect(self.address()).expect("the forge listens");
         let request = format!(
-            "POST {BELOW}/registration-token HTTP/1.1\r\nHost: forge\r\nConnection: close\r\nContent-Length: 0\r\n\
+            "POST {BELOW}/{what} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
              User-Agent: test\r\nAccept: application/vnd.github+json\r\nX-GitHub-Api-Version: 2022-11-28\r\n\
-             Authorization: Bearer {}\r\n\r\n",
+             Authorization: Bearer {}\r\n\r\n{body}",
+            self.address(),
+            body.len(),
             self.pat()
         );
         stream.write_all(request.as_bytes()).expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers");
         let (_, body) = answer.split_once("\r\n\r\n").expect("head and body");
-        let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
-        body["token"].as_str().expect("a token").to_owned()
+        serde_json::from_str(body).expect("JSON")
     }
 }
 

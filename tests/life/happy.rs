@@ -147,21 +147,70 @@ fn the_home_is_what_the_image_had_for_every_job() {
 }
 
 #[test]
-fn what_is_mounted_into_a_wiped_place_is_left_alone() {
+fn a_named_mount_in_a_wiped_place_survives_and_an_unnamed_one_is_refused() {
     let forge = Forge::start();
     let cache = tempfile::tempdir_in("/tmp").expect("a directory");
     std::fs::write(cache.path().join("precious"), "x").expect("a file");
     let mut container = Container::new(&forge);
-    let (work, home) = (container.path("work/_tool"), container.path("tmp/cache"));
-    for place in [&work, &home] {
+    let (work, temporary) = (container.path("work/_tool"), container.path("tmp/cache"));
+    for place in [&work, &temporary] {
         std::fs::create_dir_all(place).expect("a directory");
         container.mount(cache.path(), place);
     }
+    container.set("OSCR_CACHE_DIRS", &work.display().to_string());
     container.start();
-    container.wait_line("work/_tool is a mount and was left alone");
-    let job = forge.wait_job(forge.job("cd ..; echo more >left"), LIMIT);
+    assert_eq!(container.exit_code(), 78);
+    let said = container.lines_with("OSCR_CACHE_DIRS: ");
+    assert_eq!(said.len(), 1, "{said:#?}");
+    assert!(said[0].contains("tmp/cache is mounted where everything is wiped"), "{said:#?}");
+    assert_eq!(forge.api_requests().len(), 0);
+
+    container.set("OSCR_CACHE_DIRS", &format!("{},{}", work.display(), temporary.display()));
+    container.start();
+    let job = forge.wait_job(forge.job(&format!("cd {}; echo more >left; ls _tool", container.text("work"))), LIMIT);
     assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    assert!(job.log.contains("precious"), "{}", job.log);
     assert_eq!(container.exit_code(), 0);
     assert_eq!(std::fs::read_to_string(cache.path().join("precious")).expect("it is there"), "x");
     assert_eq!(container.names("work"), ["_tool"]);
+}
+
+#[test]
+fn a_directory_that_is_named_is_the_jobs_to_keep_things_in() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    container.set("OSCR_CACHE_DIRS", &container.text("opt/cache"));
+    container.set("RUNNER_TOOL_CACHE", &container.text("work/tools/all"));
+    for round in 1..=2 {
+        container.restart();
+        let script = format!(
+            "for cache in {} {}; do echo {round} >>$cache/file; cat $cache/file; done; touch {}/x",
+            container.text("opt/cache"),
+            container.text("work/tools/all"),
+            container.text("work/tools")
+        );
+        let job = forge.wait_job(forge.job(&script), LIMIT);
+        assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+        assert_eq!(job.log.contains("1\n2\n1\n2"), round == 2, "{}", job.log);
+    }
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(container.names("work/tools"), ["all"]);
+    container.set("OSCR_CACHE_DIRS", &container.text("work"));
+    container.start();
+    assert_eq!(container.exit_code(), 78);
+    container.wait_line("nothing there would be wiped");
+}
+
+#[test]
+fn system_v_objects_do_not_outlive_their_job() {
+    let forge = Forge::start();
+    let mut container = Container::listening(&forge, &[]);
+    let job = forge.wait_job(forge.job("ipcmk -M 4096 -S 3 -Q && ipcs"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    assert_eq!(container.exit_code(), 0, "{:#?}", container.lines());
+    for kind in ["shm", "sem", "msg"] {
+        let table = fs::read_to_string(format!("/proc/sysvipc/{kind}")).expect("the kernel has them");
+        let uid = container.uid.to_string();
+        assert!(!table.split_whitespace().any(|word| word == uid), "{kind}: {table}");
+    }
 }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
+use oscr_sim::agent::Kind;
 use serde_json::Value;
 
 pub use crate::forge::{Forge, LIMIT};
@@ -39,6 +40,8 @@ pub struct Container<'f> {
     env: BTreeMap<String, String>,
     /// What is mounted where, in a namespace of its own.
     mounts: Vec<[PathBuf; 2]>,
+    /// A script to run in that namespace before PID 1 begins.
+    before: String,
     log: Log,
     running: Option<Running>,
     _folder: tempfile::TempDir,
@@ -102,6 +105,35 @@ impl Log {
 impl<'f> Container<'f> {
     /// A container with the documented way to give a token: a file that only root can read.
     pub fn new(forge: &'f Forge) -> Self {
+        let mut container = Self::of(Kind::GitHub, forge);
+        let secret = container.text(SECRET);
+        for (name, value) in [
+            ("CI_PROVIDER", "github"),
+            ("GITHUB_HOST", &forge.url()),
+            ("GITHUB_OWNER", "o"),
+            ("GITHUB_REPO", "r"),
+            ("GITHUB_PAT_FILE", &secret),
+        ] {
+            container.set(name, value);
+        }
+        container
+    }
+
+    /// The same for an agent of the organisation `acme`'s default pool.
+    pub fn azure(forge: &'f Forge) -> Self {
+        let mut container = Self::of(Kind::Azure, forge);
+        let secret = container.text(SECRET);
+        for (name, value) in [
+            ("CI_PROVIDER", "azure-devops"),
+            ("ADO_ORG_URL", format!("{}/acme", forge.url()).as_str()),
+            ("ADO_PAT_FILE", &secret),
+        ] {
+            container.set(name, value);
+        }
+        container
+    }
+
+    fn of(kind: Kind, forge: &'f Forge) -> Self {
         assert!(Uid::effective().is_root(), "these tests make namespaces and change users: run them as root");
         // Not below the target directory, which another user may be unable to enter.
         let folder = tempfile::Builder::new().prefix("oscr-life-").tempdir_in("/tmp").expect("a directory in /tmp");
@@ -116,8 +148,7 @@ impl<'f> Container<'f> {
         for program in ["runner-listener", "runner-worker"] {
             place(&programs.join(program), &stage.join(program));
         }
-        oscr_sim::agent::install(oscr_sim::agent::Kind::GitHub, &stage, &root.join("opt/oscr/agent"))
-            .expect("an agent");
+        oscr_sim::agent::install(kind, &stage, &root.join("opt/oscr/agent")).expect("an agent");
         place(Path::new(env!("CARGO_BIN_EXE_oscr-entry")), &root.join(BINARY));
         let secret = root.join(SECRET);
         write(&secret, &forge.pat(), 0o400);
@@ -129,6 +160,7 @@ impl<'f> Container<'f> {
             uid,
             env: BTreeMap::new(),
             mounts: Vec::new(),
+            before: String::new(),
             log: Log::default(),
             running: None,
             root,
@@ -142,13 +174,11 @@ impl<'f> Container<'f> {
             ("RUNNER_WORKDIR", &container.text("work")),
             ("OSCR_AGENT_USER", &uid.to_string()),
             ("OSCR_MIN_UPTIME", "0"),
+            // The programs are the same files in all containers of the tests: see `with_programs_of_its_own`.
+            ("OSCR_TAINT", "off"),
+            ("OSCR_START_JITTER", "0"),
             ("OSCR_KILL_TIMEOUT", "10"),
             ("OSCR_LOG_LEVEL", "debug"),
-            ("CI_PROVIDER", "github"),
-            ("GITHUB_HOST", &forge.url()),
-            ("GITHUB_OWNER", "o"),
-            ("GITHUB_REPO", "r"),
-            ("GITHUB_PAT_FILE", &container.text(SECRET)),
         ] {
             container.set(name, value);
         }
@@ -172,6 +202,11 @@ impl<'f> Container<'f> {
         self.env.insert(name.to_owned(), value.to_owned());
     }
 
+    /// A variable's value.
+    pub fn setting(&self, name: &str) -> &str {
+        self.env.get(name).map_or("", String::as_str)
+    }
+
     /// Takes a variable away.
     pub fn unset(&mut self, name: &str) {
         self.env.remove(name);
@@ -189,9 +224,28 @@ impl<'f> Container<'f> {
         }
     }
 
+    /// Copies the programs that all containers of the tests share, so that nothing but this one changes what the kernel says
+    /// of them, and has an image's last build step done: what is changed from now on is no longer as it should be.
+    pub fn with_programs_of_its_own(&mut self) {
+        for place in [BINARY, "opt/built/runner-listener", "opt/built/runner-worker"] {
+            let (shared, own) = (self.path(place), self.path("own"));
+            fs::copy(&shared, &own).expect("a copy");
+            fs::rename(own, shared).expect("the same directory");
+        }
+        self.set("OSCR_TAINT", "refuse");
+        let (code, _, error) = self.ask(&["baseline"]);
+        assert_eq!(code, 0, "{error}");
+    }
+
     /// Mounts `from` at `place`, as a bind mount of the same file system.
     pub fn mount(&mut self, from: &Path, place: &Path) {
         self.mounts.push([from.to_owned(), place.to_owned()]);
+    }
+
+    /// Runs a script in the next incarnations' namespace before PID 1 begins, to mount what a host may mount.
+    #[allow(dead_code, reason = "the table of faults needs it")]
+    pub fn in_namespace(&mut self, script: &str) {
+        script.clone_into(&mut self.before);
     }
 
     /// A place below the root.
@@ -212,19 +266,21 @@ impl<'f> Container<'f> {
 
     /// Starts the first incarnation.
     pub fn start(&mut self) {
-        assert!(self.running.is_none(), "it runs already");
+        assert!(!self.runs(), "it runs already");
         self.log.change(|lines| lines.begin = lines.all.len());
         let mut command = Command::new("setpriv");
         // Should the test die, `unshare` dies with it, and with `unshare` the whole namespace.
         command
             .args(["--pdeathsig", "KILL", "unshare", "--fork", "--pid"])
             .args(["--mount-proc", "--kill-child=SIGKILL"]);
-        let script =
-            "entry=$1; shift; while [ $# -gt 0 ]; do mount --bind \"$1\" \"$2\"; shift 2; done; exec \"$entry\"";
-        if self.mounts.is_empty() {
+        let script = format!(
+            "entry=$1; shift; while [ $# -gt 0 ]; do mount --bind \"$1\" \"$2\"; shift 2; done\n{}\nexec \"$entry\"",
+            self.before
+        );
+        if self.mounts.is_empty() && self.before.is_empty() {
             command.arg(self.path(BINARY));
         } else {
-            command.args(["sh", "-ec", script, "sh"]).arg(self.path(BINARY)).args(self.mounts.iter().flatten());
+            command.args(["sh", "-ec", &script, "sh"]).arg(self.path(BINARY)).args(self.mounts.iter().flatten());
         }
         // Before it can have begun, so that it was up for no longer than we say.
         let started = Instant::now();
@@ -246,10 +302,15 @@ impl<'f> Container<'f> {
     /// What `restart: always` does once the last incarnation has ended: the same layer, another life.
     #[track_caller]
     pub fn restart(&mut self) {
-        if self.running.is_some() {
+        if self.runs() {
             self.exit_code();
         }
         self.start();
+    }
+
+    /// Whether an incarnation was started whose end was not asked for yet.
+    pub fn runs(&self) -> bool {
+        self.running.is_some()
     }
 
     #[track_caller]

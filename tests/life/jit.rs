@@ -5,7 +5,7 @@ use oscr_sim::forge::{Cut, Fault};
 use oscr_sim::protocol::JobResult;
 
 use crate::happy::a_whole_life;
-use crate::harness::{Container, Forge, LIMIT};
+use crate::harness::{Container, Forge, LIMIT, each, write};
 
 const JIT: (&str, &str) = ("OSCR_REGISTRATION", "jit");
 
@@ -74,4 +74,93 @@ fn an_answer_that_is_lost_on_the_way_leaves_no_registration_behind() {
     // The name that was tried is tried again, found taken, and given up together with its registration.
     assert_eq!(forge.runners().len(), 0);
     container.assert_state_empty();
+}
+
+const CONFIG: &str = "run/secrets/jit_config";
+
+/// A container that has a configuration made elsewhere, and nothing else.
+fn given<'f>(forge: &'f Forge, name: &str) -> Container<'f> {
+    let mut container = Container::new(forge);
+    for setting in ["GITHUB_PAT_FILE", "GITHUB_OWNER", "GITHUB_REPO", "GITHUB_HOST"] {
+        container.unset(setting);
+    }
+    std::fs::remove_file(container.path(crate::harness::SECRET)).expect("it was there");
+    write(&container.path(CONFIG), &forge.jit_config(name), 0o400);
+    forge.clear_requests();
+    container.set("ACTIONS_RUNNER_INPUT_JITCONFIG_FILE", &container.text(CONFIG));
+    container
+}
+
+#[test]
+fn a_configuration_made_elsewhere_is_good_for_one_job_and_waits_for_the_next_one() {
+    let forge = Forge::start();
+    let mut container = given(&forge, "theirs-1");
+    container.start();
+    let (_, name) = forge.listening();
+    assert_eq!(name, "theirs-1");
+    assert_eq!(container.status()["runner"]["name"], "theirs-1");
+    let job = forge.wait_job(forge.job("pwd"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    assert!(job.log.contains(&container.text("work/")), "it works where it is wiped: {}", job.log);
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(forge.calls(), Vec::<String>::new(), "nobody was asked");
+
+    // Its restart policy starts it again, with the same configuration.
+    container.restart();
+    let line = container.wait_line("trying again in");
+    assert!(line.contains("theirs-1") && line.contains("is good for one"), "{line}");
+    assert!(line.contains("ACTIONS_RUNNER_INPUT_JITCONFIG_FILE"), "{line}");
+    assert_eq!(container.status()["phase"], "denied");
+    write(&container.path(CONFIG), &forge.jit_config("theirs-2"), 0o400);
+    assert_eq!(forge.listening().1, "theirs-2");
+    container.wait_line("a new phase: listening");
+    assert_eq!(container.lines_with("a new phase: listening").len(), 1, "the used one was not tried");
+}
+
+#[test]
+fn an_idle_runner_of_a_configuration_made_elsewhere_can_be_started_again() {
+    let forge = Forge::start();
+    let mut container = given(&forge, "theirs");
+    container.start();
+    forge.listening();
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(container.lines_with("theirs stays registered").len(), 1, "{:#?}", container.lines());
+    assert_eq!(forge.runners().len(), 1);
+    container.restart();
+    forge.listening();
+    let job = forge.wait_job(forge.job("true"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    assert_eq!(container.exit_code(), 0);
+}
+
+#[test]
+fn a_configuration_that_the_forge_does_not_know_is_tried_once() {
+    let forge = Forge::start();
+    let mut container = given(&forge, "theirs");
+    forge.unregister(forge.runners()[0].id);
+    container.start();
+    let line = container.wait_line("is good for one");
+    assert!(line.contains("generate-jitconfig"), "{line}");
+    assert_eq!(container.lines_with("Listening for Jobs").len(), 0);
+}
+
+#[test]
+fn mistakes_about_a_configuration_are_found_before_anybody_is_asked() {
+    let cases = [
+        ("", "ghp_0123456789abcdef", "is no just-in-time configuration"),
+        ("RUNNER_TOKEN", "a-token", "complete by itself"),
+    ];
+    each(&cases, |(setting, value, said)| {
+        let forge = Forge::start();
+        let mut container = given(&forge, "theirs");
+        if setting.is_empty() {
+            write(&container.path(CONFIG), value, 0o400);
+        } else {
+            container.set(setting, value);
+        }
+        container.start();
+        assert_eq!(container.exit_code(), 78);
+        assert_eq!(container.lines_with(said).len(), 1, "{:#?}", container.lines());
+    });
 }

@@ -4,9 +4,13 @@
 //! `harness` is the container that each test gets; every other file is one idea. Needs root, `unshare` and `setpriv`, and the
 //! stand-in's programs (`cargo test --workspace`, or `cargo build -p oscr-sim --bins` first).
 
+mod app;
+mod azure;
 mod boards;
 mod config;
 mod control;
+mod docker;
+mod doctor;
 mod faults;
 mod forge;
 mod happy;
@@ -14,7 +18,14 @@ mod harness;
 mod hooks;
 mod jit;
 mod kill;
+mod limits;
 mod listener;
+mod operator;
+mod page;
 mod persistent;
+mod policy;
+mod privileges;
 mod secrets;
 mod stop;
+mod taint;
+mod watchdog;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use oscr_sim::forge::{Fault, Match};
 use oscr_sim::protocol::JobResult;
 
 use crate::harness::{Container, Forge, LIMIT};
@@ -60,6 +61,20 @@ fn a_registration_that_is_lost_is_made_anew() {
     forge.another(second);
     let job = forge.wait_job(forge.job("true"), LIMIT);
     assert_eq!(job.result, Some(JobResult::Succeeded));
+}
+
+#[test]
+fn half_an_answer_is_asked_for_again_and_not_remembered() {
+    let forge = Forge::start();
+    let container = Container::listening(&forge, &[PERSISTENT]);
+    let (id, _) = forge.listening();
+    // What the runner asks after each job, to know whether its registration is still there.
+    let matching = Match { method: Some("GET".into()), agent: Some(false), ..Match::default() };
+    forge.add_fault(Fault { matching, times: Some(1), truncate: true, ..Fault::default() });
+    forge.wait_job(forge.job("true"), LIMIT);
+    container.wait_line("is not the expected JSON");
+    let next = forge.wait_job(forge.job("true"), LIMIT);
+    assert_eq!((next.result, next.runner_id), (Some(JobResult::Succeeded), Some(id)), "{}", next.log);
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! No secret in any process' arguments or environment, in a log, or in a file that the agent's user can read.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use oscr_sim::forge::app::{AppOrders, KEY};
 use oscr_sim::protocol::JobResult;
 
-use crate::harness::{Container, Forge, LIMIT, SECRET, each, write};
+use crate::harness::{Container, Forge, LIMIT, SECRET, each, outcome, write};
 
 /// What the kernel shows of a process to whoever may look: this test may, being root outside of the container.
 fn shown(pid: Pid) -> Vec<u8> {
@@ -53,22 +55,61 @@ fn readable(directory: &Path, uid: u32, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Looks everywhere while a job runs, from inside as the job and from outside as root.
-fn look_everywhere(settings: &[(&str, &str)]) {
+/// How a container gets its credential.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Pat,
+    App,
+    RegistrationToken,
+    JitConfig,
+}
+
+/// Gives the container a credential in this way, in a file or in a plain variable; what must not be found, in pieces that no
+/// line end divides.
+fn give(container: &mut Container<'_>, forge: &Forge, way: Way, plain: bool) -> Vec<String> {
+    container.unset("GITHUB_PAT_FILE");
+    fs::remove_file(container.path(SECRET)).expect("it was there");
+    let (setting, value) = match way {
+        Way::Pat => ("GITHUB_PAT", forge.pat()),
+        Way::App => {
+            forge.order(|orders| orders.app = Some(AppOrders::default()));
+            container.set("GITHUB_APP_ID", "4711");
+            ("GITHUB_APP_PRIVATE_KEY", KEY.to_owned())
+        }
+        Way::RegistrationToken => ("RUNNER_TOKEN", forge.registration_token()),
+        Way::JitConfig => ("ACTIONS_RUNNER_INPUT_JITCONFIG", forge.jit_config("theirs")),
+    };
+    if plain {
+        container.set(setting, &value);
+    } else {
+        let file = container.path("run/secrets/credential");
+        write(&file, &value, 0o400);
+        container.set(&format!("{setting}_FILE"), &file.display().to_string());
+    }
+    value.lines().filter(|line| !line.starts_with("---")).map(|line| line[..line.len().min(64)].to_owned()).collect()
+}
+
+/// What root in the container finds who has the capabilities that a container of ours has.
+fn as_root_inside(container: &Container<'_>, script: &str) -> String {
+    let pid = container.pid().to_string();
+    let mut command = Command::new("nsenter");
+    command.args(["--target", &pid, "--pid", "--mount", "setpriv", "--inh-caps", "-all", "--bounding-set"]);
+    command.args(["-all,+chown,+dac_override,+fowner,+kill,+setgid,+setuid", "sh", "-c", script]);
+    let (_, out, error) = outcome(command);
+    out + &error
+}
+
+/// Looks everywhere while a job runs, from inside as the job and as root, and from outside as root.
+fn look_everywhere(settings: &[(&str, &str)], way: Way, plain: bool) {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
     for (name, value) in settings {
         container.set(name, value);
     }
-    if settings.iter().any(|(name, _)| *name == "GITHUB_PAT") {
-        container.unset("GITHUB_PAT_FILE");
-        fs::remove_file(container.path(SECRET)).expect("it was there");
-        container.set("GITHUB_PAT", &forge.pat());
-    }
+    let hidden = give(&mut container, &forge, way, plain);
     let mut gate = container.gate();
     container.start();
-    let pat = forge.pat();
-    let (one, two) = pat.split_at(pat.len() / 2);
+    let (one, two) = hidden[hidden.len() / 2].split_at(10);
     // In two halves, so that the script itself does not hold what it looks for.
     let job = forge.job(&format!(
         "one={one}; two={two}; \n\
@@ -77,8 +118,11 @@ fn look_everywhere(settings: &[(&str, &str)]) {
            case $file in */$$/*|/proc/self/*) continue;; esac\n\
            {{ tr '\\0' '\\n' <$file | grep -sF \"$one$two\" >/dev/null && echo FOUND in $file; }} 2>/dev/null\n\
          done\n\
-         head -c 1 /proc/1/environ 2>/dev/null && echo FOUND a readable PID 1\n\
+         for file in environ mem auxv maps stack syscall; do\n\
+           head -c 1 /proc/1/$file 2>/dev/null | grep -qc . && echo FOUND a readable $file of PID 1\n\
+         done\n\
          ls /proc/1/fd 2>/dev/null && echo FOUND descriptors of PID 1\n\
+         grep 'Max core file size' /proc/1/limits\n\
          env | sort | sed 's/^/env: /'\n\
          {}",
         container.text(""),
@@ -86,53 +130,171 @@ fn look_everywhere(settings: &[(&str, &str)]) {
     ));
     forge.wait_log(job, "at the gate");
 
+    let issued = forge.issued();
+    let secrets: Vec<&String> = hidden.iter().chain(&issued).collect();
     let processes = container.processes();
     assert!(processes.len() >= 4, "PID 1, listener, worker, step");
     for pid in &processes {
         let shown = shown(*pid);
-        assert!(!holds(&shown, &pat), "process {pid} shows the token");
-        assert!(!holds(&shown, "encoded_jit") && !holds(&shown, "JITCONFIG"), "process {pid} shows a configuration");
+        for secret in &secrets {
+            assert!(!holds(&shown, secret), "process {pid} shows a secret");
+        }
+        assert!(!holds(&shown, "encoded_jit") && !holds(&shown, "JITCONFIG="), "process {pid} shows a configuration");
     }
     let environ = fs::read(format!("/proc/{}/environ", container.pid()));
     assert!(environ.is_ok(), "root outside may look: {environ:?}");
+    for file in ["environ", "mem"] {
+        let said = as_root_inside(&container, &format!("id -u; head -c 1 /proc/1/{file} | wc -c"));
+        assert!(said.starts_with("0\n0\n") && said.contains("ermission denied"), "{file}: {said}");
+    }
     let mut files = Vec::new();
     readable(&container.root, container.uid, &mut files);
     assert!(files.len() > 5, "{files:?}");
     for file in files {
         let content = fs::read(&file).unwrap_or_default();
-        assert!(!holds(&content, &pat), "{} holds it", file.display());
+        for secret in &secrets {
+            assert!(!holds(&content, secret), "{} holds a secret", file.display());
+        }
+    }
+    let mut told = fs::read_to_string(container.path("var/lib/oscr/state.json")).expect("a state file");
+    for question in [&["status"][..], &["status", "--json"], &["health"], &["check"]] {
+        let (code, out, error) = container.ask(question);
+        assert_eq!(code, 0, "{question:?}: {out} {error}");
+        told += &(out + &error);
     }
 
     gate.open();
     let job = forge.wait_job(job, LIMIT);
     assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
-    assert!(!job.log.contains("FOUND in"), "{}", job.log);
-    assert!(!job.log.contains("FOUND a"), "{}", job.log);
-    assert!(!job.log.contains("FOUND desc"), "{}", job.log);
+    for found in ["FOUND in", "FOUND a", "FOUND desc"] {
+        assert!(!job.log.contains(found), "{}", job.log);
+    }
+    let core = job.log.lines().find(|line| line.starts_with("Max core file size")).expect("the limit");
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
     for line in job.log.lines().filter_map(|line| line.strip_prefix("env: ")) {
         let name = line.split('=').next().unwrap_or_default();
-        for foreign in ["OSCR_ROOT", "OSCR_STASH_FD", "GITHUB_PAT", "GITHUB_PAT_FILE", "MY_OTHER", "GITHUB_HOST"] {
-            assert_ne!(name, foreign, "{line}");
-        }
+        let kept = ["OSCR_ROOT", "OSCR_STASH_FD", "MY_OTHER", "GITHUB_HOST"];
+        assert!(!kept.contains(&name), "{line}");
+        let plain = name.strip_suffix("_FILE").unwrap_or(name);
+        let secret =
+            ["GITHUB_PAT", "GITHUB_APP_PRIVATE_KEY", "RUNNER_TOKEN", "ACTIONS_RUNNER_INPUT_JITCONFIG", "ADO_PAT"];
+        assert!(!secret.contains(&plain), "{line}");
     }
     assert!(job.log.contains("env: MY_OWN=allowed"), "OSCR_JOB_ENV: {}", job.log);
     assert!(job.log.contains("env: LC_TIME=C"), "{}", job.log);
-    // The rest is looked at, with every other log, when the container goes.
     assert_eq!(container.exit_code(), 0);
+    let log = container.lines().join("\n");
+    assert_eq!(log.contains("use ") && log.contains("is a plain variable"), plain, "{log}");
+    for secret in hidden.iter().chain(&forge.issued()) {
+        assert!(!log.contains(secret.as_str()), "a secret is in the log");
+        assert!(!told.contains(secret.as_str()), "a secret is in the status: {told}");
+        assert!(!job.log.contains(secret.as_str()), "{}", job.log);
+    }
 }
 
 #[test]
 fn a_secret_reaches_nothing_that_a_job_or_the_machine_shows() {
-    let common =
-        [("MY_OWN", "allowed"), ("MY_OTHER", "not allowed"), ("OSCR_JOB_ENV", "MY_OWN,GITHUB_PAT*"), ("LC_TIME", "C")];
-    let with = |more: &[(&'static str, &'static str)]| [&common[..], more].concat();
-    let ways = [
-        with(&[]),
-        with(&[("OSCR_REGISTRATION", "jit")]),
-        with(&[("GITHUB_PAT", "set below")]),
-        with(&[("GITHUB_PAT", "set below"), ("OSCR_REGISTRATION", "jit")]),
+    let common = [
+        ("MY_OWN", "allowed"),
+        ("MY_OTHER", "not allowed"),
+        ("OSCR_JOB_ENV", "MY_OWN,GITHUB_PAT*,GITHUB_APP*,RUNNER_TOKEN*,ACTIONS_RUNNER_*,ADO_*"),
+        // Of another provider, and a secret all the same.
+        ("ADO_PAT_FILE", "/nonexistent"),
+        ("LC_TIME", "C"),
     ];
-    each(&ways, |settings| look_everywhere(settings));
+    let with = |more: &[(&'static str, &'static str)]| [&common[..], more].concat();
+    let jit = ("OSCR_REGISTRATION", "jit");
+    let json = ("OSCR_LOG", "json");
+    let ways = [
+        (with(&[]), Way::Pat, false),
+        (with(&[jit, json]), Way::Pat, true),
+        (with(&[json]), Way::App, false),
+        (with(&[jit]), Way::App, true),
+        (with(&[]), Way::RegistrationToken, true),
+        (with(&[json]), Way::JitConfig, false),
+        (with(&[]), Way::JitConfig, true),
+    ];
+    each(&ways, |(settings, way, plain)| look_everywhere(settings, *way, *plain));
+}
+
+#[test]
+fn memory_that_held_a_secret_is_wiped_when_it_is_given_back() {
+    let forge = Forge::start();
+    let container = Container::listening(&forge, &[]);
+    // Its connections and buffers are let go before this line.
+    container.wait_line("a new phase: listening");
+    let pid = container.pid();
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("root outside may look");
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).expect("root outside may look");
+    let (mut looked_at, mut found) = (0, 0);
+    let pat = forge.pat();
+    for line in maps.lines().filter(|line| line.contains(" rw") && !line.contains("[v")) {
+        let (range, _) = line.split_once(' ').expect("a range");
+        let (from, to) = range.split_once('-').expect("two addresses");
+        let number = |text: &str| u64::from_str_radix(text, 16).expect("an address");
+        let mut bytes = vec![0; usize::try_from(number(to) - number(from)).expect("it fits")];
+        if memory.read_exact_at(&mut bytes, number(from)).is_ok() {
+            looked_at += bytes.len();
+            found += bytes.windows(pat.len()).filter(|window| *window == pat.as_bytes()).count();
+        }
+    }
+    assert!(looked_at > 100_000, "{looked_at} bytes");
+    // The one copy by which the log knows what to blank out.
+    assert_eq!(found, 1, "copies of the token in {looked_at} bytes");
+}
+
+#[test]
+fn what_the_image_sets_for_everybody_reaches_jobs_if_only_root_can_set_it() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let file = container.path("etc/environment");
+    write(&file, "# for all\nexport JAVA_HOME=\"/opt/java 21\"\nGITHUB_PAT=no\n", 0o644);
+    container.start();
+    let ask = "echo \"java: $JAVA_HOME, pat: $GITHUB_PAT.\"";
+    let job = forge.wait_job(forge.job(ask), LIMIT);
+    assert!(job.log.contains("java: /opt/java 21, pat: .\n"), "{}", job.log);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).expect("ours");
+    container.restart();
+    container.wait_line("etc/environment has no effect: it is not root's alone to write");
+    let job = forge.wait_job(forge.job(ask), LIMIT);
+    assert!(job.log.contains("java: , pat: .\n"), "{}", job.log);
+}
+
+#[test]
+fn what_a_job_writes_for_the_agent_to_load_is_gone_before_the_next_one() {
+    for persistent in ["false", "true"] {
+        let forge = Forge::start();
+        let mut container = Container::listening(&forge, &[("RUNNER_PERSISTENT", persistent)]);
+        let plant = format!(
+            "for root in {}/*; do for file in .env .path; do echo \"PLANTED=in $file\" >$root/$file && echo wrote $file; done; done\n\
+             echo 'PLANTED=in the home' >~/.profile; true",
+            container.text("runner")
+        );
+        let job = forge.wait_job(forge.job(&plant), LIMIT);
+        assert!(job.log.contains("wrote .env"), "within its own life it may: {}", job.log);
+        if persistent == "false" {
+            container.restart();
+        }
+        forge.listening();
+        let job = forge.wait_job(forge.job("env | grep -c PLANTED || echo nothing is planted"), LIMIT);
+        assert!(job.log.contains("\nnothing is planted\n"), "{persistent}: {}", job.log);
+    }
+}
+
+#[test]
+fn a_secret_that_is_not_used_is_guarded_all_the_same() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    for (name, place) in [("RUNNER_TOKEN_FILE", "run/secrets/unused"), ("AZP_TOKEN_FILE", "run/secrets/others")] {
+        write(&container.path(place), "a-token-that-nobody-needs", 0o444);
+        container.set(name, &container.text(place));
+    }
+    container.start();
+    forge.listening();
+    for place in ["run/secrets/unused", "run/secrets/others"] {
+        let meta = fs::metadata(container.path(place)).expect("it is there");
+        assert_eq!((meta.mode() & 0o7777, meta.uid()), (0o400, 0), "{place}");
+    }
 }
 
 #[test]

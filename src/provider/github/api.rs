@@ -1,16 +1,23 @@
 //! The requests that OSCR makes of GitHub, and what its refusals mean.
 
+use std::fs::File;
+use std::time::{Duration, SystemTime};
+
 use reqwest::Method;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::app::App;
 use super::denied;
 use super::jit;
 use super::settings::{Credential, Scope, Settings};
 use crate::config::{Common, Secret, SecretError, SecretSource};
-use crate::provider::http::{Http, Reply};
-use crate::provider::{Fault, Files, Registration, Released, Wanted};
+use crate::provider::finding::{Finding, compare_versions};
+use crate::provider::http::{Authorization, Body, Http, Reply};
+use crate::provider::pace::Pace;
+use crate::provider::token_cache::{Minted, TokenCache};
+use crate::provider::{Examination, Fault, Files, Package, Registration, Released, Standing, Wanted};
 
 /// The REST API below one scope.
 #[derive(Debug)]
@@ -18,18 +25,34 @@ pub struct Api {
     http: Http,
     base: String,
     scope: Scope,
-    credential: Option<SecretSource>,
+    account: Account,
+    /// Where replicas share a registration token.
+    cache: Option<TokenCache>,
+}
+
+/// Who asks.
+#[derive(Debug)]
+enum Account {
+    /// The owner of a personal access token.
+    Pat(SecretSource),
+    /// A GitHub App.
+    App(Box<App>),
+    /// Nobody: what we were given lets an agent register, and no more.
+    Nobody,
 }
 
 #[derive(Deserialize)]
 struct Token {
     token: Secret,
+    #[serde(default)]
+    expires_at: String,
 }
 
 #[derive(Deserialize)]
 struct Runner {
     id: u64,
     name: String,
+    status: String,
 }
 
 #[derive(Deserialize)]
@@ -58,26 +81,35 @@ struct JustInTime {
 
 #[derive(Deserialize)]
 struct Download {
+    os: String,
+    architecture: String,
+    download_url: String,
     filename: String,
+    sha256_checksum: Option<String>,
 }
 
 /// The most pages of a hundred that are read of any list. GitHub allows 10,000 runners in a group.
 const PAGES: u64 = 100;
+
+/// A token that ends sooner is worth a word.
+const ENDS_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 impl Api {
     pub fn new(settings: &Settings, common: &Common) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
         headers.insert("x-github-api-version", HeaderValue::from_static("2022-11-28"));
-        let credential = match &settings.credential {
-            Credential::Pat(source) => Some(source.clone()),
-            Credential::RegistrationToken(_) => None,
+        let account = match &settings.credential {
+            Credential::Pat(source) => Account::Pat(source.clone()),
+            Credential::App(key) => Account::App(Box::new(App::new(key.clone(), &settings.host.api, &settings.scope))),
+            Credential::RegistrationToken(_) | Credential::JitConfig(_) => Account::Nobody,
         };
         Self {
             http: Http::new(common.network.clone(), &settings.host.api, headers),
             base: settings.host.api.clone(),
             scope: settings.scope.clone(),
-            credential,
+            account,
+            cache: common.token_cache.clone().map(TokenCache::new),
         }
     }
 
@@ -86,14 +118,150 @@ impl Api {
         format!("{}{}/actions", self.base, self.scope.api_path())
     }
 
+    pub fn pace(&self) -> Option<Pace> {
+        self.http.pace()
+    }
+
     pub fn rest(&self) {
         self.http.rest();
+        if let Account::App(app) = &self.account {
+            app.forget();
+        }
+    }
+
+    pub fn examination(&self) -> Examination<'_> {
+        Examination { http: &self.http, url: format!("{}/rate_limit", self.base) }
+    }
+
+    /// What registering needs, in order; see [`crate::provider::Provider::examine`].
+    pub async fn examine(&self, settings: &Settings, version: Option<&str>) -> Vec<Finding> {
+        let labels = Self::examine_labels(settings);
+        if matches!(self.account, Account::Nobody) {
+            let what = "it lets an agent register, and cannot ask anything: whether it is good shows when it is used";
+            let cure = "GITHUB_PAT or a GitHub App can be looked at, and let OSCR clean up after itself";
+            let skip = |topic| Finding::skip(topic, "the credential cannot ask");
+            return vec![Finding::warn("credential", what, cure), skip("scope"), labels, skip("agent")];
+        }
+        // Costs nothing of the limit, and answers every credential that is one.
+        let known = self.ask(Method::GET, &format!("{}/rate_limit", self.base), None).await;
+        let known = match known.as_ref().map(|reply| (reply, reply.status)) {
+            // A server without limits says 404.
+            Ok((reply, 200 | 404)) => Ok(reply),
+            Ok((reply, _)) => self.expect(reply, 200, "say whose token this is"),
+            Err(fault) => Err(fault.clone()),
+        };
+        let reply = match known {
+            Ok(reply) => reply,
+            Err(fault) => {
+                let skip = |topic| Finding::skip(topic, "the credential is no good");
+                return vec![Finding::fault("credential", &fault), skip("scope"), labels, skip("agent")];
+            }
+        };
+        let mut found = vec![Self::examine_end(reply)];
+        let list = self.ask(Method::GET, &format!("{}/runners?per_page=1", self.scope_url()), None).await;
+        let list = list.and_then(|reply| match reply.status {
+            200 => reply.json::<Runners>(),
+            _ => self.expect(&reply, 200, "list the runners").and_then(Reply::json),
+        });
+        match list {
+            Ok(runners) => {
+                found.push(Finding::ok("scope", format!("{} has {} runners", self.scope, runners.total_count)))
+            }
+            Err(fault) => {
+                let topic = if fault.to_string().contains("(403 ") { "credential" } else { "scope" };
+                found.push(Finding::fault(topic, &fault));
+                let skip = |topic| Finding::skip(topic, "the scope cannot be seen");
+                found.extend([labels, skip("agent")]);
+                return found;
+            }
+        }
+        // A new one, not one that another replica shares.
+        found.push(match self.mint().await {
+            Ok(_) => Finding::ok(
+                "credential",
+                "may register runners (a registration token was made to see it; unused, it ends within an hour)",
+            ),
+            Err(fault) => Finding::fault("credential", &fault),
+        });
+        if let Some(group) = &settings.group {
+            found.push(match self.group_id(group).await {
+                Ok(id) => Finding::ok("group", format!("{group} exists (id {id})")),
+                Err(fault) => Finding::fault("group", &fault),
+            });
+        }
+        found.push(labels);
+        found.push(match self.package().await {
+            Ok(package) => {
+                let policy = "a version is refused some 30 days after a newer one came out";
+                compare_versions(version, &package.version, "GitHub", policy)
+            }
+            Err(fault) => Finding::fault("agent", &fault),
+        });
+        found
+    }
+
+    /// The credential works; until when?
+    fn examine_end(reply: &Reply) -> Finding {
+        let left =
+            reply.header("x-ratelimit-remaining").map(|left| format!(", {left} requests left")).unwrap_or_default();
+        // "2026-12-31 23:59:59 UTC"; with an offset instead of UTC for some.
+        let end = reply.header("github-authentication-token-expiration");
+        let Some(end) = end else {
+            return Finding::ok("credential", format!("GitHub knows it{left}"));
+        };
+        let date = end.get(..10).and_then(|date| humantime::parse_rfc3339_weak(&format!("{date} 00:00:00")).ok());
+        let text = format!("GitHub knows it until {end}{left}");
+        match date.map(|date| date.duration_since(SystemTime::now()).unwrap_or_default()) {
+            Some(rest) if rest < ENDS_SOON => Finding::warn("credential", text, "replace it in time"),
+            _ => Finding::ok("credential", text),
+        }
+    }
+
+    fn examine_labels(settings: &Settings) -> Finding {
+        let mut labels = settings.labels.clone();
+        if !settings.no_default_labels {
+            labels = settings.jit_labels();
+        }
+        let shown = labels.join(", ");
+        if labels.iter().any(|label| label.eq_ignore_ascii_case("self-hosted")) {
+            return Finding::ok("labels", shown);
+        }
+        Finding::warn(
+            "labels",
+            format!("{shown}: a job whose runs-on has self-hosted does not come here"),
+            "add self-hosted to RUNNER_LABELS, unless that is meant",
+        )
     }
 
     pub async fn registration_token(&self) -> Result<Secret, Fault> {
+        let credential = match &self.account {
+            Account::Pat(source) => source,
+            Account::App(app) => app.source(),
+            Account::Nobody => return self.mint().await.map(|minted| minted.token),
+        };
+        match &self.cache {
+            Some(cache) => {
+                let credential = credential.read().map_err(no_secret)?;
+                cache.token(&self.scope_url(), &credential, self.mint()).await
+            }
+            None => self.mint().await.map(|minted| minted.token),
+        }
+    }
+
+    /// The registration token in use was refused: no replica shall use it again.
+    pub fn forget_token(&self) {
+        if let Some(cache) = &self.cache {
+            cache.forget();
+        }
+    }
+
+    async fn mint(&self) -> Result<Minted, Fault> {
         let reply = self.ask(Method::POST, &format!("{}/runners/registration-token", self.scope_url()), None).await?;
         let token: Token = self.expect(&reply, 201, "register a runner")?.json()?;
-        Ok(token.token)
+        // By the forge's clock, which need not be ours. Without a date that makes sense it is not shared.
+        let lives =
+            moment(&token.expires_at).and_then(|until| until.duration_since(self.http.now()).ok()).unwrap_or_default();
+        Ok(Minted { token: token.token, lives })
     }
 
     pub async fn just_in_time(&self, settings: &Settings, wanted: Wanted<'_>) -> Result<(u64, Files), Fault> {
@@ -127,19 +295,20 @@ impl Api {
 
     /// The id of the runner with exactly this name.
     pub async fn find(&self, name: &str) -> Result<Option<u64>, Fault> {
-        self.find_below(&self.scope_url(), name).await
+        Ok(self.find_below(&self.scope_url(), name).await?.map(|runner| runner.id))
     }
 
-    async fn find_below(&self, scope: &str, name: &str) -> Result<Option<u64>, Fault> {
+    async fn find_below(&self, scope: &str, name: &str) -> Result<Option<Runner>, Fault> {
         for page in 1..=PAGES {
             // GitHub's filter finds the exact name, but older servers do not know it and answer with everybody.
             let reply =
                 self.ask(Method::GET, &format!("{scope}/runners?name={name}&per_page=100&page={page}"), None).await?;
             let answer: Runners = self.expect(&reply, 200, "list the runners")?.json()?;
-            if let Some(runner) = answer.runners.iter().find(|runner| runner.name == name) {
-                return Ok(Some(runner.id));
+            let empty = answer.runners.is_empty();
+            if let Some(runner) = answer.runners.into_iter().find(|runner| runner.name == name) {
+                return Ok(Some(runner));
             }
-            if answer.runners.is_empty() || page * 100 >= answer.total_count {
+            if empty || page * 100 >= answer.total_count {
                 break;
             }
         }
@@ -152,7 +321,7 @@ impl Api {
         let id = match registration.id {
             Some(id) => id,
             None => match self.find_below(scope, &registration.name).await? {
-                Some(id) => id,
+                Some(runner) => runner.id,
                 None => return Ok(Released::Gone),
             },
         };
@@ -164,33 +333,37 @@ impl Api {
         }
     }
 
-    pub async fn exists(&self, registration: &Registration) -> Result<bool, Fault> {
+    pub async fn standing(&self, registration: &Registration) -> Result<Standing, Fault> {
         let scope = &registration.scope;
-        let Some(id) = registration.id else {
-            return Ok(self.find_below(scope, &registration.name).await?.is_some());
+        let runner = match registration.id {
+            None => self.find_below(scope, &registration.name).await?,
+            Some(id) => {
+                let reply = self.ask(Method::GET, &format!("{scope}/runners/{id}"), None).await?;
+                match reply.status {
+                    404 => None,
+                    _ => Some(self.expect(&reply, 200, "look at a runner")?.json()?),
+                }
+            }
         };
-        let reply = self.ask(Method::GET, &format!("{scope}/runners/{id}"), None).await?;
-        match reply.status {
-            404 => Ok(false),
-            _ => self.expect(&reply, 200, "look at a runner").map(|_| true),
-        }
+        Ok(match runner {
+            None => Standing::Unknown,
+            Some(Runner { status, .. }) if status == "offline" => Standing::Offline,
+            Some(_) => Standing::Online,
+        })
     }
 
-    pub async fn current_version(&self) -> Result<String, Fault> {
+    pub async fn package(&self) -> Result<Package, Fault> {
         let reply = self.ask(Method::GET, &format!("{}/runners/downloads", self.scope_url()), None).await?;
-        let downloads: Vec<Download> = self.expect(&reply, 200, "list the runner's downloads")?.json()?;
-        // actions-runner-linux-x64-2.336.0.tar.gz
-        downloads
-            .iter()
-            .filter_map(|download| download.filename.strip_suffix(".tar.gz")?.rsplit('-').next())
-            .find(|version| version.split('.').count() == 3 && version.chars().all(|c| c.is_ascii_digit() || c == '.'))
-            .map(str::to_owned)
-            .ok_or_else(|| Fault::Unreachable("GitHub names no version of the runner".to_owned()))
+        self.expect(&reply, 200, "list the runner's downloads")?.json().and_then(package_of)
+    }
+
+    pub async fn download(&self, package: &Package, to: &mut File) -> Result<String, Fault> {
+        self.http.download(&package.url, to).await
     }
 
     async fn group_id(&self, name: &str) -> Result<u64, Fault> {
         let url = match &self.scope {
-            Scope::Repository { .. } => {
+            Scope::Repository { .. } | Scope::OfConfiguration => {
                 return Err(denied(
                     format!("{} is a repository, and repositories have no runner groups", self.scope),
                     "unset GITHUB_RUNNER_GROUP, or register with the organisation".to_owned(),
@@ -217,33 +390,50 @@ impl Api {
     }
 
     async fn ask(&self, method: Method, url: &str, body: Option<&Value>) -> Result<Reply, Fault> {
-        let Some(source) = &self.credential else {
-            return Err(denied(
-                "a registration token cannot ask GitHub's API anything".to_owned(),
-                "use GITHUB_PAT to have registrations removed by id".to_owned(),
-            ));
+        let reply = self.ask_once(method.clone(), url, body).await?;
+        match &self.account {
+            // The App's token may have been revoked, or a clock set, since it was made.
+            Account::App(app) if reply.status == 401 && app.forget() => self.ask_once(method, url, body).await,
+            _ => Ok(reply),
+        }
+    }
+
+    async fn ask_once(&self, method: Method, url: &str, body: Option<&Value>) -> Result<Reply, Fault> {
+        let credential = match &self.account {
+            Account::Pat(source) => source.read().map_err(no_secret)?,
+            Account::App(app) => app.token(&self.http).await?,
+            Account::Nobody => {
+                return Err(denied(
+                    "what was given lets an agent register, and cannot ask GitHub's API anything".to_owned(),
+                    "use GITHUB_PAT or a GitHub App to have registrations removed by id".to_owned(),
+                ));
+            }
         };
-        let credential = source.read().map_err(no_secret)?;
-        self.http.send(method, url, &credential, body).await
+        let body = body.map_or(Body::Empty, Body::Json);
+        self.http.send(method, url, Authorization::Bearer(&credential), body).await
     }
 
     /// The reply, if it has the status that means success; else what the refusal of `purpose` means.
     fn expect<'r>(&self, reply: &'r Reply, status: u16, purpose: &str) -> Result<&'r Reply, Fault> {
         let message = reply.message();
-        let setting = self.credential.as_ref().map_or("GITHUB_PAT", |source| source.setting.as_str());
+        let (whose, permission) = match &self.account {
+            Account::Pat(source) => (format!("the token in {}", source.setting), self.scope.permission()),
+            Account::App(_) => ("the GitHub App".to_owned(), self.scope.app_permission()),
+            Account::Nobody => ("the token".to_owned(), self.scope.permission()),
+        };
         let what =
             |says: &str| format!("GitHub refused to {purpose} for {} ({} {message}){says}", self.scope, reply.status);
         match reply.status {
             code if code == status => Ok(reply),
-            401 => Err(denied(what(""), format!("the token in {setting} is wrong, expired or revoked: replace it"))),
-            403 => Err(denied(what(""), format!("the token in {setting} needs {}", self.scope.permission()))),
+            401 if matches!(self.account, Account::App(_)) => Err(denied(
+                what(""),
+                "GitHub does not know the token that it has just made: look at the App's page".to_owned(),
+            )),
+            401 => Err(denied(what(""), format!("{whose} is wrong, expired or revoked: replace it"))),
+            403 => Err(denied(what(""), format!("{whose} needs {permission}"))),
             404 => Err(denied(
                 what(": it does not exist or the token cannot see it"),
-                format!(
-                    "check {}, and that the token in {setting} has {}",
-                    self.scope.settings(),
-                    self.scope.permission()
-                ),
+                format!("check {}, and that {whose} has {permission}", self.scope.settings()),
             )),
             301 | 302 | 307 | 308 => {
                 Err(denied(what(": it has moved"), format!("check {} and GITHUB_HOST", self.scope.settings())))
@@ -254,7 +444,87 @@ impl Api {
     }
 }
 
+/// The one of all downloads that is for this machine.
+fn package_of(downloads: Vec<Download>) -> Result<Package, Fault> {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "x64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let ours = downloads.into_iter().find(|download| download.os == "linux" && download.architecture == architecture);
+    ours.and_then(|download| {
+        // actions-runner-linux-x64-2.336.0.tar.gz
+        let version = download.filename.strip_suffix(".tar.gz")?.rsplit('-').next()?;
+        let plain = version.split('.').count() == 3 && version.chars().all(|c| c.is_ascii_digit() || c == '.');
+        plain.then(|| Package {
+            version: version.to_owned(),
+            url: download.download_url,
+            sha256: download.sha256_checksum,
+        })
+    })
+    .ok_or_else(|| Fault::Unreachable(format!("GitHub names no version of the runner for linux {architecture}")))
+}
+
 /// A secret that cannot be read now is a denial: somebody must mount or fill the file.
 pub fn no_secret(error: SecretError) -> Fault {
     denied(error.to_string(), "put the token there; it is read anew as soon as the file changes".to_owned())
+}
+
+/// A time as GitHub writes it: `2026-11-21T05:00:00.000-08:00`, or with `Z`.
+fn moment(text: &str) -> Option<SystemTime> {
+    let at = text.len().checked_sub(6)?;
+    let (local, offset) = if text.is_char_boundary(at) { text.split_at(at) } else { return None };
+    let (sign, hours, minutes) = match offset.as_bytes() {
+        [sign @ (b'+' | b'-'), _, _, b':', _, _] => (*sign, offset[1..3].parse().ok()?, offset[4..].parse().ok()?),
+        _ => return humantime::parse_rfc3339(text).ok(),
+    };
+    let (hours, minutes): (u64, u64) = (hours, minutes);
+    let local = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
+    let offset = Duration::from_secs((hours * 60 + minutes) * 60);
+    if sign == b'+' { local.checked_sub(offset) } else { local.checked_add(offset) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_wherever_on_earth_they_were_written() {
+        let utc = humantime::parse_rfc3339("2026-11-21T13:00:00Z").unwrap();
+        for text in [
+            "2026-11-21T05:00:00.000-08:00",
+            "2026-11-21T13:00:00Z",
+            "2026-11-21T13:00:00.000+00:00",
+            "2026-11-21T18:30:00+05:30",
+        ] {
+            assert_eq!(moment(text), Some(utc), "{text}");
+        }
+        for text in
+            ["", "soon", "2026-11-21", "2026-11-21T05:00:00.000-8:00", "2026-11-21T05:00:00.000-aa:bb", "ééééééé"]
+        {
+            assert_eq!(moment(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn fuzz_api() {
+        use crate::provider::http::Reply;
+        crate::fuzz::run("api-github", |bytes| {
+            let reply = Reply::of(200, bytes);
+            crate::fuzz::assert_plain(&reply.message());
+            assert!(reply.message().chars().count() <= 300);
+            let taken = [
+                reply.json::<Token>().is_ok(),
+                reply.json::<Runner>().is_ok(),
+                reply.json::<Runners>().is_ok(),
+                reply.json::<Groups>().is_ok(),
+                reply.json::<JustInTime>().is_ok(),
+            ];
+            let package = reply.json::<Vec<Download>>().map(package_of);
+            if let Ok(Ok(package)) = &package {
+                assert!(package.version.chars().all(|c| c.is_ascii_digit() || c == '.'));
+            }
+            (taken, package.map(|package| package.is_ok()).is_ok())
+        });
+    }
 }

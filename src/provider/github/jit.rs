@@ -4,9 +4,12 @@
 //! are written by us, exactly as the agent would.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ring::digest::{SHA256, digest};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::config::Secret;
@@ -35,6 +38,47 @@ pub fn decode(encoded: &str) -> Result<Files, String> {
     Ok(decoded)
 }
 
+/// What a configuration that was made elsewhere says about its runner.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Given {
+    /// The runner's id, if the configuration names it.
+    pub id: Option<u64>,
+    /// Its name, likewise.
+    pub name: Option<String>,
+    /// The agent's files.
+    pub files: Files,
+    /// Differs from that of any other configuration.
+    pub fingerprint: String,
+}
+
+/// Decodes a configuration that was made elsewhere, and has its jobs work in `work_directory`: whoever made it cannot know
+/// which places are wiped here.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn given(encoded: &str, work_directory: &Path) -> Result<Given, String> {
+    let mut files = decode(encoded)?;
+    let (mut id, mut name) = (None, None);
+    for (file, content) in &mut files {
+        if file == ".runner" {
+            let text = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
+            let mut runner: BTreeMap<String, Value> =
+                serde_json::from_slice(text).map_err(|_| "its .runner is not a JSON object".to_owned())?;
+            let take =
+                |key: &str| runner.iter().find(|(known, _)| known.eq_ignore_ascii_case(key)).map(|(_, v)| v.clone());
+            id = take("AgentId").and_then(|id| id.as_u64().or_else(|| id.as_str()?.parse().ok()));
+            name = take("AgentName").and_then(|name| name.as_str().map(str::to_owned));
+            runner.retain(|key, _| !key.eq_ignore_ascii_case("WorkFolder"));
+            runner.insert("WorkFolder".to_owned(), work_directory.display().to_string().into());
+            *content = Zeroizing::new(serde_json::to_vec(&runner).map_err(|error| error.to_string())?);
+        }
+    }
+    let name = name.map(|name| name.chars().filter(|c| !c.is_control()).take(64).collect());
+    let hash = digest(&SHA256, encoded.trim().as_bytes());
+    let fingerprint = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Given { id, name, files, fingerprint })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +97,23 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_made_elsewhere_works_where_this_container_is_wiped() {
+        let runner = r#"{"AgentId":"12","AgentName":"theirs","WorkFolder":"/elsewhere","Ephemeral":"True"}"#;
+        let config =
+            |runner: &str| encode(&format!(r#"{{".runner":"{}",".credentials":"e30="}}"#, STANDARD.encode(runner)));
+        let one = given(&format!("{}\n", config(runner)), Path::new("/work")).unwrap();
+        assert_eq!((one.id, one.name.as_deref()), (Some(12), Some("theirs")));
+        let written: Value = serde_json::from_slice(&one.files[1].1).unwrap();
+        assert_eq!((&written["WorkFolder"], &written["Ephemeral"]), (&"/work".into(), &"True".into()));
+        let same = given(&config(runner), Path::new("/work")).unwrap();
+        let other = given(&config(&runner.replace("12", "13")), Path::new("/work")).unwrap();
+        assert_eq!(one.fingerprint, same.fingerprint);
+        assert_ne!(one.fingerprint, other.fingerprint);
+        assert_eq!(other.id, Some(13));
+        assert!(given(&config("[]"), Path::new("/work")).unwrap_err().contains(".runner"));
+    }
+
+    #[test]
     fn names_that_would_reach_elsewhere_are_refused() {
         for name in ["../.runner", "/etc/passwd", "..", ".", "bin", ".env", ".path", ".a/b"] {
             let json = format!(r#"{{".runner":"e30=","{name}":"e30="}}"#);
@@ -61,5 +122,24 @@ mod tests {
         assert!(decode("%%%").unwrap_err().contains("base64"));
         assert!(decode(&encode("[]")).is_err());
         assert!(decode(&encode("{}")).unwrap_err().contains(".runner"));
+    }
+
+    #[test]
+    fn fuzz_jit() {
+        crate::fuzz::run("jit", |bytes| {
+            let texts = [encode(&String::from_utf8_lossy(bytes)), String::from_utf8_lossy(bytes).into_owned()];
+            texts.map(|text| match decode(&text) {
+                Err(why) => crate::fuzz::kind(&why),
+                Ok(files) => {
+                    for (name, _) in &files {
+                        let path = std::path::Path::new(name);
+                        assert_eq!(path.components().count(), 1, "{name:?}");
+                        assert!(matches!(path.components().next(), Some(std::path::Component::Normal(_))), "{name:?}");
+                        assert!(name != ".env" && name != ".path");
+                    }
+                    format!("{} files", files.len().min(4))
+                }
+            })
+        });
     }
 }

@@ -1,19 +1,24 @@
 //! GitHub: github.com, GitHub Enterprise Cloud with data residency (`*.ghe.com`), GitHub Enterprise Server.
 
 mod api;
+mod app;
 mod jit;
+mod jwt;
 mod settings;
 
 use std::fs;
 use std::path::Path;
 
+use nix::sys::signal::Signal;
 use serde::Deserialize;
 
+use super::pace::Pace;
 use super::{
-    AgentFacts, Answer, Entry, Fault, Grant, HookVariables, Provider, Reading, Registration, Released, Releasing, Step,
-    Wanted,
+    AgentFacts, Answer, Entry, Examination, Fault, Findings, Grant, HookVariables, LabelledBy, Once, Package, Provider,
+    Reading, Registration, Released, Releasing, Step, StopPlan, Wanted,
 };
-use crate::config::{Secret, SecretSource};
+use super::{Sign, Standing};
+use crate::config::SecretSource;
 use crate::init::Ended;
 use api::Api;
 use settings::{Credential, Settings};
@@ -23,15 +28,28 @@ pub const ENTRY: Entry = Entry { name: "github", settings: settings::TABLE, read
 
 const LISTENER: &str = "bin/Runner.Listener";
 
-const AGENT: AgentFacts = AgentFacts {
+/// The official runner.
+pub(crate) const AGENT: AgentFacts = AgentFacts {
     title: "GitHub Actions runner",
     listener: LISTENER,
     worker: "Runner.Worker",
     listening_marker: "Listening for Jobs",
     running_marker: "Running job: ",
+    completed_marker: " completed with result: ",
+    version_marker: "Current runner version: '",
+    signs: &[
+        (&["Acknowledging runner request"], Sign::Acquiring),
+        (&["Skipping message Job"], Sign::Skipped),
+        (&["egistration", "was not found"], Sign::Unknown),
+        (&["session", "already exists"], Sign::Conflict),
+    ],
     configuration: &[".runner", ".credentials", ".credentials_rsaparams"],
-    // Without the first, a version that GitHub refuses ends the listener with 1, like many other things.
-    env: &[("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE", "1")],
+    env: &[
+        // Without it, a version that GitHub refuses ends the listener with 1, like many other things.
+        ("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE", "1"),
+        // Without it, a listener that passes its job over says nothing.
+        ("ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT", "1"),
+    ],
     env_allowed: &[
         "ACTIONS_RUNNER_*",
         "ACTIONS_CACHE_URL",
@@ -48,10 +66,15 @@ const AGENT: AgentFacts = AgentFacts {
         "WORKER_LOGRETENTION",
     ],
     input_prefix: "ACTIONS_RUNNER_INPUT_",
+    docker_label: LabelledBy::File(".runner"),
     hooks: Some(HookVariables {
         job_started: "ACTIONS_RUNNER_HOOK_JOB_STARTED",
         job_completed: "ACTIONS_RUNNER_HOOK_JOB_COMPLETED",
     }),
+    unpublished: None,
+    proxy: None,
+    // There is no drain: SIGTERM cancels the job as well, and gives it no more than 30 s to say so.
+    stop: StopPlan { finish: None, abort: Signal::SIGINT },
 };
 
 /// The provider.
@@ -74,7 +97,10 @@ impl Provider for GitHub {
     }
 
     fn scope(&self) -> String {
-        format!("{} on {}", self.settings.scope, self.settings.host.web)
+        match self.settings.scope {
+            settings::Scope::OfConfiguration => self.settings.scope.to_string(),
+            _ => format!("{} on {}", self.settings.scope, self.settings.host.web),
+        }
     }
 
     fn agent(&self) -> &'static AgentFacts {
@@ -82,9 +108,7 @@ impl Provider for GitHub {
     }
 
     fn secrets(&self) -> Vec<&SecretSource> {
-        match &self.settings.credential {
-            Credential::Pat(source) | Credential::RegistrationToken(source) => vec![source],
-        }
+        vec![self.settings.credential.source()]
     }
 
     fn registration(&self, name: &str) -> Registration {
@@ -94,18 +118,26 @@ impl Provider for GitHub {
     fn grant<'a>(&'a self, wanted: Wanted<'a>) -> Answer<'a, Grant> {
         Box::pin(async move {
             match &self.settings.credential {
-                Credential::RegistrationToken(source) => Ok(Grant::Token(source.read().map_err(api::no_secret)?)),
-                Credential::Pat(_) if self.settings.jit => {
+                Credential::RegistrationToken(source) => {
+                    let credential = Some(source.read().map_err(api::no_secret)?);
+                    Ok(Grant { credential, ..Grant::default() })
+                }
+                Credential::JitConfig(source) => self.given(source, wanted),
+                Credential::Pat(_) | Credential::App(_) if self.settings.jit => {
                     let (id, files) = self.api.just_in_time(&self.settings, wanted).await?;
                     let registration = Registration { id: Some(id), ..self.registration(wanted.name) };
-                    Ok(Grant::Files { registration, files })
+                    Ok(Grant { registration: Some(registration), files, ..Grant::default() })
                 }
-                Credential::Pat(_) => self.api.registration_token().await.map(Grant::Token),
+                Credential::Pat(_) | Credential::App(_) => {
+                    let credential = Some(self.api.registration_token().await?);
+                    Ok(Grant { credential, ..Grant::default() })
+                }
             }
         })
     }
 
-    fn configure(&self, token: &Secret, wanted: Wanted<'_>) -> Step {
+    fn configure(&self, grant: &Grant, wanted: Wanted<'_>) -> Option<Step> {
+        let token = grant.credential.clone()?;
         let mut args: Vec<String> =
             ["configure", "--unattended", "--disableupdate", "--url"].map(str::to_owned).to_vec();
         args.push(self.settings.web_url());
@@ -121,16 +153,20 @@ impl Provider for GitHub {
         if !self.settings.persistent {
             args.push("--ephemeral".to_owned());
         }
-        Step { program: LISTENER, args, secrets: vec![("ACTIONS_RUNNER_INPUT_TOKEN", token.clone())] }
+        Some(Step { program: LISTENER, args, secrets: vec![("ACTIONS_RUNNER_INPUT_TOKEN", token)] })
     }
 
     fn configure_failed(&self, words: &str) -> Fault {
         match &self.settings.credential {
-            Credential::Pat(_) => Fault::Unreachable(words.to_owned()),
+            Credential::Pat(_) | Credential::App(_) | Credential::JitConfig(_) => {
+                // The token may be why, and it may be shared.
+                self.api.forget_token();
+                Fault::Unreachable(words.to_owned())
+            }
             Credential::RegistrationToken(source) => denied(
                 words.to_owned(),
                 format!(
-                    "a registration token lives for an hour: put a new one into {}, or use GITHUB_PAT",
+                    "a registration token lives for an hour: put a new one into {}, or use GITHUB_PAT or a GitHub App",
                     source.setting
                 ),
             ),
@@ -144,7 +180,7 @@ impl Provider for GitHub {
             let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
             registration.id = match serde_json::from_slice::<RunnerFile>(text) {
                 Ok(file) => Some(file.agent_id),
-                Err(_) if matches!(self.settings.credential, Credential::Pat(_)) => self.api.find(name).await?,
+                Err(_) if self.settings.credential.asks() => self.api.find(name).await?,
                 Err(_) => None,
             };
             Ok(registration)
@@ -186,9 +222,12 @@ impl Provider for GitHub {
         }
     }
 
-    fn releasing(&self) -> Releasing {
+    fn releasing(&self, job_done: bool) -> Releasing {
         match &self.settings.credential {
-            Credential::Pat(_) => Releasing::Request,
+            Credential::Pat(_) | Credential::App(_) => Releasing::Request,
+            Credential::JitConfig(_) => Releasing::ByForge,
+            // GitHub removes an ephemeral runner after its job, and the agent its own configuration.
+            Credential::RegistrationToken(_) if job_done && !self.settings.persistent => Releasing::ByForge,
             Credential::RegistrationToken(source) => Releasing::Command(Step {
                 program: LISTENER,
                 args: vec!["remove".to_owned()],
@@ -201,16 +240,57 @@ impl Provider for GitHub {
         Box::pin(self.api.release(registration))
     }
 
-    fn exists<'a>(&'a self, registration: &'a Registration) -> Answer<'a, bool> {
-        Box::pin(self.api.exists(registration))
+    fn standing<'a>(&'a self, registration: &'a Registration) -> Answer<'a, Standing> {
+        Box::pin(self.api.standing(registration))
     }
 
-    fn current_version(&self) -> Answer<'_, String> {
-        Box::pin(self.api.current_version())
+    fn package(&self) -> Answer<'_, Package> {
+        Box::pin(self.api.package())
+    }
+
+    fn download<'a>(&'a self, package: &'a Package, to: &'a mut fs::File) -> Answer<'a, String> {
+        Box::pin(self.api.download(package, to))
+    }
+
+    fn pace(&self) -> Option<Pace> {
+        self.api.pace()
+    }
+
+    fn examination(&self) -> Examination<'_> {
+        self.api.examination()
+    }
+
+    fn examine<'a>(&'a self, version: Option<&'a str>) -> Findings<'a> {
+        Box::pin(self.api.examine(&self.settings, version))
     }
 
     fn rest(&self) {
         self.api.rest();
+    }
+}
+
+impl GitHub {
+    /// The grant in a configuration that was made elsewhere.
+    fn given(&self, source: &SecretSource, wanted: Wanted<'_>) -> Result<Grant, Fault> {
+        let config = source.read().map_err(api::no_secret)?;
+        let cure = format!("make a new one (generate-jitconfig) and put it into {}", source.setting);
+        let given = jit::given(config.expose(), wanted.work_directory).map_err(|why| {
+            denied(format!("the just-in-time configuration in {} cannot be used: {why}", source.setting), cure.clone())
+        })?;
+        let name = given.name.unwrap_or_else(|| wanted.name.to_owned());
+        let used_up = denied(
+            format!(
+                "the just-in-time configuration in {} has had its job ({name}), and is good for one",
+                source.setting
+            ),
+            cure,
+        );
+        Ok(Grant {
+            registration: Some(Registration { id: given.id, ..self.registration(&name) }),
+            files: given.files,
+            once: Some(Once { fingerprint: given.fingerprint, used_up }),
+            ..Grant::default()
+        })
     }
 }
 

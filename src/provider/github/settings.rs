@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Api, GitHub};
+use super::{Api, GitHub, jit, jwt};
 use crate::config::table::{Kind, Setting};
 use crate::config::{Common, Reader, SecretSource};
 use crate::provider::Provider;
@@ -12,15 +12,43 @@ pub const TABLE: &[Setting] = &[
     Setting {
         name: "GITHUB_PAT",
         kind: Kind::Secret,
-        default: "one of the two is needed",
+        default: "one credential is needed",
         about: "A personal access token that may manage self-hosted runners of the scope.",
         aliases: &["ACCESS_TOKEN", "GH_PAT"],
     },
     Setting {
+        name: "GITHUB_APP_ID",
+        kind: Kind::Text,
+        default: "unset",
+        about: "The id or client id of a GitHub App that is installed for the owner, instead of a token of a person. With `GITHUB_APP_PRIVATE_KEY`.",
+        aliases: &["APP_ID"],
+    },
+    Setting {
+        name: "GITHUB_APP_PRIVATE_KEY",
+        kind: Kind::Secret,
+        default: "one credential is needed",
+        about: "The App's private key (PEM), as GitHub gave it; in a variable, `\\n` may stand for the ends of lines.",
+        aliases: &["APP_PRIVATE_KEY"],
+    },
+    Setting {
+        name: "GITHUB_APP_INSTALLATION_ID",
+        kind: Kind::Text,
+        default: "looked up by owner and repository",
+        about: "The number of the App's installation.",
+        aliases: &[],
+    },
+    Setting {
         name: "RUNNER_TOKEN",
         kind: Kind::Secret,
-        default: "one of the two is needed",
+        default: "one credential is needed",
         about: "A registration token made by hand. It lives for an hour, and with it alone a killed container's registration cannot be removed by the next one.",
+        aliases: &[],
+    },
+    Setting {
+        name: "ACTIONS_RUNNER_INPUT_JITCONFIG",
+        kind: Kind::Secret,
+        default: "one credential is needed",
+        about: "A just-in-time configuration that was made elsewhere (`generate-jitconfig`), complete by itself: no owner, no other credential. It is good for one job.",
         aliases: &[],
     },
     Setting {
@@ -86,8 +114,38 @@ pub const TABLE: &[Setting] = &[
 pub enum Credential {
     /// A personal access token: it can ask for anything.
     Pat(SecretSource),
+    /// A GitHub App: it can ask for tokens that can ask for anything.
+    App(AppKey),
     /// A registration token: it can configure and remove.
     RegistrationToken(SecretSource),
+    /// A just-in-time configuration: a registration that somebody else made.
+    JitConfig(SecretSource),
+}
+
+impl Credential {
+    /// Where the secret comes from.
+    pub fn source(&self) -> &SecretSource {
+        match self {
+            Self::Pat(source) | Self::RegistrationToken(source) | Self::JitConfig(source) => source,
+            Self::App(app) => &app.key,
+        }
+    }
+
+    /// Whether GitHub's API answers to it.
+    pub fn asks(&self) -> bool {
+        matches!(self, Self::Pat(_) | Self::App(_))
+    }
+}
+
+/// A GitHub App, and how it proves to be it.
+#[derive(Debug, Clone)]
+pub struct AppKey {
+    /// Its id or client id.
+    pub issuer: String,
+    /// Its private key.
+    pub key: SecretSource,
+    /// The installation, if the user named it.
+    pub installation: Option<u64>,
 }
 
 /// Whose runners they are.
@@ -104,6 +162,8 @@ pub enum Scope {
     Organization(String),
     /// One enterprise.
     Enterprise(String),
+    /// Wherever the given configuration belongs to.
+    OfConfiguration,
 }
 
 impl Scope {
@@ -113,6 +173,7 @@ impl Scope {
             Self::Repository { owner, name } => format!("/repos/{owner}/{name}"),
             Self::Organization(owner) => format!("/orgs/{owner}"),
             Self::Enterprise(name) => format!("/enterprises/{name}"),
+            Self::OfConfiguration => String::new(),
         }
     }
 
@@ -126,6 +187,17 @@ impl Scope {
                 "the organisation permission Self-hosted runners (read and write), or, as a classic token, the scope admin:org"
             }
             Self::Enterprise(_) => "the scope manage_runners:enterprise of a classic token",
+            Self::OfConfiguration => "no permission",
+        }
+    }
+
+    /// What a GitHub App needs for this scope.
+    pub fn app_permission(&self) -> &'static str {
+        match self {
+            Self::Repository { .. } => "the repository permission Administration (read and write)",
+            Self::Organization(_) | Self::Enterprise(_) | Self::OfConfiguration => {
+                "the organisation permission Self-hosted runners (read and write)"
+            }
         }
     }
 
@@ -135,6 +207,7 @@ impl Scope {
             Self::Repository { .. } => "GITHUB_OWNER and GITHUB_REPO",
             Self::Organization(_) => "GITHUB_OWNER",
             Self::Enterprise(_) => "GITHUB_ENTERPRISE",
+            Self::OfConfiguration => "ACTIONS_RUNNER_INPUT_JITCONFIG",
         }
     }
 }
@@ -145,6 +218,7 @@ impl fmt::Display for Scope {
             Self::Repository { owner, name } => write!(f, "{owner}/{name}"),
             Self::Organization(owner) => write!(f, "organisation {owner}"),
             Self::Enterprise(name) => write!(f, "enterprise {name}"),
+            Self::OfConfiguration => f.write_str("the given just-in-time configuration"),
         }
     }
 }
@@ -217,6 +291,7 @@ impl Settings {
             Scope::Repository { owner, name } => format!("{}/{owner}/{name}", self.host.web),
             Scope::Organization(owner) => format!("{}/{owner}", self.host.web),
             Scope::Enterprise(name) => format!("{}/enterprises/{name}", self.host.web),
+            Scope::OfConfiguration => self.host.web.clone(),
         }
     }
 }
@@ -226,7 +301,8 @@ pub fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider
     let credential = credential(reader);
     let repo_url = repo_url(reader);
     let host = host(reader, repo_url.as_ref());
-    let scope = scope(reader, repo_url.as_ref());
+    let given = matches!(credential, Some(Credential::JitConfig(_)));
+    let scope = scope(reader, repo_url.as_ref(), !given);
     let mut group = reader.text("GITHUB_RUNNER_GROUP");
     if matches!(scope, Some(Scope::Repository { .. }))
         && group.as_deref().is_some_and(|group| group.eq_ignore_ascii_case("default"))
@@ -243,11 +319,30 @@ pub fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider
             "use OSCR_REGISTRATION=token",
         );
     }
+    if given {
+        if common.persistent {
+            reader.problem(
+                "RUNNER_PERSISTENT",
+                "a just-in-time runner is always ephemeral, and ACTIONS_RUNNER_INPUT_JITCONFIG is one",
+                "unset RUNNER_PERSISTENT",
+            );
+        }
+        reader.note(
+            "ACTIONS_RUNNER_INPUT_JITCONFIG names the runner, its labels and its group: settings about these have no effect",
+        );
+    }
     if jit && matches!(credential, Some(Credential::RegistrationToken(_))) {
         reader.problem(
             "OSCR_REGISTRATION",
             "jit needs a token that can ask GitHub's API, and RUNNER_TOKEN cannot",
-            "use GITHUB_PAT, or OSCR_REGISTRATION=token",
+            "use GITHUB_PAT or a GitHub App, or OSCR_REGISTRATION=token",
+        );
+    }
+    if matches!(credential, Some(Credential::App(_))) && matches!(scope, Some(Scope::Enterprise(_))) {
+        reader.problem(
+            "GITHUB_ENTERPRISE",
+            "GitHub lets no App manage the runners of an enterprise",
+            "use GITHUB_PAT, or register with an organisation",
         );
     }
     if group.is_some() && matches!(scope, Some(Scope::Repository { .. })) {
@@ -282,25 +377,111 @@ pub fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider
 
 fn credential(reader: &mut Reader<'_>) -> Option<Credential> {
     let problems = reader.problems();
+    let app = app(reader);
     let pat = reader.secret("GITHUB_PAT");
     let token = reader.secret("RUNNER_TOKEN");
-    match (pat, token) {
-        (Some(pat), None) => Some(Credential::Pat(pat)),
-        (None, Some(token)) => Some(Credential::RegistrationToken(token)),
-        (Some(pat), Some(_)) => {
-            reader.note("GITHUB_PAT is used; RUNNER_TOKEN is not needed beside it and has no effect");
-            Some(Credential::Pat(pat))
+    let jit_config = reader.secret("ACTIONS_RUNNER_INPUT_JITCONFIG");
+    if let Some(source) = &jit_config {
+        if let Ok(value) = source.read()
+            && let Err(error) = jit::decode(value.expose())
+        {
+            reader.problem(
+                &source.setting,
+                format!("is no just-in-time configuration: {error}"),
+                "give the encoded_jit_config that generate-jitconfig answered with, as it is",
+            );
         }
+        if app.is_some() || pat.is_some() || token.is_some() {
+            reader.problem(
+                &source.setting,
+                "is complete by itself, but another credential is given too",
+                "keep one of them",
+            );
+        }
+    }
+    let mut given: Vec<Credential> = app.map(Credential::App).into_iter().collect();
+    given.extend(pat.map(Credential::Pat));
+    given.extend(token.map(Credential::RegistrationToken));
+    given.extend(jit_config.map(Credential::JitConfig));
+    let mut given = given.into_iter();
+    let Some(first) = given.next() else {
         // One that cannot be read was meant to be there: its own problem says all.
-        (None, None) if reader.problems() > problems => None,
-        (None, None) => {
+        if reader.problems() == problems {
             reader.problem(
                 "GITHUB_PAT",
                 "there is no credential",
-                "set GITHUB_PAT_FILE (better) or GITHUB_PAT to a personal access token, or RUNNER_TOKEN to a registration token",
+                "set GITHUB_PAT_FILE (better) or GITHUB_PAT to a personal access token, or GITHUB_APP_ID and \
+                 GITHUB_APP_PRIVATE_KEY_FILE, or RUNNER_TOKEN to a registration token, or ACTIONS_RUNNER_INPUT_JITCONFIG",
+            );
+        }
+        return None;
+    };
+    for other in given {
+        reader.note(format!(
+            "{} is used; {} is not needed beside it and has no effect",
+            first.source().setting,
+            other.source().setting
+        ));
+    }
+    Some(first)
+}
+
+/// The GitHub App, if one is named.
+fn app(reader: &mut Reader<'_>) -> Option<AppKey> {
+    let problems = reader.problems();
+    let issuer = reader.text("GITHUB_APP_ID");
+    let key = reader.secret("GITHUB_APP_PRIVATE_KEY");
+    let installation = reader.text("GITHUB_APP_INSTALLATION_ID");
+    let installation = installation.map(|text| match text.parse::<u64>() {
+        Ok(id) => id,
+        Err(_) => {
+            reader.problem(
+                "GITHUB_APP_INSTALLATION_ID",
+                format!("{text:?} is no number"),
+                "write the number at the end of the address of the installation's page, or unset it",
+            );
+            0
+        }
+    });
+    if let Some(issuer) = &issuer
+        && !issuer.chars().all(|c| c.is_ascii_alphanumeric() || c == '.')
+    {
+        reader.problem(
+            "GITHUB_APP_ID",
+            format!("{issuer:?} is neither an id nor a client id"),
+            "copy it from the App's page: 123456, or Iv1.0123456789abcdef",
+        );
+    }
+    // It was read a moment ago, so what can fail now is its form.
+    if let Some(source) = &key
+        && let Ok(value) = source.read()
+        && let Err(error) = jwt::check(&value)
+    {
+        reader.problem(
+            &source.setting,
+            format!("cannot be used: {error}"),
+            "generate a private key on the App's page, and give the file that GitHub hands out as it is",
+        );
+    }
+    match (issuer, key) {
+        (Some(issuer), Some(key)) => Some(AppKey { issuer, key, installation }),
+        (Some(_), None) if reader.problems() == problems => {
+            reader.problem(
+                "GITHUB_APP_PRIVATE_KEY",
+                "is not set, but GITHUB_APP_ID is",
+                "set GITHUB_APP_PRIVATE_KEY_FILE (better) or GITHUB_APP_PRIVATE_KEY to the App's private key",
             );
             None
         }
+        (None, Some(_)) => {
+            reader.problem(
+                "GITHUB_APP_ID",
+                "is not set, but the private key of an App is",
+                "set it to the App's id or client id",
+            );
+            None
+        }
+        _ => None,
     }
 }
 
@@ -355,7 +536,7 @@ fn host(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Option<Host> {
     host
 }
 
-fn scope(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Option<Scope> {
+fn scope(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>, needed: bool) -> Option<Scope> {
     let mut owner = reader.text("GITHUB_OWNER");
     let mut repo = reader.text("GITHUB_REPO");
     let enterprise = reader.text("GITHUB_ENTERPRISE");
@@ -381,6 +562,17 @@ fn scope(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Option<Scope> {
         }
         owner = owner.or(from_url.0);
         repo = repo.or(from_url.1);
+    }
+    if let Some(login) = reader.foreign("APP_LOGIN") {
+        if owner.as_deref().is_some_and(|owner| !owner.eq_ignore_ascii_case(&login)) {
+            reader.problem(
+                "APP_LOGIN",
+                "names another owner than the other settings",
+                "unset it: the App's installation is looked up by GITHUB_OWNER and GITHUB_REPO",
+            );
+        }
+        reader.note("APP_LOGIN was read as GITHUB_OWNER");
+        owner = owner.or(Some(login));
     }
     let declared = reader.foreign("RUNNER_SCOPE").map(|scope| scope.to_ascii_lowercase());
     if let Some(declared) = &declared {
@@ -415,6 +607,7 @@ fn scope(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Option<Scope> {
             reader.problem("GITHUB_OWNER", "is not set, but GITHUB_REPO is", "set it, or write GITHUB_REPO=owner/name");
             return None;
         }
+        (None, None, None) if !needed => Scope::OfConfiguration,
         (None, None, None) => {
             reader.problem(
                 "GITHUB_OWNER",

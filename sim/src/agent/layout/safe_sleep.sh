@@ -1,3 +1,0 @@
-#!/bin/bash
-# Stand-in for the official safe_sleep.sh.
-exec sleep "$1"

@@ -1,0 +1,450 @@
+//! `oscr-entry doctor`: everything that a runner of this configuration needs, looked at in the order in which it needs it.
+//!
+//! Nothing is changed at the forge. Each line says what was found, and how to mend it.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::prctl;
+use nix::unistd::Gid;
+
+use super::{agent_account, configure, out_of_reach, space};
+use crate::agent::access::{WRITE, may};
+use crate::agent::root;
+use crate::config::{Common, Environment, Network, Problem};
+use crate::init::account::Account;
+use crate::log;
+use crate::os::child::Identity;
+use crate::provider::finding::{Finding, Verdict};
+use crate::provider::http::{Obstacle, Reached};
+use crate::provider::{Examination, Fault, Provider};
+use crate::resource::{LockDirectory, Survey};
+use crate::workspace::space::{shortage, shown};
+use crate::workspace::{Spare, wipe};
+
+/// A clock that differs by more makes tokens fail; by more than the first number of seconds it is worth a word.
+const SKEW_REMARKABLE: u64 = 30;
+const SKEW_HARMFUL: u64 = 120;
+/// How long the agent may take to say its version, and Docker to answer.
+const AGENT: Duration = Duration::from_secs(30);
+const DOCKER: Duration = Duration::from_secs(5);
+/// With less memory not even the agent works well.
+const LITTLE_MEMORY: u64 = 512 << 20;
+
+/// Looks at everything, and gives 1 if something must be mended.
+///
+/// # Errors
+/// When standard output is gone.
+pub fn doctor(out: &mut dyn Write) -> io::Result<ExitCode> {
+    // The secrets are read here too.
+    let _ = prctl::set_dumpable(false);
+    let environment = Environment::new(crate::os::environment());
+    let mut worst = Verdict::Ok;
+    let mut failed = 0;
+    let mut say = |finding: Finding| {
+        worst = worst.max(finding.verdict);
+        failed += usize::from(finding.verdict == Verdict::Fail);
+        writeln!(out, "{}", log::redacted(&finding.to_string()))?;
+        out.flush()
+    };
+    match configure(&environment) {
+        Err(problems) => problems.into_iter().map(of_problem).try_for_each(&mut say)?,
+        Ok(configured) => {
+            say(Finding::ok("settings", format!("complete; registers with {}", configured.provider.scope())))?;
+            let mut problems = Vec::new();
+            let (account, identity) = agent_account(&configured.common, &mut problems);
+            problems.into_iter().map(of_problem).try_for_each(&mut say)?;
+            let common = &configured.common;
+            let version = version(common, configured.provider.as_ref(), &account, identity.as_ref());
+            let remote = remote(common, configured.provider.as_ref(), version.as_ref().ok().map(String::as_str))?;
+            remote.into_iter().try_for_each(&mut say)?;
+            if let Err(finding) = version {
+                say(finding)?;
+            }
+            hardware(common, identity.as_ref()).into_iter().try_for_each(&mut say)?;
+            disk(common).into_iter().try_for_each(&mut say)?;
+            cgroup(&common.places.cgroup()).into_iter().try_for_each(&mut say)?;
+            docker(common, &environment, identity.as_ref()).into_iter().try_for_each(&mut say)?;
+        }
+    }
+    let verdict = match worst {
+        Verdict::Fail => format!("{failed} of these must be mended before a job can run."),
+        Verdict::Warn => "Jobs can run; see the warnings.".to_owned(),
+        Verdict::Ok | Verdict::Skip => "All is well.".to_owned(),
+    };
+    writeln!(out, "{verdict}")?;
+    Ok(if worst == Verdict::Fail { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn of_problem(problem: Problem) -> Finding {
+    Finding::fail("settings", format!("{}: {}", problem.setting, problem.what), problem.cure)
+}
+
+/// The way to the forge, and what it says.
+fn remote(common: &Common, provider: &dyn Provider, version: Option<&str>) -> io::Result<Vec<Finding>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(async {
+        let Examination { http, url } = provider.examination();
+        let reached = http.reach(&url).await;
+        let mut found = way(&common.network, &url, &reached);
+        if reached.is_ok() {
+            found.extend(provider.examine(version).await);
+        } else {
+            let why = "the forge was not reached";
+            found.extend(["credential", "scope", "labels", "agent"].map(|topic| Finding::skip(topic, why)));
+        }
+        found
+    }))
+}
+
+/// DNS, TLS, proxy and clock, as one request found them.
+fn way(network: &Network, url: &str, reached: &Result<Reached, Obstacle>) -> Vec<Finding> {
+    let parsed = reqwest::Url::parse(url).ok();
+    let host = parsed.as_ref().and_then(|url| url.host_str()).unwrap_or(url);
+    let encrypted = url.starts_with("https://");
+    let (setting, proxy, other) = match encrypted {
+        true => ("HTTPS_PROXY", &network.https_proxy, ("HTTP_PROXY", &network.http_proxy)),
+        false => ("HTTP_PROXY", &network.http_proxy, ("HTTPS_PROXY", &network.https_proxy)),
+    };
+    let shown_proxy = proxy.as_deref().map(crate::config::reader::redact_credentials);
+    let skip = |topic| Finding::skip(topic, "the forge was not reached");
+    let dns = match reached {
+        Err(Obstacle::Name(why)) => Finding::fail(
+            "dns",
+            format!("{host} is not found: {why}"),
+            match &shown_proxy {
+                Some(proxy) => format!("check the name in {setting} ({proxy}), and the container's name server"),
+                None => "check the host's spelling and the container's name server (docker run --dns, dns: in Compose)"
+                    .to_owned(),
+            },
+        ),
+        Err(Obstacle::Client(_)) => skip("dns"),
+        Err(Obstacle::Connection(why)) if proxy.is_none() => Finding::fail(
+            "dns",
+            format!("{host} has an address, but no connection comes about: {why}"),
+            "check the firewall, or set HTTPS_PROXY if there is a proxy",
+        ),
+        Err(_) => Finding::ok("dns", format!("{host} or its proxy has an address")),
+        Ok(reached) => {
+            let peer = reached.peer.map(|peer| format!(" at {}", peer.ip())).unwrap_or_default();
+            Finding::ok("dns", format!("{host} was reached{peer}"))
+        }
+    };
+    let tls = match reached {
+        Err(Obstacle::Client(Fault::Denied { what, cure })) => Finding::fail("tls", what, cure),
+        Err(Obstacle::Client(fault)) => Finding::fault("tls", fault),
+        Err(Obstacle::Trust(why)) => Finding::fail(
+            "tls",
+            format!("{host} cannot be trusted: {why}"),
+            "name the certificate of your proxy or server in OSCR_CA_FILE; check the address and port",
+        ),
+        Err(_) => skip("tls"),
+        Ok(_) if encrypted => Finding::ok(
+            "tls",
+            match &network.ca_file {
+                Some(file) => format!("trusted, by the system's certificates and {}", file.display()),
+                None => "trusted, by the system's certificates".to_owned(),
+            },
+        ),
+        Ok(_) => Finding::warn("tls", format!("{url} is not encrypted: tokens can be read on the way"), "use https://"),
+    };
+    let proxy = match (reached, &shown_proxy) {
+        (Err(Obstacle::Connection(why)), Some(proxy)) => Finding::fail(
+            "proxy",
+            format!("{proxy} does not let us through: {why}"),
+            format!("check {setting} and NO_PROXY"),
+        ),
+        (Err(_), Some(proxy)) => Finding::skip("proxy", format!("{setting} is {proxy}")),
+        (Ok(_), Some(proxy)) => {
+            let exceptions = network.no_proxy.as_deref().unwrap_or("nothing");
+            Finding::ok("proxy", format!("{setting} is {proxy}; NO_PROXY excepts {exceptions}"))
+        }
+        (_, None) if other.1.is_some() => Finding::warn(
+            "proxy",
+            format!("{} is set, but {url} is reached without a proxy", other.0),
+            format!("set {setting} too, if it should go through the proxy"),
+        ),
+        (_, None) => Finding::ok("proxy", "none is set"),
+    };
+    let clock = match reached {
+        Err(_) => skip("clock"),
+        Ok(reached) => match reached.clock_offset {
+            None => Finding::skip("clock", "the forge does not say what time it is"),
+            Some(offset) => {
+                let direction = if offset > 0 { "behind" } else { "ahead of" };
+                let text = format!("this machine's clock is {} s {direction} the forge's", offset.unsigned_abs());
+                let cure = "set the host's clock: timedatectl set-ntp true";
+                match offset.unsigned_abs() {
+                    skew if skew <= SKEW_REMARKABLE => Finding::ok("clock", text),
+                    skew if skew <= SKEW_HARMFUL => Finding::warn("clock", text, cure),
+                    _ => Finding::fail("clock", format!("{text}: tokens fail with misleading errors"), cure),
+                }
+            }
+        },
+    };
+    vec![dns, tls, proxy, clock]
+}
+
+/// The agent's version, in its own words: whoever can say it has all its libraries.
+fn version(
+    common: &Common,
+    provider: &dyn Provider,
+    account: &Account,
+    identity: Option<&Identity>,
+) -> Result<String, Finding> {
+    let facts = provider.agent();
+    let cure = "use an image made for this CI_PROVIDER, with the libraries that the agent needs";
+    let fail = |what: String| Finding::fail("agent", what, cure);
+    root::check(&common.places.agent(), facts.listener).map_err(|error| fail(error.to_string()))?;
+    // It writes into its root, so it gets one, as for a job.
+    let name = format!("doctor-{}", std::process::id());
+    let made = root::make(&common.places.agent(), &common.places.agent_roots(), &name, &account.identity);
+    let made = made.map_err(|error| fail(error.to_string()))?;
+    let said = ask_version(&made, &made.join(facts.listener), account, identity);
+    if wipe(&made, &Spare::default()).is_ok() {
+        let _ = fs::remove_dir(&made);
+    }
+    said.map_err(|why| fail(format!("the {} cannot run here: {why}", facts.title)))
+}
+
+fn ask_version(root: &Path, listener: &Path, account: &Account, identity: Option<&Identity>) -> Result<String, String> {
+    let mut command = Command::new(listener);
+    command.arg("--version").current_dir(root).env_clear();
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", &account.home);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if let Some(identity) = identity {
+        command.gid(identity.gid.as_raw()).uid(identity.uid.as_raw());
+    }
+    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    let until = Instant::now() + AGENT;
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
+            Ok(None) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("it did not say its version within {} s", AGENT.as_secs()));
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    };
+    let mut text = String::new();
+    // A version fits into a pipe, so it did not have to wait for us; more than that is none.
+    for stream in [
+        child.stdout.take().map(|out| Box::new(out) as Box<dyn Read>),
+        child.stderr.take().map(|err| Box::new(err) as _),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        let _ = stream.take(4096).read_to_string(&mut text);
+    }
+    let first = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let version = first.chars().all(|c| c.is_ascii_digit() || c == '.') && !first.is_empty();
+    match (status.success(), version) {
+        (true, true) => Ok(first.to_owned()),
+        _ => Err(format!("asked for its version it ended with {status} and said {first:?}")),
+    }
+}
+
+/// The directory of locks, and who has what.
+fn hardware(common: &Common, identity: Option<&Identity>) -> Vec<Finding> {
+    let topic = "lock";
+    let Some(hardware) = &common.hardware else {
+        return vec![Finding::ok(topic, "no shared hardware is set (RUNNER_RESOURCE_ID)")];
+    };
+    let directory = match LockDirectory::open(&hardware.directory, hardware.allow_nfs) {
+        Ok(directory) => directory,
+        Err(error) => return vec![Finding::fail(topic, error.to_string(), "see docs/shared-hardware.md")],
+    };
+    if let Some(identity) = identity {
+        let problems = out_of_reach(&directory, hardware, identity);
+        if !problems.is_empty() {
+            return problems.into_iter().map(|problem| Finding::fail(topic, problem.what, problem.cure)).collect();
+        }
+    }
+    let ids = hardware.wanted.ids();
+    ids.iter()
+        .map(|id| {
+            let survey = Survey::of(&directory, id);
+            let (holder, waiting) = (survey.holder_line(), survey.queue.len());
+            Finding::ok(topic, format!("{id} in {} is {holder}; {waiting} wait", hardware.directory.display()))
+        })
+        .collect()
+}
+
+fn disk(common: &Common) -> Vec<Finding> {
+    // Places that a start makes may not be there yet: their file system is the one above.
+    let rooms = space(common).or_above().look();
+    if let Some(why) = shortage(&rooms) {
+        return vec![Finding::fail("disk", why, "docker system df shows what Docker keeps")];
+    }
+    rooms
+        .iter()
+        .map(|room| {
+            let text = format!(
+                "{} has {} free; a job is taken with {}",
+                room.place.display(),
+                shown(room.free),
+                shown(room.least)
+            );
+            Finding::ok("disk", text)
+        })
+        .collect()
+}
+
+/// The limits of the container, by either version of the kernel's interface.
+fn cgroup(place: &Path) -> Vec<Finding> {
+    let topic = "cgroup";
+    let read = |files: [&str; 2]| {
+        let text = files.iter().find_map(|file| fs::read_to_string(place.join(file)).ok())?;
+        Some(text.trim().to_owned())
+    };
+    let memory = read(["memory.max", "memory/memory.limit_in_bytes"]);
+    let processes = read(["pids.max", "pids/pids.max"]);
+    let (Some(memory), Some(processes)) = (memory, processes) else {
+        return vec![Finding::skip(topic, format!("{} does not say what the limits are", place.display()))];
+    };
+    // The older interface says a number near the largest for none.
+    let memory = memory.parse::<u64>().ok().filter(|bytes| *bytes < 1 << 60);
+    let memory = match memory {
+        None => Finding::warn(
+            topic,
+            "memory is not limited: a job can take all that the machine has",
+            "set OSCR_MEMORY in .env, or docker run --memory",
+        ),
+        Some(bytes) if bytes < LITTLE_MEMORY => Finding::warn(
+            topic,
+            format!("memory is limited to {}: the agent alone needs some hundred MiB", shown(bytes)),
+            "raise OSCR_MEMORY, or docker run --memory",
+        ),
+        Some(bytes) => Finding::ok(topic, format!("memory is limited to {}", shown(bytes))),
+    };
+    let processes = match processes.parse::<u64>() {
+        Ok(most) => Finding::ok(topic, format!("processes are limited to {most}")),
+        Err(_) => Finding::warn(
+            topic,
+            "processes are not limited: a fork bomb takes the machine down",
+            "set OSCR_PIDS in .env, or docker run --pids-limit 4096",
+        ),
+    };
+    vec![memory, processes]
+}
+
+/// Docker for jobs, if they have any.
+fn docker(common: &Common, environment: &Environment, identity: Option<&Identity>) -> Vec<Finding> {
+    let topic = "docker";
+    let host = environment.get("DOCKER_HOST");
+    let socket = match host {
+        Some(host) => match host.strip_prefix("unix://") {
+            Some(path) => PathBuf::from(path),
+            None => {
+                let text = format!("jobs use Docker at {host}, which is not looked at from here");
+                return vec![Finding::skip(topic, text)];
+            }
+        },
+        None => common.places.docker_socket(),
+    };
+    let shown = socket.display();
+    if host.is_none() && !socket.exists() {
+        return vec![Finding::ok(topic, "jobs have none (docs/getting-started.md says how they can)")];
+    }
+    let mut found = Vec::new();
+    match ping(&socket) {
+        Ok(version) => found.push(Finding::ok(topic, format!("Docker {version} answers at {shown}"))),
+        Err(error) => {
+            let cure = "mount the socket of a daemon that runs (compose.docker-socket.yml)";
+            found.push(Finding::fail(topic, format!("nobody answers at {shown}: {error}"), cure));
+        }
+    }
+    if let Some(identity) = identity
+        && !may(identity, &socket, WRITE)
+    {
+        let group = fs::metadata(&socket).map(|meta| std::os::unix::fs::MetadataExt::gid(&meta)).unwrap_or_default();
+        let cure = match Gid::from_raw(group).as_raw() {
+            0 => "OSCR_DOCKER_GID0=true, if jobs may be root on the host".to_owned(),
+            _ => format!("let group {group} write to the socket"),
+        };
+        found.push(Finding::fail(topic, format!("jobs may not use {shown}"), cure));
+    }
+    found
+}
+
+/// Asks the daemon who it is.
+fn ping(socket: &Path) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(DOCKER))?;
+    stream.set_write_timeout(Some(DOCKER))?;
+    stream.write_all(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")?;
+    let mut answer = Vec::new();
+    let _ = stream.take(16 * 1024).read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer);
+    if !answer.lines().next().is_some_and(|line| line.starts_with("HTTP/1.") && line.contains(" 200")) {
+        return Err(io::Error::other("its answer is not Docker's"));
+    }
+    let api = answer.lines().find_map(|line| line.strip_prefix("Api-Version:")).unwrap_or(" unknown");
+    Ok(format!("(API{api})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(files: &[(&str, &str)]) -> Vec<(Verdict, String)> {
+        let directory = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let path = directory.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        cgroup(directory.path()).into_iter().map(|finding| (finding.verdict, finding.what)).collect()
+    }
+
+    #[test]
+    fn limits_are_read_by_either_interface() {
+        let verdicts = |files: &[(&str, &str)]| limits(files).into_iter().map(|found| found.0).collect::<Vec<_>>();
+        assert_eq!(verdicts(&[("memory.max", "4294967296\n"), ("pids.max", "4096\n")]), [Verdict::Ok, Verdict::Ok]);
+        assert_eq!(verdicts(&[("memory.max", "max\n"), ("pids.max", "max\n")]), [Verdict::Warn, Verdict::Warn]);
+        assert_eq!(verdicts(&[("memory.max", "104857600\n"), ("pids.max", "9\n")]), [Verdict::Warn, Verdict::Ok]);
+        let older = [("memory/memory.limit_in_bytes", "9223372036854771712\n"), ("pids/pids.max", "100\n")];
+        assert_eq!(verdicts(&older), [Verdict::Warn, Verdict::Ok]);
+        assert_eq!(verdicts(&[]), [Verdict::Skip]);
+    }
+
+    #[test]
+    fn each_obstacle_on_the_way_has_its_own_line() {
+        let proxied = Network { https_proxy: Some("http://me:secret@proxy:3128".to_owned()), ..Network::default() };
+        let plain = Network::default();
+        let url = "https://api.github.com";
+        let topic = |network: &Network, obstacle: Obstacle| {
+            let found = way(network, url, &Err(obstacle));
+            assert!(found.iter().all(|finding| !finding.to_string().contains("secret")), "{found:?}");
+            let failed: Vec<&str> =
+                found.iter().filter(|finding| finding.verdict == Verdict::Fail).map(|finding| finding.topic).collect();
+            failed.join(" ")
+        };
+        assert_eq!(topic(&plain, Obstacle::Name(String::new())), "dns");
+        assert_eq!(topic(&plain, Obstacle::Connection(String::new())), "dns");
+        assert_eq!(topic(&proxied, Obstacle::Connection(String::new())), "proxy");
+        assert_eq!(topic(&plain, Obstacle::Trust(String::new())), "tls");
+        let reached = |clock_offset| Ok(Reached { peer: None, clock_offset });
+        for (offset, verdict) in [
+            (Some(0), Verdict::Ok),
+            (Some(-30), Verdict::Ok),
+            (Some(100), Verdict::Warn),
+            (Some(-4000), Verdict::Fail),
+            (None, Verdict::Skip),
+        ] {
+            let found = way(&plain, url, &reached(offset));
+            assert_eq!(found[3].verdict, verdict, "{:?}", found[3]);
+        }
+        let unused = Network { http_proxy: Some("http://proxy".to_owned()), ..Network::default() };
+        assert_eq!(way(&unused, url, &reached(None))[2].verdict, Verdict::Warn);
+    }
+}

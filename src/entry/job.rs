@@ -1,0 +1,98 @@
+//! The job under a listener: what is known about it, and its worker.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::children::Running;
+use crate::agent::worker::{self, Worker};
+use crate::metrics::JobResult;
+
+/// How often we look for a worker that must be about to appear, and for how long after its job was announced.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_FOR: Duration = Duration::from_secs(60);
+
+/// What is known about a job under the listener.
+#[derive(Debug, Default)]
+pub(super) struct JobWatch {
+    /// The worker, while it lives.
+    pub(super) worker: Option<Worker>,
+    /// Whether a job was ever announced. Only the listener or a job can announce one, so there was one.
+    pub(super) seen: bool,
+    /// Until when a worker is looked for.
+    look_until: Option<Instant>,
+    /// Whether a worker was seen.
+    pub(super) found_once: bool,
+    /// When it was announced, and when its worker was gone.
+    pub(super) began: Option<Instant>,
+    pub(super) ended: Option<Instant>,
+    /// How it ended, as the listener says.
+    pub(super) result: Option<JobResult>,
+}
+
+impl JobWatch {
+    /// A job was announced: its worker must be about to appear.
+    pub(super) fn expect(&mut self) {
+        self.seen = true;
+        self.began.get_or_insert_with(Instant::now);
+        if self.worker.is_none() && !self.found_once {
+            self.look_until = Some(Instant::now() + LOOK_FOR);
+        }
+    }
+
+    /// Its worker was found.
+    pub(super) fn found(&mut self, worker: Worker) {
+        self.seen = true;
+        self.began.get_or_insert_with(Instant::now);
+        self.found_once = true;
+        self.look_until = None;
+        self.worker = Some(worker);
+    }
+
+    /// Its worker is gone.
+    pub(super) fn ended(&mut self) {
+        self.worker = None;
+        self.look_until = None;
+        self.ended = Some(Instant::now());
+    }
+
+    /// Whether the one job is behind us.
+    pub(super) fn over(&self) -> bool {
+        self.found_once && self.worker.is_none()
+    }
+
+    /// Looks for the worker.
+    pub(super) fn look(&mut self, listener: &Running, name: &str) {
+        match worker::find(listener.pid, name) {
+            Ok(Some(worker)) => {
+                tracing::debug!("the worker is process {}", worker.pid);
+                self.found(worker);
+            }
+            Ok(None) => {
+                if self.look_until.is_some_and(|until| Instant::now() >= until) {
+                    self.look_until = None;
+                }
+            }
+            Err(error) => {
+                tracing::warn!("the worker cannot be watched: {error}");
+                self.look_until = None;
+            }
+        }
+    }
+
+    /// Resolves when the worker should be looked for again.
+    pub(super) async fn time_to_look(&self) {
+        match self.look_until {
+            Some(_) => sleep(LOOK_EVERY).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Resolves when the worker is gone.
+    pub(super) async fn worker_gone(&self) {
+        match &self.worker {
+            Some(worker) => worker.gone().await,
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What there is to say about a job when all is over: one line of JSON, for whoever bills, plans or investigates.
+
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use crate::control::Job;
+use crate::log;
+use crate::metrics::{self, JobResult};
+
+/// A job that is over, and whose slate is yet to be cleaned.
+#[derive(Debug)]
+pub struct JobReport {
+    job: Job,
+    runner: String,
+    began: SystemTime,
+    result: JobResult,
+    idle: Duration,
+    waited: Duration,
+    ran: Duration,
+}
+
+/// The line's `summary`. Durations are in seconds.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    version: u32,
+    repository: Option<&'a str>,
+    workflow: Option<&'a str>,
+    job: Option<&'a str>,
+    run: Option<&'a str>,
+    attempt: Option<&'a str>,
+    run_url: Option<&'a str>,
+    runner: &'a str,
+    result: &'static str,
+    began: String,
+    /// No forge tells its agent for how long the job had been waiting for one.
+    queued: Option<f64>,
+    idle: f64,
+    waited: f64,
+    ran: f64,
+    wiped: Option<f64>,
+}
+
+/// When which part of a job's time began and ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Spans {
+    /// For how long the runner had listened.
+    pub idle: Duration,
+    /// For how long the job waited for shared hardware.
+    pub waited: Duration,
+    /// From the job's announcement to the end of its worker, waiting included.
+    pub lasted: Duration,
+}
+
+impl JobReport {
+    /// A job is over; counts it.
+    #[must_use]
+    pub fn new(job: Job, runner: String, result: JobResult, spans: Spans) -> Self {
+        let ran = spans.lasted.saturating_sub(spans.waited);
+        metrics::job_over(result, ran);
+        let began = SystemTime::now().checked_sub(spans.lasted).unwrap_or(SystemTime::UNIX_EPOCH);
+        Self { job, runner, began, result, idle: spans.idle, waited: spans.waited, ran }
+    }
+
+    /// Writes the line; `wiped` is how long the slate took, if it came clean.
+    pub fn say(self, wiped: Option<Duration>) {
+        let seconds = |duration: Duration| (duration.as_secs_f64() * 1000.0).round() / 1000.0;
+        let summary = Summary {
+            version: 1,
+            repository: self.job.repository.as_deref(),
+            workflow: self.job.workflow.as_deref(),
+            job: self.job.name.as_deref(),
+            run: self.job.run.as_deref(),
+            attempt: self.job.attempt.as_deref(),
+            run_url: self.job.run_url.as_deref(),
+            runner: &self.runner,
+            result: self.result.name(),
+            began: humantime::format_rfc3339_seconds(self.began).to_string(),
+            queued: None,
+            idle: seconds(self.idle),
+            waited: seconds(self.waited),
+            ran: seconds(self.ran),
+            wiped: wiped.map(seconds),
+        };
+        match serde_json::to_value(&summary) {
+            Ok(summary) => log::object("job summary", "summary", summary),
+            Err(error) => tracing::warn!("the job's summary cannot be written: {error}"),
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Capabilities: what root may do, in pieces.
+
+use std::fmt;
+use std::io;
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+
+/// The kernel's names, by number (`include/uapi/linux/capability.h`), without `CAP_`.
+const NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// A set of capabilities: bit n stands for capability n, as in `/proc/<pid>/status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capabilities(u64);
+
+impl Capabilities {
+    /// No capability.
+    pub const NONE: Self = Self(0);
+
+    /// The set that consists of these names. An unknown one counts as none.
+    #[must_use]
+    pub fn of(names: &[&str]) -> Self {
+        let known = NAMES.iter().enumerate().filter(|(_, name)| names.contains(name));
+        Self(known.fold(0, |set, (number, _)| set | 1 << number))
+    }
+
+    /// The set of a line of `/proc/<pid>/status`: hexadecimal digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        u64::from_str_radix(text.trim(), 16).ok().map(Self)
+    }
+
+    /// Whether there is none in it.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// What is in this set and not in `other`.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// What is in both sets.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// The names, in the kernel's order. One that is newer than this list is a number.
+    #[must_use]
+    pub fn names(self) -> Vec<String> {
+        (0..64)
+            .filter(|number| self.0 & (1 << number) != 0)
+            .map(|number| NAMES.get(number).map_or_else(|| number.to_string(), |name| (*name).to_owned()))
+            .collect()
+    }
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() { f.write_str("none") } else { f.write_str(&self.names().join(" ")) }
+    }
+}
+
+/// The kernel's `struct __user_cap_header_struct`, version 3.
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: libc::c_int,
+}
+
+impl Header {
+    /// This thread.
+    const OURS: Self = Self { version: 0x2008_0522, pid: 0 };
+}
+
+/// Half of the kernel's `struct __user_cap_data_struct[2]`: 32 capabilities each.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Half {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// What this thread may use.
+///
+/// # Errors
+/// Never in practice: the arguments are valid.
+pub fn permitted() -> io::Result<Capabilities> {
+    let mut header = Header::OURS;
+    let mut halves = [Half::default(); 2];
+    // SAFETY: version 3 has two halves, and both they and the header live through the call.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, halves.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Capabilities(u64::from(halves[0].permitted) | u64::from(halves[1].permitted) << 32))
+}
+
+/// Gives up, for good, everything that this thread may use but for what is in `keep`; nothing is handed on through `exec` by way
+/// of the inheritable and ambient sets any more. The caller has one thread: others would keep what they have. Allocates
+/// nothing, so that it serves between `fork` and `exec` too.
+///
+/// # Errors
+/// Never in practice: giving up is always allowed.
+pub fn limit(keep: Capabilities) -> io::Result<()> {
+    let Capabilities(kept) = permitted()?.and(keep);
+    // The low half and the high half.
+    let half = |bits: u64| {
+        let bits = u32::try_from(bits & u64::from(u32::MAX)).unwrap_or_default();
+        Half { effective: bits, permitted: bits, inheritable: 0 }
+    };
+    let halves = [half(kept), half(kept >> 32)];
+    let mut header = Header::OURS;
+    // SAFETY: version 3 has two halves, and both they and the header live through the call.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, halves.as_ptr()) };
+    // The ambient set never exceeds the inheritable one: the kernel has just emptied it.
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Empties the bounding set, so that no program, whoever owns it, brings a capability back. Allocates nothing.
+///
+/// # Errors
+/// `EPERM` without the capability SETPCAP, unless the set was empty before; nothing is changed then.
+pub fn empty_bounding_set() -> io::Result<()> {
+    for number in 0..64 {
+        // SAFETY: both commands take a number; one that is no capability to this kernel fails with EINVAL.
+        let (held, dropped) = unsafe {
+            match libc::prctl(libc::PR_CAPBSET_READ, number, 0, 0, 0) {
+                1 => (1, libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0)),
+                other => (other, 0),
+            }
+        };
+        if held < 0 {
+            break;
+        }
+        if dropped < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Whether no program that this thread starts can gain anything (`no_new_privs`), by Docker's doing or ours.
+#[must_use]
+pub fn no_new_privileges() -> bool {
+    prctl::get_no_new_privs().unwrap_or(false)
+}
+
+/// Whether this user, with no capability, may make a user namespace, inside of which it would be root over an own set of mounts
+/// and networks. Tried out in a child: Docker's filter, the kernel's settings and its security modules all have a say.
+///
+/// # Errors
+/// When no child can be made.
+pub fn may_make_user_namespace(identity: Option<&super::child::Identity>) -> io::Result<bool> {
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork, setgid, setgroups, setuid};
+    let attempt = || -> nix::Result<()> {
+        if let Some(identity) = identity {
+            setgroups(&identity.groups)?;
+            setgid(identity.gid)?;
+            setuid(identity.uid)?;
+        }
+        limit(Capabilities::NONE).map_err(|_| Errno::EPERM)?;
+        // SAFETY: unshare takes an integer; this process has one thread, being a forked child.
+        Errno::result(unsafe { libc::unshare(libc::CLONE_NEWUSER) }).map(drop)
+    };
+    // SAFETY: the child calls only what is async-signal-safe, allocates nothing, and leaves by `_exit`.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            let code = i32::from(attempt().is_err());
+            // SAFETY: `_exit` takes an integer and does not return.
+            unsafe { libc::_exit(code) }
+        }
+        ForkResult::Parent { child } => loop {
+            match waitpid(child, None) {
+                Ok(status) => return Ok(matches!(status, WaitStatus::Exited(_, 0))),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_has_the_kernels_numbers_and_names() {
+        assert_eq!(Capabilities::parse("00000000000000eb"), Some(Capabilities(0xeb)));
+        let six = Capabilities::of(&["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]);
+        assert_eq!(six, Capabilities(0xeb));
+        assert_eq!(six.to_string(), "CHOWN DAC_OVERRIDE FOWNER KILL SETGID SETUID");
+        assert_eq!(Capabilities::of(&["SYS_ADMIN"]), Capabilities(1 << 21));
+        assert_eq!(Capabilities::of(&["CHECKPOINT_RESTORE"]), Capabilities(1 << 40));
+        assert_eq!(Capabilities(1 << 50).names(), ["50"]);
+        assert_eq!(Capabilities::NONE.to_string(), "none");
+        assert_eq!(Capabilities::parse("none"), None);
+        assert_eq!(six.without(Capabilities::of(&["KILL"])).and(Capabilities(0x21)), Capabilities(1));
+    }
+
+    #[test]
+    fn what_a_thread_gives_up_is_gone_and_others_keep_theirs() {
+        let before = permitted().unwrap();
+        std::thread::spawn(|| {
+            limit(Capabilities::of(&["CHOWN"])).unwrap();
+            assert!(permitted().unwrap().without(Capabilities::of(&["CHOWN"])).is_empty());
+            limit(Capabilities::NONE).unwrap();
+            assert!(permitted().unwrap().is_empty());
+            // Without SETPCAP the bounding set stays, unless it is empty already.
+            let _ = empty_bounding_set();
+        })
+        .join()
+        .unwrap();
+        assert_eq!(permitted().unwrap(), before);
+    }
+}

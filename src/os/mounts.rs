@@ -1,0 +1,103 @@
+//! The kernel's list of mounts, as a process sees it.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// One line of `/proc/<pid>/mountinfo`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it is mounted.
+    pub point: PathBuf,
+    /// The type of its file system.
+    pub kind: String,
+    /// What is mounted: a device, or whatever the file system calls itself.
+    pub source: String,
+    /// Whether it can be written, by this mount and by the file system under it.
+    pub writable: bool,
+}
+
+/// All mounts of this process, later ones over earlier ones.
+///
+/// # Errors
+/// When `/proc` is not there.
+pub fn list() -> io::Result<Vec<Mount>> {
+    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// Reads a list. A line that is not understood is left out.
+#[must_use]
+pub fn parse(list: &[u8]) -> Vec<Mount> {
+    list.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
+}
+
+/// `36 35 98:0 /root /point rw,noatime optional… - type source rw,errors=…` (proc_pid_mountinfo(5)).
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let mut words = line.split(|byte| *byte == b' ');
+    let (point, options) = (words.nth(4)?, words.next()?);
+    let mut words = words.skip_while(|word| *word != b"-").skip(1);
+    let (kind, source, of_file_system) = (words.next()?, words.next()?, words.next()?);
+    let has_rw = |options: &[u8]| options.split(|byte| *byte == b',').any(|option| option == b"rw");
+    let text = |word: &[u8]| String::from_utf8_lossy(&unescape(word)).into_owned();
+    Some(Mount {
+        point: PathBuf::from(OsStr::from_bytes(&unescape(point))),
+        kind: text(kind),
+        source: text(source),
+        writable: has_rw(options) && has_rw(of_file_system),
+    })
+}
+
+/// White space and backslashes are written as three octal digits.
+fn unescape(word: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let [first, tail @ ..] = rest {
+        let digits = tail.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                plain.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                plain.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_optional_fields_and_escaped_names() {
+        let list = b"1 0 8:1 / / ro,relatime master:1 shared:2 - ext4 /dev/sda1 rw,errors=remount-ro\n\
+                     2 1 8:1 /x /a\\040b\\134c rw - xfs my\\040disk rw\nnonsense\n";
+        let mounts = parse(list);
+        assert_eq!(mounts.len(), 2);
+        assert_eq!(
+            (mounts[0].kind.as_str(), mounts[0].writable),
+            ("ext4", false),
+            "a read-only mount of a writable disk"
+        );
+        assert_eq!((mounts[1].point.to_str(), mounts[1].source.as_str()), (Some("/a b\\c"), "my disk"));
+        assert!(mounts[1].writable);
+    }
+
+    #[test]
+    fn this_process_has_a_root() {
+        assert!(list().unwrap().iter().any(|mount| mount.point.as_os_str() == "/"));
+    }
+
+    #[test]
+    fn fuzz_mounts() {
+        crate::fuzz::run("mounts", |bytes| {
+            let mounts = parse(bytes);
+            assert!(mounts.len() <= bytes.split(|byte| *byte == b'\n').count());
+            mounts.iter().map(|mount| (mount.writable, mount.kind.len().min(6))).collect::<Vec<_>>()
+        });
+    }
+}

@@ -1,0 +1,553 @@
+//! Which jobs may run here.
+//!
+//! A job is judged in PID 1, before its first step, by what the agent tells its hook: the event, the repository, the ref, and
+//! the event's payload as the forge wrote it. Whoever opens a pull request chooses much of that text, so nothing in it is
+//! taken for granted: what cannot be read or does not fit together is denied.
+//!
+//! This is a belt. The fence is at the forge: who may use a runner is for the settings of its repository, organisation
+//! and group to say.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Reader;
+
+/// The largest payload that is read, in bytes. GitHub's own limit is 25 MB, and the agent writes it with indentation.
+pub const LARGEST_PAYLOAD: u64 = 48 * 1024 * 1024;
+/// The longest pattern, and the longest text that is held against one, in bytes. Git refs and names are shorter.
+const LONGEST: usize = 1024;
+
+/// What may run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether work that comes from a fork may.
+    pub forks: bool,
+    /// From which repositories; all when unset.
+    pub repositories: Option<Vec<Pattern>>,
+    /// For which events.
+    pub events: Option<Vec<Pattern>>,
+    /// For which refs.
+    pub refs: Option<Vec<Pattern>>,
+}
+
+/// What the agent says of a job in its hook's environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The event's name.
+    #[serde(default)]
+    pub event: Option<String>,
+    /// The repository whose workflow runs: `owner/name`.
+    #[serde(default)]
+    pub repository: Option<String>,
+    /// The ref that it runs for: `refs/heads/main`, `refs/pull/7/merge`.
+    #[serde(default, rename = "ref")]
+    pub reference: Option<String>,
+}
+
+/// Everything that a job is judged by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// What the agent says.
+    pub facts: Facts,
+    /// The event's payload; `Err` says why there is none.
+    pub payload: Option<Result<Vec<u8>, String>>,
+}
+
+/// Why a job may not run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// It comes from a fork.
+    #[error("{0}; work from forks may not run on this runner (OSCR_ALLOW_FORKS is false)")]
+    Fork(String),
+    /// It is not on a list.
+    #[error("{what} {value:?} is none of those that may use this runner ({setting})")]
+    Unlisted {
+        /// Repository, event or ref.
+        what: &'static str,
+        /// The job's.
+        value: String,
+        /// The list.
+        setting: &'static str,
+    },
+    /// It cannot be judged.
+    #[error("it cannot be judged whether this job may run here: {0}")]
+    Unclear(String),
+}
+
+/// A text in which `*` stands for anything but `/`, and `**` for anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// Whether the whole of `text` fits, whatever the case of ASCII letters.
+    #[must_use]
+    pub fn fits(&self, text: &str) -> bool {
+        let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
+        if text.len() > LONGEST {
+            return false;
+        }
+        // reached[n]: what was read of the pattern so far can stand for the first n bytes.
+        let mut reached = vec![false; text.len() + 1];
+        reached[0] = true;
+        let mut at = 0;
+        while at < pattern.len() {
+            let mut next = vec![false; text.len() + 1];
+            if pattern[at] == b'*' {
+                let across = pattern.get(at + 1) == Some(&b'*');
+                at += if across { 2 } else { 1 };
+                for n in 0..=text.len() {
+                    next[n] = reached[n] || (n > 0 && next[n - 1] && (across || text[n - 1] != b'/'));
+                }
+            } else {
+                for n in 1..=text.len() {
+                    next[n] = reached[n - 1] && text[n - 1].eq_ignore_ascii_case(&pattern[at]);
+                }
+                at += 1;
+            }
+            reached = next;
+        }
+        reached[text.len()]
+    }
+}
+
+/// The parts of a payload that matter. A field that is there twice is an error.
+#[derive(Debug, Deserialize)]
+struct Payload {
+    repository: Option<Repository>,
+    pull_request: Option<PullRequest>,
+    workflow_run: Option<WorkflowRun>,
+    issue: Option<Issue>,
+    comment: Option<Comment>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Repository {
+    full_name: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct PullRequest {
+    head: Side,
+    base: Side,
+}
+
+#[derive(Debug, Deserialize)]
+struct Side {
+    /// Null once the repository has been deleted.
+    repo: Option<Repository>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WorkflowRun {
+    head_repository: Option<Repository>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Issue {
+    /// There if the issue is a pull request.
+    pull_request: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Comment {
+    #[serde(default)]
+    author_association: String,
+}
+
+/// What GitHub calls people who may change the repository, or were asked to work on it.
+const INSIDERS: &[&str] = &["OWNER", "MEMBER", "COLLABORATOR"];
+
+impl Policy {
+    /// Reads the settings.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let forks = reader.flag("OSCR_ALLOW_FORKS").unwrap_or(false);
+        let mut patterns = |name: &'static str| {
+            let words = reader.list(name)?;
+            if words.iter().any(|word| word.len() > LONGEST) {
+                reader.problem(name, format!("has an entry of more than {LONGEST} bytes"), "write shorter patterns");
+            }
+            if words.is_empty() {
+                reader.problem(name, "is an empty list, so no job could ever run", "name what may run, or unset it");
+            }
+            Some(words)
+        };
+        let repositories = patterns("OSCR_ALLOW_REPOS");
+        let events = patterns("OSCR_ALLOW_EVENTS");
+        let refs = patterns("OSCR_ALLOW_REFS");
+        for word in repositories.iter().flatten().filter(|word| word.split('/').count() != 2 && *word != "**") {
+            reader.problem(
+                "OSCR_ALLOW_REPOS",
+                format!("{word:?} fits no repository"),
+                "write owner/name, or owner/* for all of an owner",
+            );
+        }
+        let all = |words: Option<Vec<String>>| words.map(|words| words.into_iter().map(Pattern).collect());
+        let refs = refs.map(|words| {
+            // A name alone is a branch.
+            let full = |word: String| {
+                if word.starts_with("refs/") || word == "**" { word } else { format!("refs/heads/{word}") }
+            };
+            words.into_iter().map(full).map(Pattern).collect()
+        });
+        Self { forks, repositories: all(repositories), events: all(events), refs }
+    }
+
+    /// Whether there is nothing to judge.
+    #[must_use]
+    pub fn allows_everything(&self) -> bool {
+        self.forks && self.repositories.is_none() && self.events.is_none() && self.refs.is_none()
+    }
+
+    /// Whether the user has asked for more than the default.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Judges a job.
+    ///
+    /// # Errors
+    /// Why it may not run.
+    pub fn judge(&self, evidence: &Evidence) -> Result<(), Denial> {
+        if self.allows_everything() {
+            return Ok(());
+        }
+        let facts = &evidence.facts;
+        let known = |value: &Option<String>, what: &str| {
+            let value = value.as_ref().filter(|value| !value.is_empty() && value.len() <= LONGEST);
+            value.cloned().ok_or_else(|| Denial::Unclear(format!("the agent named no {what}")))
+        };
+        let event = known(&facts.event, "event")?;
+        let repository = known(&facts.repository, "repository")?;
+        if let Some(list) = &self.repositories {
+            listed(list, "the repository", &repository, "OSCR_ALLOW_REPOS")?;
+        }
+        if let Some(list) = &self.events {
+            listed(list, "the event", &event, "OSCR_ALLOW_EVENTS")?;
+        }
+        if let Some(list) = &self.refs {
+            listed(list, "the ref", &known(&facts.reference, "ref")?, "OSCR_ALLOW_REFS")?;
+        }
+        let payload = read_payload(evidence)?;
+        let same = |one: &Repository, other: &str| one.full_name.eq_ignore_ascii_case(other);
+        if let Some(named) = payload.repository.as_ref().filter(|named| !same(named, &repository)) {
+            return Err(Denial::Unclear(format!(
+                "the agent names the repository {repository:?}, and the event's payload {:?}",
+                cut(&named.full_name)
+            )));
+        }
+        if self.forks { Ok(()) } else { no_fork(&event, &repository, &payload) }
+    }
+}
+
+/// Fails for work that somebody from outside of the repository may have brought in.
+fn no_fork(event: &str, repository: &str, payload: &Payload) -> Result<(), Denial> {
+    let outside = |head: Option<&Repository>, base: &str| match head {
+        None => Some("a fork that has been deleted".to_owned()),
+        Some(head) if !head.full_name.eq_ignore_ascii_case(base) => Some(format!("the fork {}", cut(&head.full_name))),
+        Some(_) => None,
+    };
+    match &payload.pull_request {
+        Some(pull) => {
+            // `pull_request_target` runs the base's workflow, but with the fork's text at hand, and often with its code.
+            let base = pull.base.repo.as_ref().filter(|base| base.full_name.eq_ignore_ascii_case(repository));
+            let base =
+                base.ok_or_else(|| Denial::Unclear("the pull request is one to another repository".to_owned()))?;
+            if let Some(fork) = outside(pull.head.repo.as_ref(), &base.full_name) {
+                return Err(Denial::Fork(format!("this job ({event}) is for a pull request from {fork}")));
+            }
+        }
+        None if event.starts_with("pull_request") => {
+            return Err(Denial::Unclear("the payload of a pull request's event holds no pull request".to_owned()));
+        }
+        None => {}
+    }
+    match &payload.workflow_run {
+        Some(run) => {
+            if let Some(fork) = outside(run.head_repository.as_ref(), repository) {
+                return Err(Denial::Fork(format!("this job ({event}) follows a workflow run for {fork}")));
+            }
+        }
+        None if event == "workflow_run" => {
+            return Err(Denial::Unclear("the payload of a workflow run's event holds no run".to_owned()));
+        }
+        None => {}
+    }
+    // A comment starts the default branch's workflow, which may fetch the pull request that was commented on. Where that comes
+    // from is not in the payload, so it depends on who commented.
+    let on_pull_request = payload.issue.as_ref().is_some_and(|issue| issue.pull_request.is_some());
+    if let (true, Some(comment)) = (on_pull_request, &payload.comment)
+        && !INSIDERS.contains(&comment.author_association.as_str())
+    {
+        return Err(Denial::Fork(format!(
+            "this job ({event}) is for a comment on a pull request by somebody from outside ({})",
+            if comment.author_association.is_empty() { "unknown".to_owned() } else { cut(&comment.author_association) }
+        )));
+    }
+    Ok(())
+}
+
+fn listed(list: &[Pattern], what: &'static str, value: &str, setting: &'static str) -> Result<(), Denial> {
+    if list.iter().any(|pattern| pattern.fits(value)) {
+        return Ok(());
+    }
+    Err(Denial::Unlisted { what, value: cut(value), setting })
+}
+
+fn read_payload(evidence: &Evidence) -> Result<Payload, Denial> {
+    let unclear = |why: &str| Denial::Unclear(format!("the event's payload {why}"));
+    match &evidence.payload {
+        None => Err(unclear("is missing")),
+        Some(Err(why)) => Err(unclear(&cut(why))),
+        Some(Ok(bytes)) => serde_json::from_slice(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))
+            .map_err(|error| unclear(&format!("makes no sense: {}", cut(&error.to_string())))),
+    }
+}
+
+/// Text of others on one short line.
+fn cut(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn evidence(event: &str, payload: &Value) -> Evidence {
+        let facts = Facts {
+            event: Some(event.to_owned()),
+            repository: Some("o/r".to_owned()),
+            reference: Some("refs/heads/main".to_owned()),
+        };
+        Evidence { facts, payload: Some(Ok(payload.to_string().into_bytes())) }
+    }
+
+    fn pull(head: Value) -> Value {
+        json!({ "repository": { "full_name": "o/r" },
+                "pull_request": { "number": 7, "head": { "sha": "a", "repo": head }, "base": { "repo": { "full_name": "o/r" } } } })
+    }
+
+    fn word(policy: &Policy, evidence: &Evidence) -> &'static str {
+        match policy.judge(evidence) {
+            Ok(()) => "ok",
+            Err(Denial::Fork(_)) => "fork",
+            Err(Denial::Unlisted { .. }) => "unlisted",
+            Err(Denial::Unclear(_)) => "unclear",
+        }
+    }
+
+    #[test]
+    fn work_from_forks_is_told_from_work_of_the_repository() {
+        let fork = || json!({ "full_name": "evil/r" });
+        let own = || json!({ "full_name": "O/R" });
+        let comment = |association: &str, on: Value| json!({ "issue": { "pull_request": on }, "comment": { "author_association": association } });
+        let on_pull = || json!({ "url": "https://api.github.com/repos/o/r/pulls/7" });
+        let run = |head: Value| json!({ "workflow_run": { "event": "pull_request", "head_repository": head } });
+        let other_base = json!({ "pull_request": { "head": { "repo": own() }, "base": { "repo": fork() } } });
+        for (event, payload, wanted) in [
+            ("push", json!({}), "ok"),
+            ("push", json!({ "ref": "refs/heads/main", "repository": { "full_name": "o/r", "fork": true } }), "ok"),
+            ("schedule", json!({ "schedule": "0 0 * * *" }), "ok"),
+            ("workflow_dispatch", json!({ "inputs": { "pull_request": pull(fork()) } }), "ok"),
+            ("pull_request", pull(own()), "ok"),
+            ("pull_request", pull(fork()), "fork"),
+            ("pull_request", pull(Value::Null), "fork"),
+            ("pull_request_target", pull(fork()), "fork"),
+            ("pull_request_review", pull(fork()), "fork"),
+            ("pull_request_review_comment", pull(fork()), "fork"),
+            ("some_event_of_the_future", pull(fork()), "fork"),
+            ("pull_request", json!({}), "unclear"),
+            ("pull_request", json!({ "pull_request": null }), "unclear"),
+            ("pull_request", json!({ "pull_request": "o/r" }), "unclear"),
+            ("pull_request", json!({ "pull_request": { "head": { "repo": own() } } }), "unclear"),
+            ("pull_request", other_base, "unclear"),
+            ("push", json!({ "repository": { "full_name": "o/other" } }), "unclear"),
+            ("workflow_run", run(own()), "ok"),
+            ("workflow_run", run(fork()), "fork"),
+            ("workflow_run", run(Value::Null), "fork"),
+            ("workflow_run", json!({}), "unclear"),
+            ("issue_comment", comment("NONE", Value::Null), "ok"),
+            ("issue_comment", comment("MEMBER", on_pull()), "ok"),
+            ("issue_comment", comment("CONTRIBUTOR", on_pull()), "fork"),
+            ("issue_comment", comment("", on_pull()), "fork"),
+            ("issue_comment", comment("NONE", json!({})), "fork"),
+        ] {
+            assert_eq!(word(&Policy::default(), &evidence(event, &payload)), wanted, "{event} {payload}");
+            let open = Policy { forks: true, events: Some(vec![Pattern("*".to_owned())]), ..Policy::default() };
+            let wanted_when_open = if wanted == "fork" { "ok" } else { wanted };
+            let seen = word(&open, &evidence(event, &payload));
+            assert!(seen == wanted_when_open || (wanted == "unclear" && seen == "ok"), "{event} {payload}: {seen}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_denied_unless_there_is_nothing_to_judge() {
+        let mut cases = vec![Evidence::default()];
+        for payload in [None, Some(Err("cannot be read".to_owned()))] {
+            cases.push(Evidence { payload, ..evidence("push", &json!({})) });
+        }
+        for bytes in ["", "[]", "{", "null", "{\"pull_request\":null,\"pull_request\":{}}", "{}x"] {
+            cases.push(Evidence { payload: Some(Ok(bytes.into())), ..evidence("push", &json!({})) });
+        }
+        cases.push(Evidence { payload: Some(Ok(b"[".repeat(1 << 20))), ..evidence("push", &json!({})) });
+        let mut nameless = evidence("push", &json!({}));
+        nameless.facts.repository = Some("o/".repeat(LONGEST));
+        cases.push(nameless);
+        for case in cases {
+            assert_eq!(word(&Policy::default(), &case), "unclear", "{:?}", case.facts);
+            assert_eq!(word(&Policy { forks: true, ..Policy::default() }, &case), "ok");
+        }
+    }
+
+    fn policy<const N: usize>(variables: [(&str, &str); N]) -> Result<Policy, Vec<crate::config::Problem>> {
+        let environment = crate::config::Environment::from(variables);
+        let mut reader = Reader::new(&environment, vec![crate::config::table::COMMON]);
+        let policy = Policy::read(&mut reader);
+        reader.finish().map(|_| policy)
+    }
+
+    #[test]
+    fn lists_hold_patterns_and_all_of_them_must_agree() {
+        let judged = |variables: [(&str, &str); 1], event: &str, reference: &str| {
+            let mut evidence = evidence(event, &json!({}));
+            evidence.facts.reference = Some(reference.to_owned());
+            word(&policy(variables).unwrap(), &evidence)
+        };
+        let main = "refs/heads/main";
+        assert_eq!(judged([("OSCR_ALLOW_REPOS", "o/*")], "push", main), "ok");
+        assert_eq!(judged([("OSCR_ALLOW_REPOS", "x/y, O/R")], "push", main), "ok");
+        assert_eq!(judged([("OSCR_ALLOW_REPOS", "o/rr,oo/r,p/*")], "push", main), "unlisted");
+        assert_eq!(judged([("OSCR_ALLOW_EVENTS", "push,workflow_*")], "workflow_dispatch", main), "ok");
+        assert_eq!(judged([("OSCR_ALLOW_EVENTS", "push")], "pull_request", main), "unlisted");
+        assert_eq!(judged([("OSCR_ALLOW_REFS", "main,refs/tags/v*")], "push", main), "ok");
+        assert_eq!(judged([("OSCR_ALLOW_REFS", "main,refs/tags/v*")], "push", "refs/tags/v1.2"), "ok");
+        for other in ["refs/tags/main", "refs/heads/main/x", "refs/heads/x/main", "refs/pull/1/merge", "main", ""] {
+            assert_ne!(judged([("OSCR_ALLOW_REFS", "main,refs/tags/v*")], "push", other), "ok", "{other}");
+        }
+        assert_eq!(judged([("OSCR_ALLOW_REFS", "release/*")], "push", "refs/heads/release/1/x"), "unlisted");
+        assert_eq!(judged([("OSCR_ALLOW_REFS", "release/**")], "push", "refs/heads/release/1/x"), "ok");
+        for (name, value) in [("OSCR_ALLOW_FORKS", "some"), ("OSCR_ALLOW_REPOS", "o"), ("OSCR_ALLOW_EVENTS", ",")] {
+            assert_eq!(policy([(name, value)]).unwrap_err()[0].setting, name);
+        }
+    }
+
+    /// Numbers that look random, the same in each run.
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            usize::try_from(self.0 % end as u64).unwrap()
+        }
+
+        fn text(&mut self, letters: &[u8], longest: usize) -> String {
+            (0..self.below(longest + 1)).map(|_| char::from(letters[self.below(letters.len())])).collect()
+        }
+    }
+
+    /// The same by trying every way, which is slow and plainly right.
+    fn fits_by_trying(pattern: &[u8], text: &[u8]) -> bool {
+        match pattern {
+            [] => text.is_empty(),
+            [b'*', b'*', rest @ ..] => (0..=text.len()).any(|n| fits_by_trying(rest, &text[n..])),
+            [b'*', rest @ ..] => {
+                let end = text.iter().position(|byte| *byte == b'/').unwrap_or(text.len());
+                (0..=end).any(|n| fits_by_trying(rest, &text[n..]))
+            }
+            [byte, rest @ ..] => text.first() == Some(byte) && fits_by_trying(rest, &text[1..]),
+        }
+    }
+
+    #[test]
+    fn patterns_fit_as_trying_every_way_says() {
+        let mut dice = Dice(0x5eed);
+        let mut fitting = 0;
+        for _ in 0..20_000 {
+            let (pattern, text) = (dice.text(b"ab/**", 6), dice.text(b"ab/", 7));
+            let wanted = fits_by_trying(pattern.as_bytes(), text.as_bytes());
+            assert_eq!(Pattern(pattern.clone()).fits(&text), wanted, "{pattern:?} {text:?}");
+            fitting += usize::from(wanted);
+        }
+        assert!(fitting > 1000, "{fitting}");
+        let slow = Pattern("*a".repeat(LONGEST / 2));
+        assert!(!slow.fits(&"a".repeat(LONGEST - 1).replace('a', "b")));
+    }
+
+    #[test]
+    fn no_change_of_a_payload_lets_a_fork_in_or_brings_the_judge_down() {
+        let mut dice = Dice(0xf0f0);
+        let fork = pull(json!({ "full_name": "evil/r" })).to_string().into_bytes();
+        let pieces =
+            ["null", "{}", "\"o/r\"", "[", "]", "}", "\\u0000", "\"head\":{\"repo\":{\"full_name\":\"o/r\"}},", " "];
+        for _ in 0..20_000 {
+            let mut bytes = fork.clone();
+            for _ in 0..=dice.below(3) {
+                let at = dice.below(bytes.len());
+                match dice.below(3) {
+                    0 => bytes.truncate(at),
+                    1 => bytes[at] = u8::try_from(dice.below(256)).unwrap(),
+                    _ => {
+                        let piece = pieces[dice.below(pieces.len())];
+                        bytes.splice(at..at, piece.bytes());
+                    }
+                }
+                if bytes.is_empty() {
+                    break;
+                }
+            }
+            // What still says that the head is another repository, or says nothing, is not let in.
+            let says: Option<Value> = serde_json::from_slice(&bytes).ok();
+            let head = says.as_ref().and_then(|says| says["pull_request"]["head"]["repo"]["full_name"].as_str());
+            let mut evidence = evidence("pull_request", &Value::Null);
+            evidence.payload = Some(Ok(bytes.clone()));
+            if Policy::default().judge(&evidence).is_ok() {
+                assert!(
+                    head.is_some_and(|head| head.eq_ignore_ascii_case("o/r")),
+                    "{}",
+                    String::from_utf8_lossy(&bytes)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn fuzz_payload() {
+        let strict = Policy::default();
+        let open = Policy { forks: true, ..Policy::default() };
+        let events = ["push", "pull_request", "pull_request_target", "workflow_run", "issue_comment", "schedule"];
+        crate::fuzz::run("payload", |bytes| {
+            let kinds = events.map(|event| {
+                let facts = Facts {
+                    event: Some(event.to_owned()),
+                    repository: Some("o/r".to_owned()),
+                    reference: Some("refs/heads/main".to_owned()),
+                };
+                let evidence = Evidence { facts, payload: Some(Ok(bytes.to_vec())) };
+                let judged = strict.judge(&evidence);
+                // Whoever lets forks in denies no more than whoever does not.
+                assert!(judged.is_err() || open.judge(&evidence).is_ok());
+                judged.map_err(|denial| {
+                    crate::fuzz::assert_plain(&denial.to_string());
+                    assert!(denial.to_string().len() < 4096);
+                    std::mem::discriminant(&denial)
+                })
+            });
+            // What is no object says nothing about where a job comes from.
+            assert!(bytes.trim_ascii_start().first() == Some(&b'{') || kinds.iter().all(Result::is_err));
+            kinds
+        });
+    }
+
+    #[test]
+    fn fuzz_pattern() {
+        crate::fuzz::run("pattern", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let (pattern, value) = text.split_once('\n').unwrap_or((&text, ""));
+            let fits = Pattern(pattern.to_owned()).fits(value);
+            assert!(Pattern(pattern.to_owned()).fits(value) == fits);
+            (fits, pattern.contains('*'), value.len() > 10)
+        });
+    }
+}

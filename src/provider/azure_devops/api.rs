@@ -1,0 +1,409 @@
+//! The requests that OSCR makes of Azure DevOps, and what its refusals mean.
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
+use reqwest::{Method, Url};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::denied;
+use super::settings::{Credential, OURS, Principal, Settings};
+use crate::config::{Common, Secret, SecretError};
+use crate::provider::finding::{Finding, compare_versions};
+use crate::provider::http::{Authorization, Body, Http, Reply};
+use crate::provider::pace::Pace;
+use crate::provider::{Examination, Fault, Package, Registration, Released, Standing};
+
+/// Azure DevOps Server has it since 2019 Update 1.
+const VERSION: &str = "api-version=5.1";
+/// Azure DevOps itself, as Microsoft Entra ID knows it.
+const RESOURCE: &str = "499b84ac-1321-427f-aa17-267ca6975798/.default";
+/// A token is not used any more when it has this long to live.
+const MARGIN: Duration = Duration::from_secs(120);
+/// Agents that are offline and were made so long ago are nobody's any more.
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The REST API of one organisation or collection.
+#[derive(Debug)]
+pub struct Api {
+    http: Http,
+    url: String,
+    pool: String,
+    credential: Credential,
+    pool_id: Cell<Option<u64>>,
+    token: RefCell<Option<(Secret, Instant)>>,
+}
+
+#[derive(Deserialize)]
+struct List<T> {
+    value: Vec<T>,
+}
+
+#[derive(Deserialize)]
+struct Pool {
+    id: u64,
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Agent {
+    id: u64,
+    name: String,
+    #[serde(default)]
+    status: String,
+    created_on: Option<String>,
+    status_changed_on: Option<String>,
+    user_capabilities: Option<std::collections::BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Offered {
+    version: Version,
+    download_url: String,
+    hash_value: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    major: u32,
+    minor: u32,
+    patch: u32,
+}
+
+#[derive(Deserialize)]
+struct Token {
+    access_token: Secret,
+    expires_in: u64,
+}
+
+/// How the server tells exceptions apart.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Exception {
+    #[serde(default)]
+    type_key: String,
+}
+
+impl Api {
+    pub fn new(settings: &Settings, common: &Common) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        // Without it a wrong token is answered with a way to a page for signing in.
+        headers.insert("x-tfs-fedauthredirect", HeaderValue::from_static("Suppress"));
+        Self {
+            http: Http::new(common.network.clone(), &settings.url, headers),
+            url: settings.url.clone(),
+            pool: settings.pool.clone(),
+            credential: settings.credential.clone(),
+            pool_id: Cell::default(),
+            token: RefCell::default(),
+        }
+    }
+
+    /// The request that finds the pool: what later incarnations need to find a registration again.
+    pub fn scope_url(&self) -> String {
+        let mut query = String::new();
+        // `Url` alone knows how to write a name with spaces into a query.
+        if let Ok(url) = Url::parse_with_params("http://x/", [("poolName", &self.pool)]) {
+            query.push_str(url.query().unwrap_or_default());
+        }
+        format!("{}/_apis/distributedtask/pools?{query}", self.url)
+    }
+
+    pub fn pace(&self) -> Option<Pace> {
+        self.http.pace()
+    }
+
+    pub fn examination(&self) -> Examination<'_> {
+        Examination { http: &self.http, url: format!("{}&{VERSION}", self.scope_url()) }
+    }
+
+    /// What registering needs: the credential, the pool, and last the agent's version.
+    pub async fn examine(&self, version: Option<&str>) -> Vec<Finding> {
+        let setting = &self.credential.secret().setting;
+        match self.pool().await {
+            Ok(id) => {
+                let agent = match self.package().await {
+                    Ok(package) => {
+                        let policy = "an older one is told to update itself before its next job";
+                        compare_versions(version, &package.version, "Azure DevOps", policy)
+                    }
+                    Err(fault) => Finding::fault("agent", &fault),
+                };
+                let credential = Finding::ok("credential", format!("{setting} may manage the pool"));
+                vec![credential, Finding::ok("scope", format!("the pool {} exists (id {id})", self.pool)), agent]
+            }
+            Err(fault) if fault.to_string().contains("there is no pool") => vec![
+                Finding::ok("credential", format!("Azure DevOps knows {setting}")),
+                Finding::fault("scope", &fault),
+                Finding::skip("agent", "the pool cannot be seen"),
+            ],
+            Err(fault) => vec![
+                Finding::fault("credential", &fault),
+                Finding::skip("scope", "the credential is no good"),
+                Finding::skip("agent", "the credential is no good"),
+            ],
+        }
+    }
+
+    pub fn rest(&self) {
+        self.http.rest();
+    }
+
+    /// The pool's number, as the agent has found it.
+    pub fn pool_is(&self, id: u64) {
+        self.pool_id.set(Some(id));
+    }
+
+    /// Finds the pool, which proves the address, the credential and its rights.
+    pub async fn pool(&self) -> Result<u64, Fault> {
+        let id = self.find_pool(&self.scope_url()).await?;
+        self.pool_is(id);
+        Ok(id)
+    }
+
+    async fn find_pool(&self, scope: &str) -> Result<u64, Fault> {
+        let reply = self.ask(Method::GET, &format!("{scope}&actionFilter=manage&{VERSION}")).await?;
+        let pools: List<Pool> = self.expect(&reply, "find the pool")?.json()?;
+        let url = Url::parse(scope).ok();
+        let wanted = url.as_ref().and_then(|url| url.query_pairs().find(|(name, _)| name == "poolName"));
+        let wanted = wanted.map_or_else(|| self.pool.clone(), |(_, name)| name.into_owned());
+        pools.value.into_iter().find(|pool| pool.name.eq_ignore_ascii_case(&wanted)).map(|pool| pool.id).ok_or_else(
+            || {
+                denied(
+                    format!("there is no pool {wanted:?} that this credential may manage"),
+                    format!("check ADO_POOL; {}", self.credential.cure()),
+                )
+            },
+        )
+    }
+
+    /// `…/_apis/distributedtask/pools/7/agents` for a scope.
+    async fn agents(&self, scope: &str) -> Result<String, Fault> {
+        let known = self.pool_id.get().filter(|_| scope == self.scope_url());
+        let id = match known {
+            Some(id) => id,
+            None => self.find_pool(scope).await?,
+        };
+        let pools = scope.split('?').next().unwrap_or(scope);
+        Ok(format!("{pools}/{id}/agents"))
+    }
+
+    /// The id of the agent with exactly this name.
+    pub async fn find(&self, scope: &str, name: &str) -> Result<Option<u64>, Fault> {
+        Ok(self.find_agent(scope, name).await?.map(|agent| agent.id))
+    }
+
+    async fn find_agent(&self, scope: &str, name: &str) -> Result<Option<Agent>, Fault> {
+        let agents = self.agents(scope).await?;
+        let reply = self.ask(Method::GET, &format!("{agents}?agentName={name}&{VERSION}")).await?;
+        let found: List<Agent> = self.expect(&reply, "look for an agent")?.json()?;
+        Ok(found.value.into_iter().find(|agent| agent.name.eq_ignore_ascii_case(name)))
+    }
+
+    /// Lets a registration go. 404 is success: it is gone.
+    pub async fn release(&self, registration: &Registration) -> Result<Released, Fault> {
+        let scope = &registration.scope;
+        let id = match registration.id {
+            Some(id) => id,
+            None => match self.find(scope, &registration.name).await? {
+                Some(id) => id,
+                None => return Ok(Released::Gone),
+            },
+        };
+        let agents = self.agents(scope).await?;
+        let reply = self.ask(Method::DELETE, &format!("{agents}/{id}?{VERSION}")).await?;
+        let exception = reply.json::<Exception>().unwrap_or_default();
+        match reply.status {
+            404 => Ok(Released::Gone),
+            _ if exception.type_key == "TaskAgentJobStillRunningException" => Ok(Released::Busy),
+            _ => self.expect(&reply, "remove an agent").map(|_| Released::Gone),
+        }
+    }
+
+    pub async fn standing(&self, registration: &Registration) -> Result<Standing, Fault> {
+        let scope = &registration.scope;
+        let agent = match registration.id {
+            None => self.find_agent(scope, &registration.name).await?,
+            Some(id) => {
+                let agents = self.agents(scope).await?;
+                let reply = self.ask(Method::GET, &format!("{agents}/{id}?{VERSION}")).await?;
+                match reply.status {
+                    404 => None,
+                    _ => Some(self.expect(&reply, "look at an agent")?.json()?),
+                }
+            }
+        };
+        Ok(match agent {
+            None => Standing::Unknown,
+            Some(agent) if agent.status.eq_ignore_ascii_case("offline") => Standing::Offline,
+            Some(_) => Standing::Online,
+        })
+    }
+
+    /// Agents that OSCR made with this prefix, that are offline, and that are too old to come back.
+    pub async fn stale(&self, prefix: &str) -> Result<Vec<Registration>, Fault> {
+        let scope = self.scope_url();
+        let agents = self.agents(&scope).await?;
+        let reply = self.ask(Method::GET, &format!("{agents}?includeCapabilities=true&{VERSION}")).await?;
+        let all: List<Agent> = self.expect(&reply, "list the agents")?.json()?;
+        let now = SystemTime::now();
+        let stale = all.value.into_iter().filter(|agent| agent.is_stale(prefix, now));
+        Ok(stale.map(|agent| Registration { id: Some(agent.id), name: agent.name, scope: scope.clone() }).collect())
+    }
+
+    pub async fn package(&self) -> Result<Package, Fault> {
+        let platform = match std::env::consts::ARCH {
+            "x86_64" => "linux-x64",
+            "aarch64" => "linux-arm64",
+            other => other,
+        };
+        let url =
+            format!("{}/_apis/distributedtask/packages/agent/{platform}?$top=1&api-version=5.1-preview", self.url);
+        let reply = self.ask(Method::GET, &url).await?;
+        let offered: List<Offered> = self.expect(&reply, "list the agent's packages")?.json()?;
+        let Some(offered) = offered.value.into_iter().next() else {
+            return Err(Fault::Unreachable(format!("Azure DevOps offers no agent for {platform}")));
+        };
+        let Version { major, minor, patch } = offered.version;
+        let version = format!("{major}.{minor}.{patch}");
+        Ok(Package { version, url: offered.download_url, sha256: offered.hash_value })
+    }
+
+    pub async fn download(&self, package: &Package, to: &mut File) -> Result<String, Fault> {
+        self.http.download(&package.url, to).await
+    }
+
+    async fn ask(&self, method: Method, url: &str) -> Result<Reply, Fault> {
+        match &self.credential {
+            Credential::Pat(source) => {
+                let token = source.read().map_err(no_secret)?;
+                self.http.send(method, url, Authorization::Password(&token), Body::Empty).await
+            }
+            Credential::ServicePrincipal(principal) => {
+                let token = self.token(principal).await?;
+                self.http.send(method, url, Authorization::Bearer(&token), Body::Empty).await
+            }
+        }
+    }
+
+    /// A service principal's token, made anew shortly before the last one ends.
+    async fn token(&self, principal: &Principal) -> Result<Secret, Fault> {
+        if let Some((token, until)) = self.token.borrow().as_ref()
+            && Instant::now() < *until
+        {
+            return Ok(token.clone());
+        }
+        let secret = principal.secret.read().map_err(no_secret)?;
+        let url = format!("{}/{}/oauth2/v2.0/token", principal.authority, principal.tenant);
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", &principal.client),
+            ("client_secret", secret.expose()),
+            ("scope", RESOURCE),
+        ];
+        let reply = self.http.send(Method::POST, &url, Authorization::Nobody, Body::Form(&form)).await?;
+        if reply.status != 200 {
+            return Err(denied(
+                format!("Microsoft Entra ID gives no token ({} {})", reply.status, reply.message()),
+                format!("check ADO_CLIENT_ID, ADO_TENANT_ID and the secret in {}", principal.secret.setting),
+            ));
+        }
+        let token: Token = reply.json()?;
+        let lives = Duration::from_secs(token.expires_in).saturating_sub(MARGIN);
+        self.token.replace(Some((token.access_token.clone(), Instant::now() + lives)));
+        Ok(token.access_token)
+    }
+
+    /// The reply, if it means success; else what the refusal of `purpose` means.
+    fn expect<'r>(&self, reply: &'r Reply, purpose: &str) -> Result<&'r Reply, Fault> {
+        let what = || format!("Azure DevOps refused to {purpose} ({} {})", reply.status, reply.message());
+        let setting = &self.credential.secret().setting;
+        match reply.status {
+            200 | 204 => Ok(reply),
+            // Some routes answer a wrong token with a page for signing in.
+            401 | 203 | 302 => {
+                // A token that is refused is not worth keeping.
+                self.token.take();
+                Err(denied(what(), format!("the secret in {setting} is wrong, expired or revoked: replace it")))
+            }
+            403 => Err(denied(what(), self.credential.cure())),
+            404 => Err(denied(what(), "check ADO_ORG_URL: nothing of Azure DevOps answers there".to_owned())),
+            400..=499 => Err(denied(what(), "check the settings that the message names".to_owned())),
+            _ => Err(Fault::Unreachable(format!("{}, which is not an answer that we know", what()))),
+        }
+    }
+}
+
+impl Agent {
+    fn is_stale(&self, prefix: &str, now: SystemTime) -> bool {
+        let old = |date: &Option<String>| {
+            let date = date.as_deref().and_then(|date| humantime::parse_rfc3339(date).ok());
+            date.and_then(|date| now.duration_since(date).ok()).is_some_and(|age| age > STALE)
+        };
+        let ours = self.user_capabilities.as_ref().and_then(|all| all.get(OURS)).is_some_and(|own| own == prefix);
+        let named = self.name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-'));
+        let quiet = self.status_changed_on.is_none() || old(&self.status_changed_on);
+        ours && named && self.status.eq_ignore_ascii_case("offline") && old(&self.created_on) && quiet
+    }
+}
+
+/// A secret that cannot be read now is a denial: somebody must mount or fill the file.
+pub fn no_secret(error: SecretError) -> Fault {
+    denied(error.to_string(), "put the secret there; it is read anew as soon as the file changes".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_old_offline_agents_of_ours_are_stale() {
+        let agent = |change: fn(&mut Agent)| {
+            let mut agent = Agent {
+                id: 1,
+                name: "ci-host-0001".to_owned(),
+                status: "offline".to_owned(),
+                created_on: Some("2026-11-01T10:00:00.123Z".to_owned()),
+                status_changed_on: Some("2026-11-01T11:00:00Z".to_owned()),
+                user_capabilities: Some([(OURS.to_owned(), "ci".to_owned())].into()),
+            };
+            change(&mut agent);
+            let now = humantime::parse_rfc3339("2026-11-02T12:00:00Z").unwrap();
+            agent.is_stale("ci", now)
+        };
+        assert!(agent(|_| {}));
+        assert!(agent(|agent| agent.status_changed_on = None));
+        assert!(!agent(|agent| agent.status = "online".to_owned()));
+        assert!(!agent(|agent| agent.created_on = Some("2026-11-02T00:00:00Z".to_owned())));
+        assert!(!agent(|agent| agent.status_changed_on = Some("2026-11-02T11:00:00Z".to_owned())));
+        assert!(!agent(|agent| agent.created_on = None));
+        assert!(!agent(|agent| agent.name = "cinema-1".to_owned()));
+        assert!(!agent(|agent| agent.user_capabilities = None));
+        assert!(!agent(|agent| agent.user_capabilities = Some([(OURS.to_owned(), "other".to_owned())].into())));
+    }
+
+    #[test]
+    fn fuzz_api() {
+        crate::fuzz::run("api-azure-devops", |bytes| {
+            let reply = Reply::of(200, bytes);
+            crate::fuzz::assert_plain(&reply.message());
+            let agents = reply.json::<List<Agent>>();
+            let stale = agents.iter().flat_map(|list| &list.value);
+            let stale = stale.filter(|agent| agent.is_stale("prefix", SystemTime::now())).count();
+            (
+                reply.json::<List<Pool>>().is_ok(),
+                agents.is_ok(),
+                stale.min(3),
+                reply.json::<List<Offered>>().is_ok(),
+                reply.json::<Token>().is_ok(),
+                reply.json::<Exception>().is_ok(),
+            )
+        });
+    }
+}

@@ -1,0 +1,387 @@
+//! Azure DevOps' settings, and the names that Microsoft's own container uses for them.
+
+use std::fmt::Write as _;
+
+use reqwest::Url;
+
+use super::{Api, AzureDevOps};
+use crate::config::table::{Kind, Setting};
+use crate::config::{Common, Reader, SecretSource};
+use crate::provider::Provider;
+
+/// The settings of this provider.
+pub const TABLE: &[Setting] = &[
+    Setting {
+        name: "ADO_ORG_URL",
+        kind: Kind::Text,
+        default: "needed",
+        about: "The organisation (`https://dev.azure.com/<name>`, `https://<name>.visualstudio.com`), or a collection of Azure DevOps Server (`https://<server>/<path>/<collection>`).",
+        aliases: &["AZP_URL"],
+    },
+    Setting {
+        name: "ADO_PAT",
+        kind: Kind::Secret,
+        default: "one of the two is needed",
+        about: "A personal access token with the scope Agent Pools (read, manage), of somebody who is administrator of the pool.",
+        aliases: &["AZP_TOKEN"],
+    },
+    Setting {
+        name: "ADO_CLIENT_SECRET",
+        kind: Kind::Secret,
+        default: "one of the two is needed",
+        about: "The secret of a service principal that is administrator of the pool.",
+        aliases: &[],
+    },
+    Setting {
+        name: "ADO_CLIENT_ID",
+        kind: Kind::Text,
+        default: "needed with `ADO_CLIENT_SECRET`",
+        about: "The service principal's application (client) id.",
+        aliases: &[],
+    },
+    Setting {
+        name: "ADO_TENANT_ID",
+        kind: Kind::Text,
+        default: "needed with `ADO_CLIENT_SECRET`",
+        about: "The id of its tenant.",
+        aliases: &[],
+    },
+    Setting {
+        name: "ADO_AUTHORITY_URL",
+        kind: Kind::Text,
+        default: "`https://login.microsoftonline.com`",
+        about: "Where service principals get their tokens, for national clouds.",
+        aliases: &[],
+    },
+    Setting {
+        name: "ADO_POOL",
+        kind: Kind::Text,
+        default: "`Default`",
+        about: "The agent pool, by name.",
+        aliases: &["AZP_POOL"],
+    },
+    Setting {
+        name: "ADO_PROJECT",
+        kind: Kind::Text,
+        default: "unset",
+        about: "Accepted and without effect: a pool belongs to the organisation, and serves the projects that it is shared with.",
+        aliases: &[],
+    },
+    Setting {
+        name: "AGENT_LABELS",
+        kind: Kind::List,
+        default: "empty",
+        about: "User capabilities that pipelines can demand: `name` (its value is then `true`) or `name=value`. `RUNNER_LABELS` counts where this is unset.",
+        aliases: &[],
+    },
+    Setting {
+        name: "OSCR_REAP",
+        kind: Kind::Flag,
+        default: "false",
+        about: "Remove agents of the pool that are offline, older than a day, and were made by OSCR with the same `RUNNER_NAME_PREFIX`, when registering.",
+        aliases: &[],
+    },
+];
+
+/// The user capability by which later incarnations, of any container, know agents of theirs.
+pub const OURS: &str = "OSCR_NAME_PREFIX";
+
+/// What the credential is.
+#[derive(Debug, Clone)]
+pub enum Credential {
+    /// A personal access token.
+    Pat(SecretSource),
+    /// An application of Microsoft Entra ID.
+    ServicePrincipal(Principal),
+}
+
+/// A service principal.
+#[derive(Debug, Clone)]
+pub struct Principal {
+    /// The application's id.
+    pub client: String,
+    /// The tenant's id.
+    pub tenant: String,
+    /// Where tokens are made, without a slash at the end.
+    pub authority: String,
+    /// Its secret.
+    pub secret: SecretSource,
+}
+
+impl Credential {
+    /// The one secret.
+    pub fn secret(&self) -> &SecretSource {
+        match self {
+            Self::Pat(source) => source,
+            Self::ServicePrincipal(principal) => &principal.secret,
+        }
+    }
+
+    /// What a refused credential needs.
+    pub fn cure(&self) -> String {
+        let source = &self.secret().setting;
+        match self {
+            Self::Pat(_) => format!(
+                "the token in {source} needs the scope Agent Pools (read, manage), and its owner must be administrator of the pool"
+            ),
+            Self::ServicePrincipal(_) => format!(
+                "the service principal of {source} must be a user of the organisation and administrator of the pool"
+            ),
+        }
+    }
+}
+
+/// What was read.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The organisation's or collection's address, without a slash at the end.
+    pub url: String,
+    /// The pool.
+    pub pool: String,
+    /// The credential.
+    pub credential: Credential,
+    /// User capabilities.
+    pub capabilities: Vec<(String, String)>,
+    /// The name prefix whose old agents are removed, if asked for.
+    pub reap: Option<String>,
+}
+
+impl Settings {
+    /// The content of the agent's file of user capabilities.
+    pub fn capabilities_file(&self) -> String {
+        self.capabilities.iter().fold(String::new(), |mut text, (name, value)| {
+            let _ = writeln!(text, "{name}={value}");
+            text
+        })
+    }
+}
+
+/// Reads the settings; `None` when something is missing, which the reader then knows.
+pub fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider>> {
+    let url = url(reader);
+    let credential = credential(reader);
+    let pool = reader.text("ADO_POOL").unwrap_or_else(|| "Default".to_owned());
+    reader.effective("ADO_POOL", &pool);
+    if reader.text("ADO_PROJECT").is_some() {
+        reader.note("ADO_PROJECT has no effect: a pool belongs to the organisation, not to a project");
+    }
+    let mut capabilities = capabilities(reader, common);
+    let prefix = common.naming.prefix().map(str::to_owned);
+    if let Some(prefix) = &prefix {
+        capabilities.push((OURS.to_owned(), prefix.clone()));
+    }
+    let reap = reader.flag("OSCR_REAP").unwrap_or(false);
+    if reap && prefix.is_none() {
+        reader.problem("OSCR_REAP", "knows agents by their prefix, and RUNNER_NAME has none", "use RUNNER_NAME_PREFIX");
+    }
+    let settings = Settings { url: url?, pool, credential: credential?, capabilities, reap: prefix.filter(|_| reap) };
+    let api = Api::new(&settings, common);
+    Some(Box::new(AzureDevOps { settings, api }))
+}
+
+fn url(reader: &mut Reader<'_>) -> Option<String> {
+    let example = "write https://dev.azure.com/<organisation>, or https://<server>/<path>/<collection>";
+    let Some(text) = reader.text("ADO_ORG_URL") else {
+        reader.problem("ADO_ORG_URL", "nothing says which organisation the agent belongs to", example);
+        return None;
+    };
+    let parsed = Url::parse(&text).ok().filter(|url| {
+        matches!(url.scheme(), "http" | "https") && url.host_str().is_some() && url.query().or(url.fragment()).is_none()
+    });
+    let Some(url) = parsed else {
+        reader.problem("ADO_ORG_URL", format!("{text:?} is no address of an organisation"), example);
+        return None;
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        reader.problem("ADO_ORG_URL", "has a user in it", "keep secrets out of it: ADO_PAT_FILE is for the token");
+        return None;
+    }
+    let segments: Vec<&str> = url.path().split('/').filter(|segment| !segment.is_empty()).collect();
+    let host = url.host_str().unwrap_or_default();
+    let wrong = match (host, segments.len()) {
+        ("dev.azure.com", 0) => Some("names no organisation"),
+        ("dev.azure.com", 1) => None,
+        ("dev.azure.com", _) => Some("names more than an organisation: agents belong to no project"),
+        (host, 0 | 1) if host.ends_with(".visualstudio.com") => None,
+        (host, _) if host.ends_with(".visualstudio.com") => {
+            Some("names more than an organisation: agents belong to no project")
+        }
+        (_, 0) => Some("names no collection of the server"),
+        _ => None,
+    };
+    if let Some(wrong) = wrong {
+        reader.problem("ADO_ORG_URL", format!("{text:?} {wrong}"), example);
+        return None;
+    }
+    let url = format!("{}/{}", url.origin().ascii_serialization(), segments.join("/"));
+    let url = url.trim_end_matches('/').to_owned();
+    reader.effective("ADO_ORG_URL", &url);
+    Some(url)
+}
+
+fn credential(reader: &mut Reader<'_>) -> Option<Credential> {
+    let problems = reader.problems();
+    let pat = reader.secret("ADO_PAT");
+    let secret = reader.secret("ADO_CLIENT_SECRET");
+    let client = reader.text("ADO_CLIENT_ID");
+    let tenant = reader.text("ADO_TENANT_ID");
+    let authority = reader.text("ADO_AUTHORITY_URL");
+    let authority = authority.unwrap_or_else(|| "https://login.microsoftonline.com".to_owned());
+    let authority = authority.trim_end_matches('/').to_owned();
+    if !Url::parse(&authority).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+        reader.problem("ADO_AUTHORITY_URL", format!("{authority:?} is no URL"), "write https://host");
+    }
+    let secret = match (pat, secret) {
+        (Some(pat), None) => {
+            if client.is_some() || tenant.is_some() {
+                reader
+                    .note("ADO_PAT is used; ADO_CLIENT_ID and ADO_TENANT_ID have no effect without ADO_CLIENT_SECRET");
+            }
+            return Some(Credential::Pat(pat));
+        }
+        (None, Some(secret)) => secret,
+        (Some(_), Some(_)) => {
+            reader.problem("ADO_PAT", "and ADO_CLIENT_SECRET are both set", "keep one of them");
+            return None;
+        }
+        // One that cannot be read was meant to be there: its own problem says all.
+        (None, None) if reader.problems() > problems => return None,
+        (None, None) => {
+            reader.problem(
+                "ADO_PAT",
+                "there is no credential",
+                "set ADO_PAT_FILE (better) or ADO_PAT to a personal access token, or ADO_CLIENT_ID, ADO_TENANT_ID and \
+                 ADO_CLIENT_SECRET_FILE for a service principal",
+            );
+            return None;
+        }
+    };
+    let mut id = |name: &'static str, value: Option<String>| match value {
+        Some(value) if value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')) => Some(value),
+        Some(value) => {
+            reader.problem(name, format!("{value:?} is no id"), "copy it from the application's page in Entra ID");
+            None
+        }
+        None => {
+            reader.problem(name, "is not set, but ADO_CLIENT_SECRET is", "a service principal needs all three");
+            None
+        }
+    };
+    let (client, tenant) = (id("ADO_CLIENT_ID", client), id("ADO_TENANT_ID", tenant));
+    Some(Credential::ServicePrincipal(Principal { client: client?, tenant: tenant?, authority, secret }))
+}
+
+fn capabilities(reader: &mut Reader<'_>, common: &Common) -> Vec<(String, String)> {
+    let labels = reader.list("AGENT_LABELS");
+    let setting = if labels.is_some() { "AGENT_LABELS" } else { "RUNNER_LABELS" };
+    let labels = labels.or_else(|| common.labels.clone()).unwrap_or_default();
+    let mut capabilities = Vec::new();
+    for label in labels {
+        let (name, value) = label.split_once('=').unwrap_or((&label, "true"));
+        let (name, value) = (name.trim(), value.trim());
+        let plain = |text: &str| !text.is_empty() && !text.chars().any(char::is_control);
+        if !plain(name) || !plain(value) || name.eq_ignore_ascii_case(OURS) {
+            reader.problem(setting, format!("{label:?} is no capability"), "write name or name=value");
+            continue;
+        }
+        capabilities.push((name.to_owned(), value.to_owned()));
+    }
+    capabilities
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, Problem, table};
+
+    fn read_settings<const N: usize>(variables: [(&str, &str); N]) -> Result<(String, Vec<String>), Vec<Problem>> {
+        let environment = Environment::from(variables);
+        let mut reader = Reader::new(&environment, vec![table::COMMON, TABLE]);
+        let common = Common::read(&mut reader);
+        let provider = read(&mut reader, &common);
+        let read = reader.finish()?;
+        let provider = provider.expect("no problem, so there is a provider");
+        Ok((provider.registration("n").scope, read.notes))
+    }
+
+    fn problems<const N: usize>(variables: [(&str, &str); N]) -> Vec<String> {
+        read_settings(variables).unwrap_err().into_iter().map(|problem| problem.setting).collect()
+    }
+
+    #[test]
+    fn organisations_and_collections() {
+        let scope = |url| read_settings([("ADO_PAT", "abcd"), ("ADO_ORG_URL", url)]).map(|(scope, _)| scope);
+        let pools = "_apis/distributedtask/pools?poolName=Default";
+        for (url, base) in [
+            ("https://dev.azure.com/acme/", "https://dev.azure.com/acme"),
+            ("https://acme.visualstudio.com", "https://acme.visualstudio.com"),
+            ("https://acme.visualstudio.com/DefaultCollection", "https://acme.visualstudio.com/DefaultCollection"),
+            ("https://tfs.corp:8443/tfs/Main/", "https://tfs.corp:8443/tfs/Main"),
+            ("http://forge:8080/acme", "http://forge:8080/acme"),
+        ] {
+            assert_eq!(scope(url).unwrap(), format!("{base}/{pools}"));
+        }
+        for wrong in [
+            "https://dev.azure.com",
+            "https://dev.azure.com/acme/project",
+            "https://acme.visualstudio.com/a/b",
+            "https://tfs.corp",
+            "https://me:pw@dev.azure.com/acme",
+            "dev.azure.com/acme",
+            "ftp://x/y",
+            "https://dev.azure.com/acme?x=1",
+        ] {
+            assert!(scope(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn microsofts_container_is_replaced_by_changing_the_image() {
+        let (scope, notes) = read_settings([
+            ("AZP_URL", "https://dev.azure.com/acme"),
+            ("AZP_TOKEN", "abcd"),
+            ("AZP_POOL", "Linux pool"),
+            ("AZP_AGENT_NAME", "Docker Agent - Linux"),
+            ("AZP_WORK", "_work"),
+        ])
+        .unwrap();
+        assert_eq!(scope, "https://dev.azure.com/acme/_apis/distributedtask/pools?poolName=Linux+pool");
+        for name in ["AZP_URL", "AZP_TOKEN", "AZP_POOL", "AZP_AGENT_NAME", "AZP_WORK"] {
+            assert_eq!(notes.iter().filter(|note| note.starts_with(name)).count(), 1, "{name}: {notes:?}");
+        }
+    }
+
+    #[test]
+    fn contradictions_and_gaps_are_all_reported() {
+        let url = ("ADO_ORG_URL", "https://dev.azure.com/acme");
+        assert_eq!(problems([("", "")]), ["ADO_ORG_URL", "ADO_PAT"]);
+        assert_eq!(problems([url, ("ADO_CLIENT_SECRET", "abcd")]), ["ADO_CLIENT_ID", "ADO_TENANT_ID"]);
+        assert_eq!(problems([url, ("ADO_CLIENT_SECRET", "abcd"), ("ADO_PAT", "abcd")]), ["ADO_PAT"]);
+        assert_eq!(
+            problems([url, ("ADO_PAT", "abcd"), ("AGENT_LABELS", "=x,ok,a=")]),
+            ["AGENT_LABELS", "AGENT_LABELS"]
+        );
+        assert_eq!(
+            problems([
+                url,
+                ("ADO_PAT", "abcd"),
+                ("OSCR_REAP", "1"),
+                ("RUNNER_NAME", "fixed"),
+                ("OSCR_ALLOW_FIXED_NAME", "1")
+            ]),
+            ["OSCR_REAP"]
+        );
+        let (_, notes) = read_settings([url, ("ADO_PAT", "abcd"), ("ADO_PROJECT", "p")]).unwrap();
+        assert!(notes[0].starts_with("ADO_PROJECT has no effect"), "{notes:?}");
+    }
+
+    #[test]
+    fn labels_are_user_capabilities() {
+        let environment = Environment::from([("AGENT_LABELS", "gpu, java=17 ,board=a b")]);
+        let mut reader = Reader::new(&environment, vec![table::COMMON, TABLE]);
+        let common = Common::read(&mut reader);
+        let names = capabilities(&mut reader, &common);
+        let names: Vec<(&str, &str)> = names.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(names, [("gpu", "true"), ("java", "17"), ("board", "a b")]);
+    }
+}

@@ -1,0 +1,412 @@
+//! Whether the file system outside the wiped places is still what it was before any job ran.
+//!
+//! The image keeps a **baseline**: every file with its metadata and a digest, written when it was built. When a container
+//! starts for the first time, before any job, it writes a **reference** of its own beside it: the baseline's lines where they
+//! still hold, new ones for what the runtime or a later build step added. After each job and at each start the files are
+//! compared with the reference. Reading all content would take seconds; a look at the metadata takes a fraction of one. So content is
+//! only read where the time of the last change of the inode (ctime), which nobody can set, is later than the last look
+//! that found all well.
+//!
+//! What appears in a directory that the agent's user could write is an ordinary leftover and is removed. Everything else, only
+//! somebody with root's powers can have done, or it cannot be undone: the container is tainted.
+//!
+//! Reference, mark and verdict lie on the very file system that they describe, so they live exactly as long.
+
+mod record;
+mod survey;
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ring::digest::{Context, SHA256};
+
+use super::{Spare, Wiped, wipe};
+use crate::os::child::Identity;
+use crate::os::mounts;
+use record::{Record, digest};
+pub use survey::{Skip, Skips};
+use survey::{Survey, is_skipped};
+
+/// Where the image keeps its baseline, from the root on.
+const BASELINE: &str = "opt/oscr/baseline";
+/// Where the container keeps what it knows of itself.
+const OWN: &str = "opt/oscr/container";
+/// Files here are read even where the baseline does not know them: PID 1 links to them, which changes their ctime.
+const ALWAYS_READ: &str = "opt/oscr";
+/// How many changes are described; the rest is counted only.
+const DESCRIBED: usize = 20;
+
+/// A container's file system, as it should be.
+#[derive(Debug, Clone)]
+pub struct Custody {
+    root: PathBuf,
+    agent: Identity,
+    skips: Skips,
+    /// When all was well. What changed since is read.
+    since: Option<(i64, i64)>,
+    /// The digest of the reference, kept where no job can change it.
+    reference: Option<[u8; 32]>,
+}
+
+/// What a look found.
+#[derive(Debug, Clone, Default)]
+pub struct Findings {
+    /// What differs, in words; the first few.
+    pub changes: Vec<String>,
+    /// How much differs.
+    pub changed: u64,
+    /// What was removed from places that the agent's user can write.
+    pub removed: Wiped,
+    /// Files looked at.
+    pub files: u64,
+    /// Files whose content was read.
+    pub read: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Findings {
+    /// What differs, for people.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let more = self.changed - u64::try_from(self.changes.len()).unwrap_or(0);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        format!("{}{more}", self.changes.join(", "))
+    }
+
+    fn differs(&mut self, path: &Path, how: &str) {
+        self.changed += 1;
+        if self.changes.len() < DESCRIBED {
+            self.changes.push(format!("/{} ({how})", path.display()));
+        }
+    }
+}
+
+/// Writes the baseline of the file system below `root`: the last step of building an image. The number of files.
+///
+/// # Errors
+/// When something cannot be read, or the baseline not be written.
+pub fn write_baseline(root: &Path) -> io::Result<u64> {
+    let skips = [(BASELINE.into(), Skip::All), (OWN.into(), Skip::All)].into_iter().chain(mounted(root)).collect();
+    let mut survey = Survey::of(root, &skips);
+    let mut count = 0;
+    DirBuilder::new().recursive(true).create(root.join(ALWAYS_READ))?;
+    write_new(&root.join(BASELINE), |out| {
+        while let Some((path, meta)) = survey.next()? {
+            let mut record = Record::of(&path, &meta);
+            record.digest = digest(&root.join(&path), record.kind)?;
+            record.write(out)?;
+            count += 1;
+            if record.kind == 'd' {
+                survey.enter(&path)?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+/// What is mounted below the root: files of the host, of volumes, of the kernel.
+fn mounted(root: &Path) -> impl Iterator<Item = (PathBuf, Skip)> {
+    let inside = |mount: mounts::Mount| Some(mount.point.strip_prefix(root).ok()?.to_owned());
+    let points: Vec<PathBuf> = mounts::list().unwrap_or_default().into_iter().filter_map(inside).collect();
+    points.into_iter().filter(|point| !point.as_os_str().is_empty()).map(|point| (point, Skip::All))
+}
+
+/// Writes a file for root alone, in one step.
+fn write_new(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let mut out = BufWriter::new(file);
+    write(&mut out)?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    fs::rename(&new, path)
+}
+
+/// Reads a baseline or a reference line by line, and knows its digest at the end.
+struct Lines {
+    reader: Option<BufReader<File>>,
+    context: Context,
+    next: Option<Record>,
+}
+
+impl Lines {
+    /// A missing file has no lines.
+    fn of(path: &Path) -> io::Result<Self> {
+        let reader = match File::open(path) {
+            Ok(file) => Some(BufReader::new(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let mut lines = Self { reader, context: Context::new(&SHA256), next: None };
+        lines.advance()?;
+        Ok(lines)
+    }
+
+    fn advance(&mut self) -> io::Result<Option<Record>> {
+        let mut line = Vec::new();
+        if let Some(reader) = &mut self.reader {
+            // A path has 4096 bytes at most, each written as four.
+            reader.by_ref().take(1 << 15).read_until(b'\n', &mut line)?;
+        }
+        self.context.update(&line);
+        let next = match line.strip_suffix(b"\n") {
+            None => None,
+            Some(line) => Some(Record::parse(line).ok_or(io::ErrorKind::InvalidData)?),
+        };
+        Ok(std::mem::replace(&mut self.next, next))
+    }
+
+    /// The record of `path`, after handing all before it to `passed`.
+    fn find(&mut self, path: &Path, mut passed: impl FnMut(Record)) -> io::Result<Option<Record>> {
+        while self.next.as_ref().is_some_and(|record| record.path.as_path() < path) {
+            self.advance()?.into_iter().for_each(&mut passed);
+        }
+        if self.next.as_ref().is_some_and(|record| record.path == path) { self.advance() } else { Ok(None) }
+    }
+
+    fn digest(self) -> [u8; 32] {
+        self.context.finish().as_ref().try_into().unwrap_or_default()
+    }
+}
+
+impl Custody {
+    /// Of the file system below `root`, but for what is mounted there and `skips`, which are absolute. `None` where no job can
+    /// change anything: when the file system is read-only.
+    #[must_use]
+    pub fn of(root: &Path, agent: &Identity, skips: impl IntoIterator<Item = (PathBuf, Skip)>) -> Option<Self> {
+        use nix::sys::statvfs::{FsFlags, statvfs};
+        if statvfs(root).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY)) {
+            return None;
+        }
+        let below = |(path, skip): (PathBuf, Skip)| Some((path.strip_prefix(root).ok()?.to_owned(), skip));
+        let own = [(PathBuf::from(OWN), Skip::All)];
+        let skips = skips.into_iter().filter_map(below).chain(own).chain(mounted(root)).collect();
+        Some(Self { root: root.to_owned(), agent: agent.clone(), skips, since: None, reference: None })
+    }
+
+    fn own(&self, name: &str) -> PathBuf {
+        self.root.join(OWN).join(name)
+    }
+
+    /// What was found in an earlier life of this container, if it is tainted.
+    #[must_use]
+    pub fn condemned(&self) -> Option<String> {
+        fs::read(self.own("tainted")).ok().map(|text| String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Has every later life of this container know.
+    ///
+    /// # Errors
+    /// When it cannot be written down.
+    pub fn condemn(&self, why: &str) -> io::Result<()> {
+        write_new(&self.own("tainted"), |out| out.write_all(why.as_bytes()))
+    }
+
+    /// Compares; in the first life of a container, writes the reference. `None` then.
+    ///
+    /// # Errors
+    /// When something cannot be read, or removed, or written.
+    pub fn look(&mut self) -> io::Result<Option<Findings>> {
+        let started = Instant::now();
+        if !self.own("reference").exists() && self.reference.is_none() {
+            self.establish()?;
+            return Ok(None);
+        }
+        if self.since.is_none() {
+            self.since = fs::symlink_metadata(self.own("mark")).ok().map(|meta| changed(&meta));
+        }
+        let mut findings = self.compare()?;
+        findings.took = started.elapsed();
+        Ok(Some(findings))
+    }
+
+    /// All is well now: what changed earlier need not be read again. To be called after changes of our own.
+    ///
+    /// # Errors
+    /// When the mark cannot be made.
+    pub fn mark(&mut self) -> io::Result<()> {
+        let mark = self.own("mark");
+        // By the clock that makes the ctimes, whichever that is.
+        fs::write(&mark, "all was well when this was written\n")?;
+        self.since = Some(changed(&fs::symlink_metadata(&mark)?));
+        Ok(())
+    }
+
+    /// Takes the file system as it is for what it should be.
+    ///
+    /// # Errors
+    /// When it cannot be read, or the reference not be written.
+    pub fn establish(&mut self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(self.root.join(OWN))?;
+        let mut baseline = Lines::of(&self.root.join(BASELINE))?;
+        let mut survey = Survey::of(&self.root, &self.skips);
+        let reference = self.own("reference");
+        write_new(&reference, |out| {
+            while let Some((path, meta)) = survey.next()? {
+                let mut record = Record::of(&path, &meta);
+                match baseline.find(&path, drop)? {
+                    Some(known) if (Record { digest: None, ..known.clone() }) == record => record = known,
+                    _ if record.kind != 'f' || path.starts_with(ALWAYS_READ) => {
+                        record.digest = digest(&self.root.join(&path), record.kind)?;
+                    }
+                    _ => {}
+                }
+                record.write(out)?;
+                if record.kind == 'd' {
+                    survey.enter(&path)?;
+                }
+            }
+            Ok(())
+        })?;
+        let mut lines = Lines::of(&reference)?;
+        while lines.advance()?.is_some() {}
+        self.reference = Some(lines.digest());
+        self.mark()
+    }
+
+    fn compare(&mut self) -> io::Result<Findings> {
+        let mut findings = Findings::default();
+        let mut reference = Lines::of(&self.own("reference"))?;
+        let mut survey = Survey::of(&self.root, &self.skips);
+        // The directories that lead to the current one, and whether the agent's user could write there.
+        let mut above: Vec<(PathBuf, Reach)> = Vec::new();
+        // What is missing or something else now: all that was in it is missing too, and is said once.
+        let mut gone: Option<PathBuf> = None;
+        while let Some((path, meta)) = survey.next()? {
+            findings.files += 1;
+            let known = reference.find(&path, |record| self.missing(record, &mut gone, &mut findings))?;
+            while above.last().is_some_and(|(directory, _)| !path.starts_with(directory)) {
+                above.pop();
+            }
+            let reach = above.last().map_or(Reach::ROOT, |(_, reach)| *reach);
+            let Some(known) = known else {
+                if self.since.is_some_and(|since| changed(&meta) < since) {
+                    // It was there when all was well: a listing left it out.
+                    tracing::debug!("/{} is not in the reference, and older", path.display());
+                } else if reach.writes {
+                    findings.removed += remove(&self.root.join(&path), &meta)?;
+                } else {
+                    findings.differs(&path, "new");
+                }
+                continue;
+            };
+            if known.kind == 'd' && meta.is_dir() {
+                above.push((path.clone(), reach.into(&known, &self.agent)));
+                survey.enter(&path)?;
+            } else if known.kind == 'd' {
+                gone = Some(path.clone());
+            }
+            if let Some(how) = self.difference(&known, &meta, &mut findings.read)? {
+                findings.differs(&path, how);
+            }
+        }
+        while let Some(record) = reference.advance()? {
+            self.missing(record, &mut gone, &mut findings);
+        }
+        let digest = reference.digest();
+        if *self.reference.get_or_insert(digest) != digest {
+            findings.differs(&Path::new(OWN).join("reference"), "content");
+        }
+        Ok(findings)
+    }
+
+    fn missing(&self, record: Record, gone: &mut Option<PathBuf>, findings: &mut Findings) {
+        // Something may have been mounted over it since.
+        if is_skipped(&self.skips, &record.path) || gone.as_ref().is_some_and(|gone| record.path.starts_with(gone)) {
+            return;
+        }
+        let how = match fs::symlink_metadata(self.root.join(&record.path)) {
+            // A listing left it out. What is in it is compared by the next look.
+            Ok(meta) => match self.difference(&record, &meta, &mut findings.read) {
+                Ok(how) => how,
+                Err(_) => Some("unreadable"),
+            },
+            Err(_) => Some("missing"),
+        };
+        if let Some(how) = how {
+            findings.differs(&record.path, how);
+        }
+        *gone = Some(record.path);
+    }
+
+    /// How a file differs from its record.
+    fn difference(&self, known: &Record, meta: &Metadata, read: &mut u64) -> io::Result<Option<&'static str>> {
+        let now = Record::of(&known.path, meta);
+        if now.kind != known.kind {
+            return Ok(Some("another kind of file"));
+        }
+        if now.mode != known.mode {
+            return Ok(Some("mode"));
+        }
+        if (now.uid, now.gid) != (known.uid, known.gid) {
+            return Ok(Some("owner"));
+        }
+        if now.size != known.size {
+            return Ok(Some("content"));
+        }
+        let touched = self.since.is_some_and(|since| changed(meta) >= since);
+        if !touched && now.modified == known.modified {
+            return Ok(None);
+        }
+        if known.kind == 'f' && known.digest.is_none() {
+            // It was there when the container was made, and nobody read it then.
+            return Ok(Some("changed"));
+        }
+        *read += 1;
+        let same = digest(&self.root.join(&known.path), known.kind)? == known.digest;
+        Ok((!same).then_some(if known.kind == 'd' { "rights" } else { "content" }))
+    }
+}
+
+/// The time of the last change of an inode.
+fn changed(meta: &Metadata) -> (i64, i64) {
+    (meta.ctime(), meta.ctime_nsec())
+}
+
+/// What the agent's user can do in a directory.
+#[derive(Debug, Clone, Copy)]
+struct Reach {
+    enters: bool,
+    writes: bool,
+}
+
+impl Reach {
+    const ROOT: Self = Self { enters: true, writes: false };
+
+    /// In a directory inside this one, as its permissions were before any job. Lists of access rights (ACLs) are not looked
+    /// at: what somebody writes by their grace alone counts as root's doing.
+    fn into(self, directory: &Record, agent: &Identity) -> Self {
+        let digit = if directory.uid == agent.uid.as_raw() {
+            directory.mode >> 6
+        } else if agent.groups.iter().chain([&agent.gid]).any(|gid| gid.as_raw() == directory.gid) {
+            directory.mode >> 3
+        } else {
+            directory.mode
+        };
+        let enters = self.enters && digit & 1 != 0;
+        Self { enters, writes: enters && digit & 2 != 0 }
+    }
+}
+
+fn remove(path: &Path, meta: &Metadata) -> io::Result<Wiped> {
+    let mut wiped = Wiped::default();
+    if meta.is_dir() {
+        wiped = wipe(path, &Spare::default())?;
+        if let Some(failure) = wiped.failures.first() {
+            return Err(io::Error::other(failure.clone()));
+        }
+        fs::remove_dir(path)?;
+    } else {
+        fs::remove_file(path)?;
+        wiped.bytes += meta.blocks() * 512;
+    }
+    wiped.entries += 1;
+    Ok(wiped)
+}
+
+#[cfg(test)]
+mod tests;

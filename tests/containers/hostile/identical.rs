@@ -1,0 +1,116 @@
+//! Whatever jobs do to it, the container is the same for each of them.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::leftovers::{LEFTOVERS, Reach, TOOLS};
+use super::quoted;
+use crate::docker::Container;
+use crate::world::{RUNNER, World};
+
+/// How many lives of one container are compared.
+const LIVES: usize = 25;
+
+/// Lists all that the job can find, and waits until the test has read it.
+///
+/// Left out is what differs by nature: processes and the kernel's own files; sizes and times of directories and of what each life
+/// makes anew; what the agent makes for this very job (its folder `_temp`, its logs). What no life makes anew is listed with its
+/// times, and files with their numbers. They show that nobody wrote there, so that its content is read in the first life and the
+/// last only.
+///
+/// Under load fuse-overlayfs sometimes gives a name twice and leaves another out: a listing with a name twice is made again.
+const LIST: &str = r#"
+set +e +o pipefail
+root=$(echo /runner/*/); root=${root%/}
+skip=(-path /proc -o -path /sys -o -path /dev/pts -o -path "$root/_diag" -o -path /work/_temp -o -path "/tmp/list*")
+old=(/usr /var/lib/dpkg)
+made=("${skip[@]}" -o -path /usr -o -path /var/lib/dpkg -o -path "$root/bin" -o -path "$root/externals")
+found() {
+    for _ in {1..8}; do
+        find "$@" >/tmp/list.found
+        [ -n "$(tr '\n' '?' </tmp/list.found | tr '\0' '\n' | sort | uniq -d)$(tr '\0' '?' </tmp/list.found | sort | uniq -d)" ] || break
+    done
+    cat /tmp/list.found
+}
+{
+    found / \( "${skip[@]}" \) -prune -o -type d -printf 'd %p %m %U:%G\n' -o -printf '%y %p %m %U:%G %s %l\n'
+    found "${old[@]}" -type d -printf 'unchanged %p %T@ %C@\n' -o -printf 'unchanged %p %i %T@ %C@\n'
+    found / \( "${made[@]}" \) -prune -o -type f -readable -print0 | xargs -0 sha256sum
+    if THOROUGH; then found "${old[@]}" "$root/bin" -type f -readable -print0 | xargs -0 sha256sum | sed 's/^/thorough /'; fi
+    # What lies in no directory.
+    tail -q -n +2 /proc/sysvipc/shm /proc/sysvipc/sem /proc/sysvipc/msg | sed 's/^/ipc /'
+    stats=$(cat /proc/[0-9]*/stat)
+    # Without what was started from outside: Docker's look at the health, and the test's own.
+    sed 's/^\([0-9]*\) (\(.*\)) . \([0-9]*\) .*/\1 \3 \2/' <<<"$stats" | awk '
+        { parent[$1] = $2; name[$1] = $3 }
+        END { for (p in name) if (p == 1 || parent[p] == 1 || parent[p] != 0 && parent[parent[p]] != 0) print "process " name[p] }' | sort
+    env | sed 's/^/variable /'
+} 2>/dev/null | sed "s/$(basename "$root")/NAME/g" >/tmp/list
+mv /tmp/list /tmp/listed
+until [ -e /tmp/go-on ]; do sleep 0.05; done
+"#;
+
+/// A line without what tells of this one job or registration, in which no earlier job has a part.
+fn without_this_job(line: &str) -> Option<&str> {
+    // The agent's record of its registration: keys and numbers. That the files are there, and their modes and owners, is compared.
+    for file in [".runner", ".credentials", ".credentials_rsaparams"] {
+        let path = format!("/runner/NAME/{file}");
+        if line.ends_with(&path) {
+            return None;
+        }
+        if let Some(at) = line.find(&format!("{path} ")) {
+            let owner = line[at..].match_indices(' ').nth(2);
+            return owner.map(|(end, _)| &line[..at + end]);
+        }
+    }
+    let numbers = ["variable GITHUB_RUN_", "variable GITHUB_JOB", "variable RUNNER_TRACKING_ID", "variable ACTIONS_"];
+    (!numbers.iter().any(|prefix| line.starts_with(prefix))).then_some(line)
+}
+
+fn listing(container: &Container) -> BTreeSet<String> {
+    let read = "until [ -e /tmp/listed ]; do sleep 0.1; done; cat /tmp/listed; touch /tmp/go-on";
+    container.must_exec(RUNNER, read).lines().filter_map(without_this_job).map(str::to_owned).collect()
+}
+
+/// Fails if there is more in one than in the other, but for what only a thorough look sees.
+#[track_caller]
+fn same(life: usize, first: &BTreeSet<String>, now: &BTreeSet<String>) {
+    let thorough = life == LIVES;
+    let mut differences = String::new();
+    let differ = first.symmetric_difference(now).filter(|line| thorough || !line.starts_with("thorough "));
+    for line in differ.take(50) {
+        let _ = writeln!(differences, "{} {line}", if first.contains(line) { "gone:" } else { "new:" });
+    }
+    assert!(differences.is_empty(), "life {life} finds something else than life 1:\n{differences}");
+}
+
+pub fn every_job_of_25_finds_the_same_files(world: &World) {
+    world.also("tests/containers/hostile/once.yml");
+    world.set("OSCR_MIN_UPTIME", "1s");
+    let container = world.up_one();
+    let mut before = 0;
+    let mut first = BTreeSet::new();
+    for life in 1..=LIVES {
+        before = world.forge.wait_runner(container.host(), before).id;
+        let thorough = if life == 1 || life == LIVES { "true" } else { "false" };
+        let mut script = LIST.replace("THOROUGH", thorough) + TOOLS;
+        for leftover in LEFTOVERS.iter().filter(|leftover| leftover.reach == Reach::Anybody) {
+            let _ = writeln!(script, "timeout 10 bash -c {} </dev/null >/dev/null 2>&1", quoted(leftover.plant));
+        }
+        script += "echo \"left $(find /work /tmp /var/tmp /dev/shm ~ 2>/dev/null | wc -l)\"\nexit 0\n";
+        let job = world.forge.script_on(container.host(), &format!("life {life}"), &script);
+        let found = listing(&container);
+        let log = world.forge.finished(job).log;
+        let left: usize = log.lines().find_map(|line| line.strip_prefix("left ")?.parse().ok()).unwrap_or(0);
+        assert!(left > 15_000, "the job leaves something for the next one: {log}");
+        if life == 1 {
+            assert!(found.len() > 10_000, "{}", found.len());
+            first = found;
+        } else {
+            same(life, &first, &found);
+        }
+        assert_eq!(container.wait_exit(Duration::from_secs(60)), 0);
+        container.start();
+    }
+}

@@ -1,0 +1,236 @@
+//! Faults between us and the forge: names, ports, proxies, TLS, and servers that are no forge.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::harness::{Container, Forge, write};
+use crate::table::{Row, Step};
+use crate::world::{STOP, assert_denied, listens, restart, story};
+
+/// What answers at the forge's address.
+type Answer = fn(TcpStream);
+
+/// A server that is no forge, and how often it was asked.
+struct Impostor {
+    address: String,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Impostor {
+    fn start(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (count, answer) = (Arc::clone(&asked), Arc::new(answer));
+        // Ends with the test program; its port is nobody else's until then.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                count.fetch_add(1, Ordering::Relaxed);
+                let answer = Arc::clone(&answer);
+                std::thread::spawn(move || answer(stream));
+            }
+        });
+        Self { address, asked }
+    }
+}
+
+/// Reads the request, as far as it comes at once.
+fn request(stream: &mut impl Read) {
+    let _ = stream.read(&mut [0; 4096]);
+}
+
+fn say(stream: &mut impl Write, text: &str) {
+    let _ = stream.write_all(text.as_bytes());
+    let _ = stream.flush();
+}
+
+/// Writes a byte now and then, until nobody reads any more.
+fn trickle(stream: &mut impl Write) {
+    while stream.write_all(b" ").and_then(|()| stream.flush()).is_ok() {
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Name, what answers, words that the line must have.
+const PLAIN: [(&str, Answer, &[&str]); 6] = [
+    (
+        "the server accepts and says nothing",
+        |stream| {
+            std::thread::sleep(Duration::from_secs(120));
+            drop(stream);
+        },
+        &["timed out"],
+    ),
+    (
+        "the answer comes a byte at a time",
+        |mut stream| {
+            request(&mut stream);
+            say(&mut stream, "HTTP/1.1 201 Created\r\ncontent-length: 100000\r\n\r\n{");
+            trickle(&mut stream);
+        },
+        &["timed out"],
+    ),
+    (
+        "something that is not HTTP answers",
+        |mut stream| {
+            request(&mut stream);
+            say(&mut stream, "SSH-2.0-OpenSSH_9.2\r\n");
+        },
+        &["invalid HTTP"],
+    ),
+    (
+        "the answer never ends",
+        |mut stream| {
+            request(&mut stream);
+            say(&mut stream, "HTTP/1.1 201 Created\r\n\r\n");
+            while stream.write_all(&[b' '; 65536]).is_ok() {}
+        },
+        &["answered with more than"],
+    ),
+    (
+        "headers without end",
+        |mut stream| {
+            request(&mut stream);
+            say(&mut stream, "HTTP/1.1 201 Created\r\n");
+            while stream.write_all(b"x-more: and more, and more, and more, and more, and more\r\n").is_ok() {}
+        },
+        &["/registration-token"],
+    ),
+    ("the connection is closed at once", drop, &["/registration-token"]),
+];
+
+fn certificate(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/certificates").join(name)
+}
+
+/// Serves TLS with a certificate of ours; what is asked is never answered, because nobody should get so far.
+fn tls(name: &'static str) -> impl Fn(TcpStream) + Send + Sync {
+    // Fails only when there is a provider already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let chain = vec![CertificateDer::from_pem_file(certificate(name)).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_file(certificate("leaf.key")).expect("a key");
+    let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+    let config = Arc::new(config.expect("they belong together"));
+    move |mut stream| {
+        let Ok(mut connection) = rustls::ServerConnection::new(Arc::clone(&config)) else { return };
+        let mut stream = rustls::Stream::new(&mut connection, &mut stream);
+        request(&mut stream);
+        say(&mut stream, "HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\n{}");
+    }
+}
+
+/// Name, certificate, whether its authority is trusted, words that the line must have.
+const TLS: [(&str, &str, bool, &[&str]); 4] = [
+    ("TLS: an authority that nobody trusts", "good.pem", false, &["UnknownIssuer", "OSCR_CA_FILE"]),
+    ("TLS: an expired certificate", "expired.pem", true, &["xpired", "clock"]),
+    ("TLS: another server's certificate", "other.pem", true, &["not valid for name"]),
+    ("TLS: a trusted server that is no forge", "good.pem", true, &["not the expected JSON"]),
+];
+
+const MUST: &str =
+    "`backing-off`: one line that names it, healthy at first, tried again ever more slowly; a stop ends it at once";
+
+pub fn rows() -> Vec<Row> {
+    let mut rows = vec![
+        Row::new(Step::Grant, "DNS: a name that does not exist", MUST, || {
+            backs_off("http://no-such-forge.invalid", |_| (), &["no-such-forge.invalid"]);
+        }),
+        Row::new(Step::Grant, "connection refused", MUST, || {
+            let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+            backs_off(&format!("http://{free}"), |_| (), &["refused"]);
+        }),
+        Row::new(Step::Grant, "TLS: a server that speaks plain HTTP", MUST, || {
+            let server = Impostor::start(|mut stream| say(&mut stream, "HTTP/1.1 400 Bad Request\r\n\r\n"));
+            backs_off(&format!("https://{}", server.address), |_| (), &["InvalidContentType"]);
+        }),
+        Row::new(Step::Grant, "the proxy refuses connections", MUST, || {
+            let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+            let proxy = move |container: &mut Container<'_>| container.set("HTTP_PROXY", &format!("http://{free}"));
+            backs_off("http://forge.invalid", proxy, &["refused"]);
+        }),
+        Row::new(
+            Step::Grant,
+            "the proxy wants a password",
+            "`denied`: one line that names the setting, unhealthy, slow",
+            || {
+                story(
+                    |_, _| (),
+                    |forge, container| {
+                        let proxy = Impostor::start(|mut stream| {
+                            request(&mut stream);
+                            say(&mut stream, "HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n");
+                        });
+                        container.set("HTTP_PROXY", &format!("http://{}", proxy.address));
+                        container.start();
+                        assert_denied(forge, container, &["407", "HTTP_PROXY"]);
+                        assert_eq!(proxy.asked.load(Ordering::Relaxed), 1);
+                        container.unset("HTTP_PROXY");
+                    },
+                );
+            },
+        ),
+    ];
+    rows.extend(PLAIN.map(|(name, answer, words)| {
+        Row::new(Step::Grant, name, MUST, move || {
+            let server = Impostor::start(answer);
+            backs_off(&format!("http://{}", server.address), |_| (), words);
+            assert!(server.asked.load(Ordering::Relaxed) <= 4, "{}", server.asked.load(Ordering::Relaxed));
+        })
+    }));
+    rows.extend(TLS.map(|(name, file, trusted, words)| {
+        Row::new(Step::Grant, name, MUST, move || {
+            let server = Impostor::start(tls(file));
+            let trust = |container: &mut Container<'_>| {
+                if trusted {
+                    container.set("OSCR_CA_FILE", &certificate("ca.pem").display().to_string());
+                }
+            };
+            backs_off(&format!("https://{}", server.address), trust, words);
+        })
+    }));
+    rows
+}
+
+/// Whatever is at that address, it is tried again and no harm comes of it.
+fn backs_off(host: &str, prepare: impl FnOnce(&mut Container<'_>), words: &[&str]) {
+    story(
+        |_, _| (),
+        |forge: &Forge, container| {
+            prepare(container);
+            container.set("GITHUB_HOST", host);
+            container.start();
+            container.wait_line("trying again in");
+            let status = container.status();
+            assert_eq!(status["phase"], "backing-off", "{status}");
+            assert_eq!(container.ask(&["health"]).0, 0, "a short outage is no illness");
+            container.signal(Signal::SIGTERM);
+            assert_eq!(container.exit_code_within(STOP), 0);
+            let said = container.lines_with("trying again in");
+            assert!(words.iter().all(|word| said[0].contains(word)), "{words:?}: {said:#?}");
+            assert!(said.len() <= 3, "{said:#?}");
+            for setting in ["HTTP_PROXY", "OSCR_CA_FILE"] {
+                container.unset(setting);
+            }
+            container.set("GITHUB_HOST", &forge.url());
+            // Once the address is corrected, what may have been registered at the wrong one hinders nobody.
+            restart(forge, container);
+            listens(container);
+            let left = container.lines_with("tried again later");
+            assert!(left.len() <= 1, "{left:#?}");
+            container.signal(Signal::SIGTERM);
+            assert_eq!(container.exit_code_within(STOP), 0);
+            // Nobody will ever answer for it.
+            let mut state = container.state();
+            state["leftovers"] = serde_json::json!([]);
+            write(&container.path("var/lib/oscr/state.json"), &state.to_string(), 0o600);
+        },
+    );
+}

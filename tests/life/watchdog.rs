@@ -1,0 +1,152 @@
+//! Listeners that look alive and can get no job, and those that must end although they are well.
+
+use oscr_sim::forge::{Fault, JobSpec, LostAssignments};
+use oscr_sim::protocol::JobResult;
+
+use crate::harness::{Container, Forge, LIMIT, each};
+
+fn answer(status: u16, times: Option<u32>, body: Option<serde_json::Value>) -> Fault {
+    Fault { status: Some(status), times, body, ..Fault::default() }
+}
+
+/// The next runner takes a job, which shows that all is well again.
+#[track_caller]
+fn the_next_one_works(forge: &Forge, container: &mut Container<'_>, than: u64) {
+    forge.another(than);
+    let job = forge.wait_job(forge.job("true"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded));
+    assert_eq!(container.exit_code(), 0);
+    container.assert_state_empty();
+    forge.wait_nobody(LIMIT);
+}
+
+#[test]
+fn a_listener_that_passed_its_one_job_over_is_replaced_at_once() {
+    each(&[(404, true), (409, true), (422, false)], |(status, consume)| {
+        let forge = Forge::start();
+        forge.order(|orders| {
+            orders.lost_assignments = Some(LostAssignments { times: 1, status: *status, consume: *consume });
+        });
+        let mut container = Container::listening(&forge, &[]);
+        let lost = forge.job("true");
+        let line = container.wait_line("replacing the listener");
+        assert!(line.contains("passed its one job over"), "{line}");
+        // The job was never taken; it waits, or is the next one's.
+        assert_eq!(forge.wait_job(lost, LIMIT).result, Some(JobResult::Succeeded), "after {status}");
+        assert_eq!(container.exit_code(), 0);
+        container.assert_state_empty();
+    });
+}
+
+#[test]
+fn a_registration_that_vanished_at_the_forge_is_noticed_without_the_listener() {
+    let forge = Forge::start();
+    let mut container = Container::listening(&forge, &[("OSCR_WATCH_INTERVAL", "1")]);
+    let (first, _) = forge.listening();
+    // The listener's polls are answered as if nothing had happened; only the forge's own list knows.
+    forge.fault(&format!("/actions/runners/{first}"), answer(404, None, None));
+    let line = container.wait_line("replacing the listener");
+    assert!(line.contains("does not know the registration"), "{line}");
+    forge.clear_faults();
+    the_next_one_works(&forge, &mut container, first);
+}
+
+#[test]
+fn a_runner_that_the_forge_calls_offline_is_replaced_and_one_that_it_cannot_be_asked_about_is_not() {
+    let forge = Forge::start();
+    let settings = [("OSCR_WATCH_INTERVAL", "1"), ("OSCR_OFFLINE_TIMEOUT", "2")];
+    let mut container = Container::listening(&forge, &settings);
+    let (first, name) = forge.listening();
+    let path = format!("/actions/runners/{first}");
+    forge.fault(&path, answer(502, Some(2), None));
+    forge.wait_requests(&path, 3);
+    assert!(container.lines_with("replacing").is_empty());
+    let body =
+        serde_json::json!({"id": first, "name": name, "os": "linux", "status": "offline", "busy": false, "labels": []});
+    forge.fault(&path, answer(200, Some(4), Some(body)));
+    let line = container.wait_line("replacing the listener");
+    assert!(line.contains("offline for 2s"), "{line}");
+    the_next_one_works(&forge, &mut container, first);
+}
+
+#[test]
+fn an_idle_runner_is_asked_about_seldom_and_a_running_job_not_at_all() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let mut gate = container.gate();
+    container.set("OSCR_WATCH_INTERVAL", "1");
+    container.start();
+    let (id, _) = forge.listening();
+    forge.wait_requests(&format!("/runners/{id}"), 2);
+    // The registration is consumed, and the forge would say so; but a worker lives for several intervals.
+    forge.fault(&format!("/runners/{id}"), answer(404, None, None));
+    let job = forge.job(&format!("{}; sleep 3", gate.wait()));
+    forge.wait_log(job, "at the gate");
+    let before = forge.api_requests().len();
+    gate.open();
+    assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Succeeded));
+    assert_eq!(container.exit_code(), 0);
+    let asked = forge.calls().split_off(before);
+    assert!(!asked.iter().any(|call| call.starts_with("GET")), "{asked:?}");
+}
+
+#[test]
+fn a_job_without_a_worker_is_given_up() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    // It takes the job and never starts a worker.
+    container.replace_listener(
+        r#"if [ "$1" = run ] && [ ! -e /tmp/once.$$ ]; then echo '2026-01-01 00:00:00Z: Listening for Jobs'; echo '2026-01-01 00:00:01Z: Running job: ghost'; trap 'exit 0' INT; while :; do sleep 0.1; done; fi"#,
+    );
+    container.set("OSCR_WORKER_TIMEOUT", "1");
+    container.start();
+    let line = container.wait_line("replacing the listener");
+    assert!(line.contains("no worker"), "{line}");
+    container.wait_line("trying again in");
+    assert_eq!(forge.runners().len(), 0);
+    assert_eq!(container.status()["phase"], "backing-off");
+}
+
+#[test]
+fn an_idle_runner_goes_after_its_time_and_leaves_nothing() {
+    let forge = Forge::start();
+    let mut container = Container::listening(&forge, &[("OSCR_MAX_IDLE", "1")]);
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(forge.runners().len(), 0);
+    container.assert_state_empty();
+    assert!(!container.lines_with("OSCR_MAX_IDLE").is_empty());
+}
+
+#[test]
+fn an_idle_runner_whose_time_is_over_keeps_the_job_that_just_came() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let mut gate = container.gate();
+    container.set("OSCR_MAX_IDLE", "1");
+    forge.order(|orders| orders.cross_deletes = 1);
+    container.start();
+    let (first, _) = forge.listening();
+    let job = forge.submit(JobSpec::script("crossing", &gate.wait()));
+    forge.wait_log(job, "at the gate");
+    gate.open();
+    assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Succeeded), "of runner {first}");
+    assert_eq!(container.exit_code(), 0);
+    container.assert_state_empty();
+}
+
+#[test]
+fn a_job_that_is_over_its_time_is_cancelled() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let gate = container.gate();
+    container.set("OSCR_JOB_MAX", "1");
+    container.start();
+    let job = forge.job(&gate.wait());
+    forge.wait_log(job, "at the gate");
+    container.wait_line("longer than OSCR_JOB_MAX");
+    let job = forge.wait_job(job, LIMIT);
+    assert_ne!(job.result, Some(JobResult::Succeeded));
+    assert!(job.log.contains("shutdown signal"), "{}", job.log);
+    assert_eq!(container.exit_code(), 0);
+    container.assert_state_empty();
+}
