@@ -18,7 +18,8 @@
 //!    and give the ticket that name.
 //! 2. While there is a ticket with a smaller number: open the one with the largest of those, wait for a shared lock on it,
 //!    remove it if its name is still there, and look again.
-//! 3. Wait for an exclusive lock on `<id>.lock`. Move the ticket to `<id>.holder`.
+//! 3. Wait for an exclusive lock on `<id>.lock`. If there is a `<id>.holder`, its owner was killed: wait a moment more, until
+//!    the rest of its container is dead too. Move the ticket to `<id>.holder`.
 //! 4. To let go: remove `<id>.holder`, close the lock, close the ticket. The kernel does the last two for the dead.
 //!
 //! # Why it cannot deadlock

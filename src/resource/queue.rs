@@ -9,8 +9,14 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use super::{Claim, LockDirectory, ResourceId};
+
+/// What follows a killed holder waits this much longer. The kernel closes PID 1's files before it kills the other processes
+/// of its container, and those close theirs, a serial port perhaps, only after giving back their memory.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// Why a place in the queue is lost.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +151,12 @@ pub fn draw_and_wait(directory: &LockDirectory, id: &ResourceId, new: &Path, loc
         wait_for(&queue.join(name(predecessor))).map_err(unusable)?;
     }
     lock.lock().map_err(unusable)?;
-    fs::rename(queue.join(name(number)), directory.holder(id)).map_err(unusable)
+    let holder = directory.holder(id);
+    // One that let go has removed its record.
+    if fs::exists(&holder).map_err(unusable)? {
+        thread::sleep(SETTLE);
+    }
+    fs::rename(queue.join(name(number)), holder).map_err(unusable)
 }
 
 /// Waits until nobody holds the resource and nobody waits for it, without joining the queue. Blocks for as long as that takes.
@@ -250,4 +261,37 @@ fn wait_for(ticket: &Path) -> io::Result<()> {
 
 fn random() -> u64 {
     getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn take(directory: &LockDirectory) -> (Seat, Duration) {
+        let id: ResourceId = "board".parse().unwrap();
+        let seat = Seat::take(directory, &id, &Claim::default()).unwrap();
+        let began = Instant::now();
+        draw_and_wait(directory, &id, seat.new_name(), &seat.lock).unwrap();
+        (seat, began.elapsed())
+    }
+
+    #[test]
+    fn who_follows_a_killed_holder_gives_its_processes_time_to_die() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = LockDirectory::checked(folder.path());
+        let (killed, _) = take(&directory);
+        let record = directory.holder(killed.id());
+        let text = fs::read(&record).unwrap();
+        drop(killed);
+        fs::write(&record, text).unwrap();
+
+        let (follower, waited) = take(&directory);
+        assert!(waited >= SETTLE, "{waited:?}");
+
+        // One that let go keeps nobody waiting: there is nothing left of it that would.
+        drop(follower);
+        assert!(!record.exists());
+    }
 }
