@@ -257,7 +257,9 @@ impl Lab {
         for line in log.lines() {
             match line.split(' ').collect::<Vec<_>>()[..] {
                 ["start", name, _] => last = Some(name),
-                ["end", name, _] => assert_eq!(last, Some(name), "{}: {line}, which was not alone: {log}", BOARDS[board]),
+                ["end", name, _] => {
+                    assert_eq!(last, Some(name), "{}: {line}, which was not alone: {log}", BOARDS[board])
+                }
                 _ => panic!("{}: {line}", BOARDS[board]),
             }
         }
