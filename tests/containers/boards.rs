@@ -260,7 +260,8 @@ impl Lab {
                 ["end", name, _] => {
                     assert_eq!(last, Some(name), "{}: {line}, which was not alone: {log}", BOARDS[board])
                 }
-                _ => panic!("{}: {line}", BOARDS[board]),
+                // What the job of another test wrote.
+                _ => {}
             }
         }
     }
