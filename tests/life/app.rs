@@ -28,6 +28,16 @@ pub fn container(forge: &Forge) -> Container<'_> {
     container
 }
 
+/// Other settings than these; `key` is what the private key's file holds.
+fn give(container: &mut Container<'_>, settings: &[(&str, &str)]) {
+    for (name, value) in settings {
+        match *name {
+            "key" => write(&container.path(SECRET), value, 0o400),
+            name => container.set(name, value),
+        }
+    }
+}
+
 fn tokens(forge: &Forge) -> Vec<String> {
     let minted = forge.events().into_iter().filter(|event| event.kind == "app_token");
     minted.filter_map(|event| event.detail).collect()
@@ -124,12 +134,7 @@ fn every_refusal_is_a_denial_that_names_its_cure() {
         let forge = forge(|_| ());
         forge.order(order);
         let mut container = container(&forge);
-        for (name, value) in *settings {
-            match *name {
-                "key" => write(&container.path(SECRET), value, 0o400),
-                name => container.set(name, value),
-            }
-        }
+        give(&mut container, settings);
         container.start();
         let line = container.wait_line("trying again in");
         for part in *said {
@@ -174,15 +179,14 @@ fn a_token_is_renewed_before_it_ends_and_when_it_ended_early() {
         container.unset("GITHUB_PAT_FILE");
         container.unset("GITHUB_REPO");
         write(&container.path(SECRET), KEY, 0o400);
-        for (name, value) in [
+        let secret = container.text(SECRET);
+        container.set_all(&[
             ("GITHUB_APP_ID", "4711"),
             ("GITHUB_APP_INSTALLATION_ID", "77"),
-            ("GITHUB_APP_PRIVATE_KEY_FILE", &container.text(SECRET)),
+            ("GITHUB_APP_PRIVATE_KEY_FILE", &secret),
             ("GITHUB_RUNNER_GROUP", "default"),
             ("OSCR_REGISTRATION", "jit"),
-        ] {
-            container.set(name, value);
-        }
+        ]);
         container.start();
         forge.listening();
     };
@@ -211,12 +215,7 @@ fn mistakes_about_the_app_are_found_before_anybody_is_asked() {
     each(&cases, |(setting, settings, said)| {
         let forge = forge(|_| ());
         let mut container = container(&forge);
-        for (name, value) in *settings {
-            match *name {
-                "key" => write(&container.path(SECRET), value, 0o400),
-                name => container.set(name, value),
-            }
-        }
+        give(&mut container, settings);
         container.start();
         assert_eq!(container.exit_code(), 78);
         let lines = container.lines_with(&format!("- {setting}: "));

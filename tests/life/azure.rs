@@ -25,9 +25,7 @@ pub fn calls(forge: &Forge) -> Vec<String> {
 
 fn listening<'f>(forge: &'f Forge, settings: &[(&str, &str)]) -> Container<'f> {
     let mut container = Container::azure(forge);
-    for (name, value) in settings {
-        container.set(name, value);
-    }
+    container.set_all(settings);
     container.start();
     forge.listening();
     container
@@ -123,10 +121,7 @@ fn a_stopped_idle_agent_is_removed_before_it_is_interrupted() {
 fn a_stopped_agent_finishes_its_job_and_is_removed() {
     let forge = Forge::start();
     let mut container = Container::azure(&forge);
-    let mut gate = container.gate();
-    container.start();
-    let job = forge.job(&gate.wait());
-    forge.wait_log(job, "at the gate");
+    let (job, mut gate) = container.start_with_job();
     container.signal(Signal::SIGTERM);
     container.wait_line("waiting for it to finish");
     gate.open();
@@ -140,10 +135,7 @@ fn a_stopped_agent_finishes_its_job_and_is_removed() {
 fn a_second_signal_cancels_the_job_and_the_agent_is_removed() {
     let forge = Forge::start();
     let mut container = Container::azure(&forge);
-    let gate = container.gate();
-    container.start();
-    let job = forge.job(&gate.wait());
-    forge.wait_log(job, "at the gate");
+    let (job, _gate) = container.start_with_job();
     container.signal(Signal::SIGTERM);
     container.wait_line("asked to stop:");
     container.signal(Signal::SIGTERM);
@@ -233,14 +225,12 @@ fn a_service_principal_registers_and_removes_with_one_token() {
     write(&container.path(SECRET), &principal.client_secret, 0o400);
     container.unset("ADO_PAT_FILE");
     let (url, secret) = (forge.url(), container.text(SECRET));
-    for (name, value) in [
-        ("ADO_CLIENT_ID", principal.client_id.as_str()),
+    container.set_all(&[
+        ("ADO_CLIENT_ID", &principal.client_id),
         ("ADO_TENANT_ID", &principal.tenant),
         ("ADO_CLIENT_SECRET_FILE", &secret),
         ("ADO_AUTHORITY_URL", &url),
-    ] {
-        container.set(name, value);
-    }
+    ]);
     container.start();
     assert_eq!(forge.wait_job(forge.job("true"), LIMIT).result, Some(JobResult::Succeeded));
     assert_eq!(container.exit_code(), 0);

@@ -70,11 +70,9 @@ impl Boards {
 
     fn runner<'f>(&self, forge: &'f Forge, settings: &[(&str, &str)]) -> Container<'f> {
         let mut container = Container::new(forge);
-        container.set("RUNNER_RESOURCE_ID", "board-1");
-        container.set("RUNNER_LOCK_DIR", &self.path().display().to_string());
-        for (name, value) in settings {
-            container.set(name, value);
-        }
+        container
+            .set_all(&[("RUNNER_RESOURCE_ID", "board-1"), ("RUNNER_LOCK_DIR", &self.path().display().to_string())]);
+        container.set_all(settings);
         container
     }
 }
@@ -176,10 +174,7 @@ fn two_organisations_take_turns_in_the_order_of_arrival() {
 fn a_killed_runner_frees_its_board_at_once() {
     let (forge, boards) = (Forge::start(), Boards::new());
     let mut container = boards.runner(&forge, &[]);
-    let gate = container.gate();
-    container.start();
-    let job = forge.job(&gate.wait());
-    forge.wait_log(job, "at the gate");
+    let (_, _gate) = container.start_with_job();
     let waiter = boards.command(&["run", "board-1", "--", "true"]).spawn().expect("the binary");
     boards.wait_queue("board-1", 1);
     container.signal(Signal::SIGKILL);
@@ -226,7 +221,7 @@ fn a_job_that_waits_too_long_fails_and_none_of_its_steps_runs() {
 fn what_a_job_leaves_running_is_dead_before_the_board_is_free() {
     let (forge, boards) = (Forge::start(), Boards::new());
     let mut container = boards.runner(&forge, &[]);
-    let gate = container.gate();
+    let mut gate = container.gate();
     container.start();
     // It writes for as long as it lives, and would be seen writing under the next holder.
     let beat = boards.path().join("beat");
@@ -239,7 +234,6 @@ fn what_a_job_leaves_running_is_dead_before_the_board_is_free() {
     let check = format!("a=$(cat {0}); sleep 0.2; test \"$a\" = \"$(cat {0})\"", beat.display());
     let waiter = boards.command(&["run", "board-1", "--", "sh", "-c", &check]).spawn().expect("the binary");
     boards.wait_queue("board-1", 1);
-    let mut gate = gate;
     gate.open();
     assert!(finished(waiter).success(), "something of the job still wrote");
     assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Succeeded));

@@ -9,16 +9,14 @@ fn every_problem_is_said_at_once_and_nothing_is_asked() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
     container.unset("GITHUB_PAT_FILE");
-    for (name, value) in [
+    container.set_all(&[
         ("GITHUB_OWNER", ""),
         ("RUNNER_PERSISTENT", "maybe"),
         ("OSCR_STOP_TIMEOUT", "soon"),
         ("RUNNER_WORKDIR", "work"),
         ("RUNNER_NAME", "one"),
         ("OSCR_REGISTRATION", "magic"),
-    ] {
-        container.set(name, value);
-    }
+    ]);
     container.start();
     assert_eq!(container.exit_code(), 78);
     for (setting, cure) in [

@@ -78,10 +78,7 @@ fn status_and_health_tell_the_story() {
 fn a_drained_runner_stays_without_taking_jobs_until_it_is_stopped() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
-    let mut gate = container.gate();
-    container.start();
-    let job = forge.job(&gate.wait());
-    forge.wait_log(job, "at the gate");
+    let (job, mut gate) = container.start_with_job();
     let drain = container.command(&["drain"]);
     let drain = std::thread::spawn(move || outcome(drain));
     container.wait_line("waiting for it to finish");

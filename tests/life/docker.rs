@@ -80,11 +80,7 @@ fn what_a_killed_incarnation_left_in_docker_is_removed_by_the_next() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
     let daemon = Daemon::at(&container.path("var/run/docker.sock"));
-    container.start();
-    forge.listening();
-    let gate = container.gate();
-    let job = forge.job(&gate.wait());
-    forge.wait_log(job, "at the gate");
+    let (_, _gate) = container.start_with_job();
     let label = label(&container);
     assert_eq!(container.state()["docker_labels"], serde_json::json!([label]), "known before the job's first step");
     daemon.add("of-the-job", &label);

@@ -211,10 +211,7 @@ fn an_outage_during_a_job_does_not_lose_it() {
     let forge = Forge::start();
     forge.order(|orders| orders.job_lease_ms = 20_000);
     let mut container = Container::new(&forge);
-    let mut gate = container.gate();
-    container.start();
-    let job = forge.job(&gate.wait());
-    forge.wait_log(job, "at the gate");
+    let (job, mut gate) = container.start_with_job();
     forge.go_down();
     gate.open();
     container.wait_line("worker is process");

@@ -105,10 +105,7 @@ fn a_failed_job_is_a_job_that_ran() {
 fn a_job_that_the_forge_cancels_ends_the_life_as_any_other() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
-    let gate = container.gate();
-    container.start();
-    let job = forge.job(&gate.wait());
-    forge.wait_log(job, "at the gate");
+    let (job, _gate) = container.start_with_job();
     assert!(forge.cancel_job(job));
     assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Canceled));
     assert_eq!(container.exit_code(), 0);

@@ -107,15 +107,13 @@ impl<'f> Container<'f> {
     pub fn new(forge: &'f Forge) -> Self {
         let mut container = Self::of(Kind::GitHub, forge);
         let secret = container.text(SECRET);
-        for (name, value) in [
+        container.set_all(&[
             ("CI_PROVIDER", "github"),
             ("GITHUB_HOST", &forge.url()),
             ("GITHUB_OWNER", "o"),
             ("GITHUB_REPO", "r"),
             ("GITHUB_PAT_FILE", &secret),
-        ] {
-            container.set(name, value);
-        }
+        ]);
         container
     }
 
@@ -123,13 +121,11 @@ impl<'f> Container<'f> {
     pub fn azure(forge: &'f Forge) -> Self {
         let mut container = Self::of(Kind::Azure, forge);
         let secret = container.text(SECRET);
-        for (name, value) in [
+        container.set_all(&[
             ("CI_PROVIDER", "azure-devops"),
-            ("ADO_ORG_URL", format!("{}/acme", forge.url()).as_str()),
+            ("ADO_ORG_URL", &format!("{}/acme", forge.url())),
             ("ADO_PAT_FILE", &secret),
-        ] {
-            container.set(name, value);
-        }
+        ]);
         container
     }
 
@@ -167,11 +163,11 @@ impl<'f> Container<'f> {
             _folder: folder,
         };
         let path = std::env::var("PATH").expect("PATH");
-        let root = container.text("");
-        for (name, value) in [
-            ("PATH", path.as_str()),
+        let (root, work) = (container.text(""), container.text("work"));
+        container.set_all(&[
+            ("PATH", &path),
             ("OSCR_ROOT", &root),
-            ("RUNNER_WORKDIR", &container.text("work")),
+            ("RUNNER_WORKDIR", &work),
             ("OSCR_AGENT_USER", &uid.to_string()),
             ("OSCR_MIN_UPTIME", "0"),
             // The programs are the same files in all containers of the tests: see `with_programs_of_its_own`.
@@ -179,9 +175,7 @@ impl<'f> Container<'f> {
             ("OSCR_START_JITTER", "0"),
             ("OSCR_KILL_TIMEOUT", "10"),
             ("OSCR_LOG_LEVEL", "debug"),
-        ] {
-            container.set(name, value);
-        }
+        ]);
         container
     }
 
@@ -189,9 +183,7 @@ impl<'f> Container<'f> {
     #[track_caller]
     pub fn listening(forge: &'f Forge, settings: &[(&str, &str)]) -> Self {
         let mut container = Self::new(forge);
-        for (name, value) in settings {
-            container.set(name, value);
-        }
+        container.set_all(settings);
         container.start();
         forge.listening();
         container
@@ -200,6 +192,13 @@ impl<'f> Container<'f> {
     /// Sets a variable; an empty value counts as unset.
     pub fn set(&mut self, name: &str, value: &str) {
         self.env.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Sets several.
+    pub fn set_all(&mut self, settings: &[(&str, &str)]) {
+        for (name, value) in settings {
+            self.set(name, value);
+        }
     }
 
     /// A variable's value.
@@ -299,6 +298,16 @@ impl<'f> Container<'f> {
         self.running = Some(Running { outer, readers, started });
     }
 
+    /// Starts the first incarnation, and waits until a job of it is at a gate: the job's id, and the gate.
+    #[track_caller]
+    pub fn start_with_job(&mut self) -> (u64, Gate) {
+        let gate = self.gate();
+        self.start();
+        let job = self.forge.job(&gate.wait());
+        self.forge.wait_log(job, "at the gate");
+        (job, gate)
+    }
+
     /// What `restart: always` does once the last incarnation has ended: the same layer, another life.
     #[track_caller]
     pub fn restart(&mut self) {
@@ -341,6 +350,14 @@ impl<'f> Container<'f> {
             .filter(|name| namespace(name) == ours)
             .filter_map(|name| name.parse().ok().map(Pid::from_raw))
             .collect()
+    }
+
+    /// The listener of GitHub's runner.
+    #[track_caller]
+    pub fn listener(&self) -> Pid {
+        let name = |pid: &Pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let found = self.processes().into_iter().find(|pid| name(pid).trim() == "Runner.Listener");
+        found.expect("a listener")
     }
 
     /// Sends PID 1 a signal, as `docker stop` and `docker kill` do.

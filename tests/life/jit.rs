@@ -20,8 +20,7 @@ fn the_group_is_looked_up_by_name() {
     forge.order(|orders| orders.runner_groups = vec!["Default".into(), "Builders".into()]);
     let mut container = Container::new(&forge);
     container.unset("GITHUB_REPO");
-    container.set(JIT.0, JIT.1);
-    container.set("GITHUB_RUNNER_GROUP", "builders");
+    container.set_all(&[JIT, ("GITHUB_RUNNER_GROUP", "builders")]);
     container.start();
     forge.listening();
     assert_eq!(forge.runners()[0].group_id, 2);
@@ -33,8 +32,7 @@ fn a_group_that_does_not_exist_is_a_denial_that_names_it() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
     container.unset("GITHUB_REPO");
-    container.set(JIT.0, JIT.1);
-    container.set("GITHUB_RUNNER_GROUP", "nobody");
+    container.set_all(&[JIT, ("GITHUB_RUNNER_GROUP", "nobody")]);
     container.start();
     let line = container.wait_line("trying again in");
     assert!(line.contains("\"nobody\""), "{line}");

@@ -50,11 +50,8 @@ fn a_registration_that_was_busy_is_removed_while_the_next_runner_listens() {
     let forge = Forge::start();
     forge.order(|orders| orders.ephemeral_removal = Removal::Never);
     let mut container = Container::new(&forge);
-    let gate = container.gate();
-    container.start();
-    let (first, _) = forge.listening();
-    let job = forge.job(&gate.wait());
-    forge.wait_log(job, "at the gate");
+    let (_, _gate) = container.start_with_job();
+    let first = forge.runners()[0].id;
     container.signal(Signal::SIGKILL);
     container.restart();
     container.wait_line("still runs a job");

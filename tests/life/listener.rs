@@ -53,10 +53,7 @@ fn an_agent_that_is_too_old_says_which_version_to_pull() {
 fn a_listener_that_says_2_after_its_job_has_done_it() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
-    let gate = container.gate();
-    container.start();
-    let job = forge.job(&gate.wait());
-    forge.wait_log(job, "at the gate");
+    let (_, _gate) = container.start_with_job();
     forge.order(|orders| orders.listener_exit = Some(exit(2)));
     assert_eq!(container.exit_code(), 0);
     assert_eq!(forge.calls().len(), 2, "{:?}", forge.calls());
@@ -67,15 +64,8 @@ fn a_listener_that_says_2_after_its_job_has_done_it() {
 fn a_listener_that_dies_under_its_job_makes_the_container_start_anew() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
-    let gate = container.gate();
-    container.start();
-    let job = forge.job(&gate.wait());
-    forge.wait_log(job, "at the gate");
-    let listener = container.processes().into_iter().find(|pid| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        name.starts_with("Runner.Listener")
-    });
-    nix::sys::signal::kill(listener.expect("a listener"), Signal::SIGKILL).expect("it runs");
+    let (job, _gate) = container.start_with_job();
+    nix::sys::signal::kill(container.listener(), Signal::SIGKILL).expect("it runs");
     assert_eq!(container.exit_code(), 75);
     assert!(!container.lines_with("the job was lost").is_empty());
     // The forge gives the job up when its lease runs out, and the registration can go then.
@@ -147,11 +137,7 @@ fn a_configure_step_that_fails_is_tried_again_under_the_same_care() {
 fn the_agent_is_started_as_its_user_in_a_session_of_its_own() {
     let forge = Forge::start();
     let container = Container::listening(&forge, &[]);
-    let listener = container.processes().into_iter().find(|pid| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        name.starts_with("Runner.Listener")
-    });
-    let listener = listener.expect("a listener");
+    let listener = container.listener();
     let status = fs::read_to_string(format!("/proc/{listener}/status")).expect("it runs");
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));

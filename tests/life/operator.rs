@@ -103,15 +103,8 @@ fn a_persistent_runner_sums_up_each_job() {
 fn a_job_whose_agent_dies_is_lost() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
-    let gate = container.gate();
-    container.start();
-    let job = forge.job(&gate.wait());
-    forge.wait_log(job, "at the gate");
-    let listener = container
-        .processes()
-        .into_iter()
-        .find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "Runner.Listener"));
-    nix::sys::signal::kill(listener.expect("a listener"), Signal::SIGKILL).expect("it lives");
+    let (_, _gate) = container.start_with_job();
+    nix::sys::signal::kill(container.listener(), Signal::SIGKILL).expect("it lives");
     assert_eq!(container.exit_code(), 75);
     let all = summaries(&container);
     assert_eq!(all.len(), 1, "{all:?}");
@@ -337,9 +330,8 @@ fn a_cache_is_held_to_its_cap_between_jobs() {
     }
     let given = Command::new("chown").arg("-R").arg(container.uid.to_string()).arg(&cache).status();
     assert!(given.expect("chown of coreutils").success());
-    container.set("OSCR_CACHE_DIRS", &container.text("cache"));
-    container.set("OSCR_CACHE_MAX", "1m");
-    container.set("OSCR_METRICS_ADDR", "127.0.0.1:0");
+    let place = container.text("cache");
+    container.set_all(&[("OSCR_CACHE_DIRS", &place), ("OSCR_CACHE_MAX", "1m"), ("OSCR_METRICS_ADDR", "127.0.0.1:0")]);
     container.start();
     forge.listening();
     container.wait_line("removed 1 entries");

@@ -81,11 +81,8 @@ fn half_an_answer_is_asked_for_again_and_not_remembered() {
 fn a_stop_during_a_persistent_runners_job_lets_it_finish_and_keeps_the_registration() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
-    container.set(PERSISTENT.0, PERSISTENT.1);
-    let mut gate = container.gate();
-    container.start();
-    let job = forge.job(&gate.wait());
-    forge.wait_log(job, "at the gate");
+    container.set_all(&[PERSISTENT]);
+    let (job, mut gate) = container.start_with_job();
     container.signal(Signal::SIGTERM);
     container.wait_line("waiting for it to finish");
     gate.open();

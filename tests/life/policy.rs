@@ -145,10 +145,12 @@ fn a_persistent_runner_listens_again_after_a_denied_job() {
 fn a_policy_that_could_not_be_enforced_is_refused() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
-    container.set("CI_PROVIDER", "azure-devops");
-    container.set("ADO_ORG_URL", &format!("{}/org", forge.url()));
-    container.set("ADO_PAT", "a-token-of-somebody");
-    container.set("OSCR_ALLOW_REPOS", "o/*");
+    container.set_all(&[
+        ("CI_PROVIDER", "azure-devops"),
+        ("ADO_ORG_URL", &format!("{}/org", forge.url())),
+        ("ADO_PAT", "a-token-of-somebody"),
+        ("OSCR_ALLOW_REPOS", "o/*"),
+    ]);
     let (code, _, said) = container.ask(&["check"]);
     assert_eq!(code, 78, "{said}");
     assert!(said.contains("- OSCR_ALLOW_*: ") && said.contains("1 problem"), "{said}");

@@ -103,9 +103,7 @@ fn as_root_inside(container: &Container<'_>, script: &str) -> String {
 fn look_everywhere(settings: &[(&str, &str)], way: Way, plain: bool) {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
-    for (name, value) in settings {
-        container.set(name, value);
-    }
+    container.set_all(settings);
     let hidden = give(&mut container, &forge, way, plain);
     let mut gate = container.gate();
     container.start();

@@ -9,23 +9,6 @@ use oscr_sim::protocol::JobResult;
 
 use crate::harness::{Container, Forge, LIMIT};
 
-/// A running job that waits at a gate.
-macro_rules! with_job {
-    ($forge:ident, $container:ident, $gate:ident, $job:ident, $settings:expr) => {
-        let mut $container = Container::new(&$forge);
-        for (name, value) in $settings {
-            $container.set(name, value);
-        }
-        #[allow(unused_mut, reason = "not every job is let go")]
-        let mut $gate = $container.gate();
-        $container.start();
-        let $job = $forge.job(&$gate.wait());
-        $forge.wait_log($job, "at the gate");
-    };
-}
-
-const NOTHING: [(&str, &str); 0] = [];
-
 #[test]
 fn a_stopped_idle_runner_leaves_no_registration_and_is_interrupted_only_after_that() {
     let forge = Forge::start();
@@ -54,7 +37,8 @@ fn every_stop_signal_counts() {
 #[test]
 fn a_job_that_runs_when_asked_to_stop_finishes() {
     let forge = Forge::start();
-    with_job!(forge, container, gate, job, NOTHING);
+    let mut container = Container::new(&forge);
+    let (job, mut gate) = container.start_with_job();
     container.signal(Signal::SIGTERM);
     container.wait_line("waiting for it to finish");
     let status = container.status();
@@ -72,7 +56,8 @@ fn a_job_that_runs_when_asked_to_stop_finishes() {
 fn a_registration_that_went_at_assignment_does_not_make_the_job_look_idle() {
     let forge = Forge::start();
     forge.order(|orders| orders.ephemeral_removal = Removal::Assignment);
-    with_job!(forge, container, gate, job, NOTHING);
+    let mut container = Container::new(&forge);
+    let (job, mut gate) = container.start_with_job();
     assert_eq!(forge.runners().len(), 0);
     container.signal(Signal::SIGTERM);
     container.wait_line("waiting for it to finish");
@@ -139,7 +124,8 @@ fn a_job_that_crosses_the_removal_still_finishes() {
 #[test]
 fn a_second_signal_cancels_the_job_which_says_why_and_the_registration_goes() {
     let forge = Forge::start();
-    with_job!(forge, container, gate, job, NOTHING);
+    let mut container = Container::new(&forge);
+    let (job, _gate) = container.start_with_job();
     container.signal(Signal::SIGTERM);
     container.wait_line("waiting for it to finish");
     container.signal(Signal::SIGTERM);
@@ -154,7 +140,8 @@ fn a_second_signal_cancels_the_job_which_says_why_and_the_registration_goes() {
 #[test]
 fn two_signals_at_once_cancel_too() {
     let forge = Forge::start();
-    with_job!(forge, container, gate, job, NOTHING);
+    let mut container = Container::new(&forge);
+    let (job, _gate) = container.start_with_job();
     container.signal(Signal::SIGTERM);
     container.signal(Signal::SIGINT);
     let job = forge.wait_job(job, LIMIT);
@@ -166,7 +153,9 @@ fn two_signals_at_once_cancel_too() {
 #[test]
 fn the_deadline_of_the_first_signal_cancels_the_job() {
     let forge = Forge::start();
-    with_job!(forge, container, gate, job, [("OSCR_STOP_TIMEOUT", "1")]);
+    let mut container = Container::new(&forge);
+    container.set("OSCR_STOP_TIMEOUT", "1");
+    let (job, _gate) = container.start_with_job();
     container.signal(Signal::SIGTERM);
     let job = forge.wait_job(job, LIMIT);
     assert_eq!(job.result, Some(JobResult::Failed));

@@ -10,15 +10,9 @@ use crate::harness::{Container, Forge, LIMIT, allow, write};
 /// A container of its own whose first job is at a gate.
 fn with_a_job<'f>(forge: &'f Forge, settings: &[(&str, &str)]) -> (Container<'f>, crate::harness::Gate, u64) {
     let mut container = Container::new(forge);
-    let gate = container.gate();
     container.with_programs_of_its_own();
-    for (name, value) in settings {
-        container.set(name, value);
-    }
-    container.start();
-    forge.listening();
-    let job = forge.job(&gate.wait());
-    forge.wait_log(job, "at the gate");
+    container.set_all(settings);
+    let (job, gate) = container.start_with_job();
     (container, gate, job)
 }
 

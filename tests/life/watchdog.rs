@@ -138,11 +138,8 @@ fn an_idle_runner_whose_time_is_over_keeps_the_job_that_just_came() {
 fn a_job_that_is_over_its_time_is_cancelled() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
-    let gate = container.gate();
     container.set("OSCR_JOB_MAX", "1");
-    container.start();
-    let job = forge.job(&gate.wait());
-    forge.wait_log(job, "at the gate");
+    let (job, _gate) = container.start_with_job();
     container.wait_line("longer than OSCR_JOB_MAX");
     let job = forge.wait_job(job, LIMIT);
     assert_ne!(job.result, Some(JobResult::Succeeded));
