@@ -215,11 +215,10 @@ impl Http {
             return Err(Fault::Limited { wait, what });
         }
         if status == 407 {
-            return Err(Fault::Denied {
-                what: format!("the proxy wants a password for {url} (407)"),
-                cure: "write user and password into HTTP_PROXY or HTTPS_PROXY: http://user:password@host:port"
-                    .to_owned(),
-            });
+            return Err(Fault::denied(
+                format!("the proxy wants a password for {url} (407)"),
+                "write user and password into HTTP_PROXY or HTTPS_PROXY: http://user:password@host:port",
+            ));
         }
         if status >= 500 {
             return Err(Fault::Unreachable(format!("{url} answered {status} {}", reply.message())));
@@ -403,9 +402,11 @@ impl Authorization<'_> {
             }
             Self::Nobody => return Ok(None),
         };
-        let mut header = HeaderValue::try_from(text.as_str()).map_err(|_| Fault::Denied {
-            what: "the credential holds characters that no HTTP header can carry".to_owned(),
-            cure: "check that the secret is the token alone, on one line".to_owned(),
+        let mut header = HeaderValue::try_from(text.as_str()).map_err(|_| {
+            Fault::denied(
+                "the credential holds characters that no HTTP header can carry",
+                "check that the secret is the token alone, on one line",
+            )
         })?;
         header.set_sensitive(true);
         Ok(Some(header))
@@ -504,12 +505,12 @@ const CURES: [(&str, &str); 3] = [
 fn no_client(error: &reqwest::Error) -> Fault {
     let text = chain(error);
     if text.contains("No CA certificates") {
-        return Fault::Denied {
-            what: "this image has no CA certificates, so no forge can be trusted".to_owned(),
-            cure: "install the package ca-certificates in the image, or set OSCR_CA_FILE".to_owned(),
-        };
+        return Fault::denied(
+            "this image has no CA certificates, so no forge can be trusted",
+            "install the package ca-certificates in the image, or set OSCR_CA_FILE",
+        );
     }
-    Fault::Denied { what: text, cure: "check OSCR_CA_FILE and the proxy settings".to_owned() }
+    Fault::denied(text, "check OSCR_CA_FILE and the proxy settings")
 }
 
 /// The reasons behind an error, outermost first, without its URL (which our own text names) and without repetitions.

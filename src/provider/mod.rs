@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use self::finding::Finding;
 use crate::config::table::{COMMON, Kind, Setting};
-use crate::config::{Common, Reader, Secret, SecretSource};
+use crate::config::{Common, Reader, Secret, SecretError, SecretSource};
 use crate::init::Ended;
 
 /// One entry of the list of providers.
@@ -80,6 +80,20 @@ pub enum Fault {
     /// The name is in use: another one may do.
     #[error("the name {0} is taken")]
     NameTaken(String),
+}
+
+impl Fault {
+    /// It refused this, until somebody changes that.
+    pub fn denied(what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self::Denied { what: what.into(), cure: cure.into() }
+    }
+}
+
+/// A secret that cannot be read now: somebody must mount or fill the file.
+impl From<SecretError> for Fault {
+    fn from(error: SecretError) -> Self {
+        Self::denied(error.to_string(), "put the secret there; it is read anew as soon as the file changes")
+    }
 }
 
 /// A forge's record of one agent.

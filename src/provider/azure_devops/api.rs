@@ -9,9 +9,8 @@ use reqwest::{Method, Url};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::denied;
 use super::settings::{Credential, OURS, Principal, Settings};
-use crate::config::{Common, Secret, SecretError};
+use crate::config::{Common, Secret};
 use crate::provider::finding::{Finding, compare_versions};
 use crate::provider::http::{Authorization, Body, Http, Reply};
 use crate::provider::pace::Pace;
@@ -175,7 +174,7 @@ impl Api {
         let wanted = wanted.map_or_else(|| self.pool.clone(), |(_, name)| name.into_owned());
         pools.value.into_iter().find(|pool| pool.name.eq_ignore_ascii_case(&wanted)).map(|pool| pool.id).ok_or_else(
             || {
-                denied(
+                Fault::denied(
                     format!("there is no pool {wanted:?} that this credential may manage"),
                     format!("check ADO_POOL; {}", self.credential.cure()),
                 )
@@ -282,7 +281,7 @@ impl Api {
     async fn ask(&self, method: Method, url: &str) -> Result<Reply, Fault> {
         match &self.credential {
             Credential::Pat(source) => {
-                let token = source.read().map_err(no_secret)?;
+                let token = source.read()?;
                 self.http.send(method, url, Authorization::Password(&token), Body::Empty).await
             }
             Credential::ServicePrincipal(principal) => {
@@ -299,7 +298,7 @@ impl Api {
         {
             return Ok(token.clone());
         }
-        let secret = principal.secret.read().map_err(no_secret)?;
+        let secret = principal.secret.read()?;
         let url = format!("{}/{}/oauth2/v2.0/token", principal.authority, principal.tenant);
         let form = [
             ("grant_type", "client_credentials"),
@@ -309,7 +308,7 @@ impl Api {
         ];
         let reply = self.http.send(Method::POST, &url, Authorization::Nobody, Body::Form(&form)).await?;
         if reply.status != 200 {
-            return Err(denied(
+            return Err(Fault::denied(
                 format!("Microsoft Entra ID gives no token ({} {})", reply.status, reply.message()),
                 format!("check ADO_CLIENT_ID, ADO_TENANT_ID and the secret in {}", principal.secret.setting),
             ));
@@ -330,11 +329,11 @@ impl Api {
             401 | 203 | 302 => {
                 // A token that is refused is not worth keeping.
                 self.token.take();
-                Err(denied(what(), format!("the secret in {setting} is wrong, expired or revoked: replace it")))
+                Err(Fault::denied(what(), format!("the secret in {setting} is wrong, expired or revoked: replace it")))
             }
-            403 => Err(denied(what(), self.credential.cure())),
-            404 => Err(denied(what(), "check ADO_ORG_URL: nothing of Azure DevOps answers there".to_owned())),
-            400..=499 => Err(denied(what(), "check the settings that the message names".to_owned())),
+            403 => Err(Fault::denied(what(), self.credential.cure())),
+            404 => Err(Fault::denied(what(), "check ADO_ORG_URL: nothing of Azure DevOps answers there")),
+            400..=499 => Err(Fault::denied(what(), "check the settings that the message names")),
             _ => Err(Fault::Unreachable(format!("{}, which is not an answer that we know", what()))),
         }
     }
@@ -351,11 +350,6 @@ impl Agent {
         let quiet = self.status_changed_on.is_none() || old(&self.status_changed_on);
         ours && named && self.status.eq_ignore_ascii_case("offline") && old(&self.created_on) && quiet
     }
-}
-
-/// A secret that cannot be read now is a denial: somebody must mount or fill the file.
-pub fn no_secret(error: SecretError) -> Fault {
-    denied(error.to_string(), "put the secret there; it is read anew as soon as the file changes".to_owned())
 }
 
 #[cfg(test)]

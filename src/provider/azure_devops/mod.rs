@@ -114,7 +114,7 @@ impl Provider for AzureDevOps {
         Box::pin(async move {
             // The agent would find the pool by itself, but its words about what is wrong are for its own log.
             self.api.pool().await?;
-            let credential = self.settings.credential.secret().read().map_err(api::no_secret)?;
+            let credential = self.settings.credential.secret().read()?;
             let files = vec![(CAPABILITIES.to_owned(), Zeroizing::new(self.settings.capabilities_file().into_bytes()))];
             Ok(Grant { files, credential: Some(credential), ..Grant::default() })
         })
@@ -145,7 +145,7 @@ impl Provider for AzureDevOps {
     fn configure_failed(&self, words: &str) -> Fault {
         let refused = ["AADSTS", "VS30063", "TF400813", "not authorized", "Access denied", "permission"];
         if refused.iter().any(|word| words.contains(word)) {
-            return denied(words.to_owned(), self.settings.credential.cure());
+            return Fault::denied(words, self.settings.credential.cure());
         }
         Fault::Unreachable(words.to_owned())
     }
@@ -242,9 +242,4 @@ impl Provider for AzureDevOps {
     fn rest(&self) {
         self.api.rest();
     }
-}
-
-/// Whether a fault is one that only a person can end.
-fn denied(what: String, cure: String) -> Fault {
-    Fault::Denied { what, cure }
 }

@@ -9,10 +9,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::app::App;
-use super::denied;
 use super::jit;
 use super::settings::{Credential, Scope, Settings};
-use crate::config::{Common, Secret, SecretError, SecretSource};
+use crate::config::{Common, Secret, SecretSource};
 use crate::provider::finding::{Finding, compare_versions};
 use crate::provider::http::{Authorization, Body, Http, Reply};
 use crate::provider::pace::Pace;
@@ -241,7 +240,7 @@ impl Api {
         };
         match &self.cache {
             Some(cache) => {
-                let credential = credential.read().map_err(no_secret)?;
+                let credential = credential.read()?;
                 cache.token(&self.scope_url(), &credential, self.mint()).await
             }
             None => self.mint().await.map(|minted| minted.token),
@@ -364,9 +363,9 @@ impl Api {
     async fn group_id(&self, name: &str) -> Result<u64, Fault> {
         let url = match &self.scope {
             Scope::Repository { .. } | Scope::OfConfiguration => {
-                return Err(denied(
+                return Err(Fault::denied(
                     format!("{} is a repository, and repositories have no runner groups", self.scope),
-                    "unset GITHUB_RUNNER_GROUP, or register with the organisation".to_owned(),
+                    "unset GITHUB_RUNNER_GROUP, or register with the organisation",
                 ));
             }
             Scope::Organization(_) | Scope::Enterprise(_) => {
@@ -383,9 +382,9 @@ impl Api {
                 break;
             }
         }
-        Err(denied(
+        Err(Fault::denied(
             format!("{} has no runner group {name:?} that this token can see", self.scope),
-            "check GITHUB_RUNNER_GROUP, or create the group".to_owned(),
+            "check GITHUB_RUNNER_GROUP, or create the group",
         ))
     }
 
@@ -400,12 +399,12 @@ impl Api {
 
     async fn ask_once(&self, method: Method, url: &str, body: Option<&Value>) -> Result<Reply, Fault> {
         let credential = match &self.account {
-            Account::Pat(source) => source.read().map_err(no_secret)?,
+            Account::Pat(source) => source.read()?,
             Account::App(app) => app.token(&self.http).await?,
             Account::Nobody => {
-                return Err(denied(
-                    "what was given lets an agent register, and cannot ask GitHub's API anything".to_owned(),
-                    "use GITHUB_PAT or a GitHub App to have registrations removed by id".to_owned(),
+                return Err(Fault::denied(
+                    "what was given lets an agent register, and cannot ask GitHub's API anything",
+                    "use GITHUB_PAT or a GitHub App to have registrations removed by id",
                 ));
             }
         };
@@ -425,20 +424,20 @@ impl Api {
             |says: &str| format!("GitHub refused to {purpose} for {} ({} {message}){says}", self.scope, reply.status);
         match reply.status {
             code if code == status => Ok(reply),
-            401 if matches!(self.account, Account::App(_)) => Err(denied(
+            401 if matches!(self.account, Account::App(_)) => Err(Fault::denied(
                 what(""),
-                "GitHub does not know the token that it has just made: look at the App's page".to_owned(),
+                "GitHub does not know the token that it has just made: look at the App's page",
             )),
-            401 => Err(denied(what(""), format!("{whose} is wrong, expired or revoked: replace it"))),
-            403 => Err(denied(what(""), format!("{whose} needs {permission}"))),
-            404 => Err(denied(
+            401 => Err(Fault::denied(what(""), format!("{whose} is wrong, expired or revoked: replace it"))),
+            403 => Err(Fault::denied(what(""), format!("{whose} needs {permission}"))),
+            404 => Err(Fault::denied(
                 what(": it does not exist or the token cannot see it"),
                 format!("check {}, and that {whose} has {permission}", self.scope.settings()),
             )),
             301 | 302 | 307 | 308 => {
-                Err(denied(what(": it has moved"), format!("check {} and GITHUB_HOST", self.scope.settings())))
+                Err(Fault::denied(what(": it has moved"), format!("check {} and GITHUB_HOST", self.scope.settings())))
             }
-            400..=499 => Err(denied(what(""), "check the settings that the message names".to_owned())),
+            400..=499 => Err(Fault::denied(what(""), "check the settings that the message names")),
             _ => Err(Fault::Unreachable(what(", which is not an answer that we know"))),
         }
     }
@@ -463,11 +462,6 @@ fn package_of(downloads: Vec<Download>) -> Result<Package, Fault> {
         })
     })
     .ok_or_else(|| Fault::Unreachable(format!("GitHub names no version of the runner for linux {architecture}")))
-}
-
-/// A secret that cannot be read now is a denial: somebody must mount or fill the file.
-pub fn no_secret(error: SecretError) -> Fault {
-    denied(error.to_string(), "put the token there; it is read anew as soon as the file changes".to_owned())
 }
 
 /// A time as GitHub writes it: `2026-11-21T05:00:00.000-08:00`, or with `Z`.

@@ -10,8 +10,8 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::jwt;
 use super::settings::{AppKey, Scope};
-use super::{api, denied, jwt};
 use crate::config::{Secret, SecretSource};
 use crate::provider::Fault;
 use crate::provider::http::{Authorization, Body, Http, Reply};
@@ -93,7 +93,7 @@ impl App {
         let url = format!("{}{}/installation", self.base, self.scope.api_path());
         let reply = self.ask(http, Method::GET, &url, None).await?;
         if reply.status == 404 {
-            return Err(denied(
+            return Err(Fault::denied(
                 format!(
                     "the GitHub App {} is not installed for {} (404 {})",
                     self.key.issuer,
@@ -133,16 +133,16 @@ impl App {
         let what = || format!("GitHub gives the App {} no token ({} {message})", self.key.issuer, reply.status);
         match reply.status {
             404 if self.key.installation.is_some() => {
-                return Err(denied(
+                return Err(Fault::denied(
                     what(),
                     format!(
                         "GITHUB_APP_INSTALLATION_ID={installation} is no installation of this App: correct it, or unset it to have it looked up"
                     ),
                 ));
             }
-            404 => return Err(denied(what(), "the App was uninstalled: install it again".to_owned())),
+            404 => return Err(Fault::denied(what(), "the App was uninstalled: install it again")),
             422 if message.contains("ermission") => {
-                return Err(denied(
+                return Err(Fault::denied(
                     what(),
                     format!(
                         "grant the App {} (the App's page, Permissions), and have the installation's owner accept it",
@@ -151,7 +151,7 @@ impl App {
                 ));
             }
             422 => {
-                return Err(denied(
+                return Err(Fault::denied(
                     what(),
                     format!(
                         "let the installation have {} (the installation's page, Repository access); and check {}",
@@ -180,11 +180,11 @@ impl App {
     }
 
     async fn ask_once(&self, http: &Http, method: Method, url: &str, body: Option<&Value>) -> Result<Reply, Fault> {
-        let key = self.key.key.read().map_err(api::no_secret)?;
+        let key = self.key.key.read()?;
         let proof = jwt::sign(&self.key.issuer, &key, http.now()).map_err(|error| {
-            denied(
+            Fault::denied(
                 format!("the key in {} cannot be used: {error}", self.key.key.setting),
-                "put the App's private key there".to_owned(),
+                "put the App's private key there",
             )
         })?;
         http.send(method, url, Authorization::Bearer(&proof), body.map_or(Body::Empty, Body::Json)).await
@@ -195,13 +195,10 @@ impl App {
         let what = || format!("GitHub refused to {purpose} {} ({} {message})", self.key.issuer, reply.status);
         match reply.status {
             code if code == status => Ok(reply),
-            401 if message.contains("'exp'") || message.contains("'iat'") || message.contains("xpiration") => {
-                Err(denied(
-                    what(),
-                    "set this machine's clock right: GitHub takes the proof for too old or too new".to_owned(),
-                ))
-            }
-            401 => Err(denied(
+            401 if message.contains("'exp'") || message.contains("'iat'") || message.contains("xpiration") => Err(
+                Fault::denied(what(), "set this machine's clock right: GitHub takes the proof for too old or too new"),
+            ),
+            401 => Err(Fault::denied(
                 what(),
                 format!(
                     "the key in {} is not one of this App: check that it belongs to GITHUB_APP_ID={} and was not revoked",
@@ -209,18 +206,16 @@ impl App {
                 ),
             )),
             403 if message.contains("suspended") => Err(self.suspended()),
-            403 | 404 => {
-                Err(denied(what(), "check GITHUB_APP_ID and GITHUB_HOST: there may be no such App".to_owned()))
-            }
-            400..=499 => Err(denied(what(), "check the App's settings that the message names".to_owned())),
+            403 | 404 => Err(Fault::denied(what(), "check GITHUB_APP_ID and GITHUB_HOST: there may be no such App")),
+            400..=499 => Err(Fault::denied(what(), "check the App's settings that the message names")),
             _ => Err(Fault::Unreachable(format!("{}, which is not an answer that we know", what()))),
         }
     }
 
     fn suspended(&self) -> Fault {
-        denied(
+        Fault::denied(
             format!("the installation of the GitHub App {} for {} is suspended", self.key.issuer, self.scope),
-            "have its owner unsuspend it (Settings, Installed GitHub Apps, Configure)".to_owned(),
+            "have its owner unsuspend it (Settings, Installed GitHub Apps, Configure)",
         )
     }
 }

@@ -119,7 +119,7 @@ impl Provider for GitHub {
         Box::pin(async move {
             match &self.settings.credential {
                 Credential::RegistrationToken(source) => {
-                    let credential = Some(source.read().map_err(api::no_secret)?);
+                    let credential = Some(source.read()?);
                     Ok(Grant { credential, ..Grant::default() })
                 }
                 Credential::JitConfig(source) => self.given(source, wanted),
@@ -163,8 +163,8 @@ impl Provider for GitHub {
                 self.api.forget_token();
                 Fault::Unreachable(words.to_owned())
             }
-            Credential::RegistrationToken(source) => denied(
-                words.to_owned(),
+            Credential::RegistrationToken(source) => Fault::denied(
+                words,
                 format!(
                     "a registration token lives for an hour: put a new one into {}, or use GITHUB_PAT or a GitHub App",
                     source.setting
@@ -272,13 +272,16 @@ impl Provider for GitHub {
 impl GitHub {
     /// The grant in a configuration that was made elsewhere.
     fn given(&self, source: &SecretSource, wanted: Wanted<'_>) -> Result<Grant, Fault> {
-        let config = source.read().map_err(api::no_secret)?;
+        let config = source.read()?;
         let cure = format!("make a new one (generate-jitconfig) and put it into {}", source.setting);
         let given = jit::given(config.expose(), wanted.work_directory).map_err(|why| {
-            denied(format!("the just-in-time configuration in {} cannot be used: {why}", source.setting), cure.clone())
+            Fault::denied(
+                format!("the just-in-time configuration in {} cannot be used: {why}", source.setting),
+                cure.clone(),
+            )
         })?;
         let name = given.name.unwrap_or_else(|| wanted.name.to_owned());
-        let used_up = denied(
+        let used_up = Fault::denied(
             format!(
                 "the just-in-time configuration in {} has had its job ({name}), and is good for one",
                 source.setting
@@ -292,9 +295,4 @@ impl GitHub {
             ..Grant::default()
         })
     }
-}
-
-/// Whether a fault is one that only a person can end.
-fn denied(what: String, cure: String) -> Fault {
-    Fault::Denied { what, cure }
 }
