@@ -22,7 +22,7 @@ use crate::log;
 use crate::os::child::Identity;
 use crate::provider::finding::{Finding, Verdict};
 use crate::provider::http::{Obstacle, Reached};
-use crate::provider::{Examination, Fault, Provider};
+use crate::provider::{Fault, Provider};
 use crate::resource::{LockDirectory, Survey};
 use crate::workspace::space::{shortage, shown};
 use crate::workspace::{Spare, wipe};
@@ -89,8 +89,8 @@ fn of_problem(problem: Problem) -> Finding {
 fn remote(common: &Common, provider: &dyn Provider, version: Option<&str>) -> io::Result<Vec<Finding>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(async {
-        let Examination { http, url } = provider.examination();
-        let reached = http.reach(&url).await;
+        let url = provider.open_url();
+        let reached = provider.http().reach(&url).await;
         let mut found = way(&common.network, &url, &reached);
         if reached.is_ok() {
             found.extend(provider.examine(version).await);

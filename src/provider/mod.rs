@@ -22,6 +22,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use self::finding::Finding;
+use self::http::Http;
+use self::pace::Pace;
 use crate::config::table::{COMMON, Kind, Setting};
 use crate::config::{Common, Reader, Secret, SecretError, SecretSource};
 use crate::init::Ended;
@@ -290,15 +292,6 @@ pub struct HookVariables {
     pub job_completed: &'static str,
 }
 
-/// The way to the forge, to be looked at.
-#[derive(Debug)]
-pub struct Examination<'a> {
-    /// The client that asks for everything.
-    pub http: &'a http::Http,
-    /// An address of the API that needs no credential to answer something.
-    pub url: String,
-}
-
 /// One forge and its agent.
 pub trait Provider {
     /// The value of `CI_PROVIDER`.
@@ -307,6 +300,10 @@ pub trait Provider {
     fn scope(&self) -> String;
     /// What is fixed about the agent.
     fn agent(&self) -> &'static AgentFacts;
+    /// The client that asks for everything.
+    fn http(&self) -> &Http;
+    /// An address of the API that needs no credential to answer something.
+    fn open_url(&self) -> String;
     /// The secrets in use, for guarding and watching their files.
     fn secrets(&self) -> Vec<&SecretSource>;
     /// What this scope's registrations carry in [`Registration::scope`].
@@ -336,16 +333,20 @@ pub trait Provider {
     /// The version of the agent that the forge offers now, for one that it does not accept.
     fn package(&self) -> Answer<'_, Package>;
     /// Fetches its archive, and gives the archive's SHA-256 in hexadecimal digits.
-    fn download<'a>(&'a self, package: &'a Package, to: &'a mut File) -> Answer<'a, String>;
+    fn download<'a>(&'a self, package: &'a Package, to: &'a mut File) -> Answer<'a, String> {
+        Box::pin(self.http().download(&package.url, to))
+    }
     /// What to wait for before anything new is begun, as the forge's last answers have it.
-    fn pace(&self) -> Option<pace::Pace>;
-    /// How `oscr-entry doctor` looks at the way to the forge.
-    fn examination(&self) -> Examination<'_>;
+    fn pace(&self) -> Option<Pace> {
+        self.http().pace()
+    }
     /// Looks at all that a registration needs from the forge, and changes nothing there: credential, scope, group, labels, and
     /// the agent's version, which is given if it is known. In this order, and only once the forge was reached.
     fn examine<'a>(&'a self, version: Option<&'a str>) -> Findings<'a>;
     /// Nothing will be asked for a while.
-    fn rest(&self);
+    fn rest(&self) {
+        self.http().rest();
+    }
 }
 
 #[cfg(test)]

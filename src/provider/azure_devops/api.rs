@@ -1,7 +1,6 @@
 //! The requests that OSCR makes of Azure DevOps, and what its refusals mean.
 
 use std::cell::{Cell, RefCell};
-use std::fs::File;
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
@@ -13,8 +12,7 @@ use super::settings::{Credential, OURS, Principal, Settings};
 use crate::config::{Common, Secret};
 use crate::provider::finding::{Finding, compare_versions};
 use crate::provider::http::{Authorization, Body, Http, Reply};
-use crate::provider::pace::Pace;
-use crate::provider::{Examination, Fault, Package, Registration, Released, Standing};
+use crate::provider::{Fault, Package, Registration, Released, Standing};
 
 /// Azure DevOps Server has it since 2019 Update 1.
 const VERSION: &str = "api-version=5.1";
@@ -28,7 +26,8 @@ const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The REST API of one organisation or collection.
 #[derive(Debug)]
 pub struct Api {
-    http: Http,
+    /// The client that asks for everything.
+    pub http: Http,
     url: String,
     pool: String,
     credential: Credential,
@@ -114,12 +113,9 @@ impl Api {
         format!("{}/_apis/distributedtask/pools?{query}", self.url)
     }
 
-    pub fn pace(&self) -> Option<Pace> {
-        self.http.pace()
-    }
-
-    pub fn examination(&self) -> Examination<'_> {
-        Examination { http: &self.http, url: format!("{}&{VERSION}", self.scope_url()) }
+    /// An address that needs no credential to answer something.
+    pub fn open_url(&self) -> String {
+        format!("{}&{VERSION}", self.scope_url())
     }
 
     /// What registering needs: the credential, the pool, and last the agent's version.
@@ -148,10 +144,6 @@ impl Api {
                 Finding::skip("agent", "the credential is no good"),
             ],
         }
-    }
-
-    pub fn rest(&self) {
-        self.http.rest();
     }
 
     /// The pool's number, as the agent has found it.
@@ -272,10 +264,6 @@ impl Api {
         let Version { major, minor, patch } = offered.version;
         let version = format!("{major}.{minor}.{patch}");
         Ok(Package { version, url: offered.download_url, sha256: offered.hash_value })
-    }
-
-    pub async fn download(&self, package: &Package, to: &mut File) -> Result<String, Fault> {
-        self.http.download(&package.url, to).await
     }
 
     async fn ask(&self, method: Method, url: &str) -> Result<Reply, Fault> {

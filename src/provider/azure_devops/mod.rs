@@ -11,10 +11,10 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::finding::Finding;
-use super::pace::Pace;
+use super::http::Http;
 use super::{
-    AgentFacts, Answer, Entry, Examination, Fault, Findings, Grant, LabelledBy, Package, Provider, Reading,
-    Registration, Released, Releasing, Sign, Standing, Step, StopPlan, Wanted,
+    AgentFacts, Answer, Entry, Fault, Findings, Grant, LabelledBy, Package, Provider, Reading, Registration, Released,
+    Releasing, Sign, Standing, Step, StopPlan, Wanted,
 };
 use crate::config::SecretSource;
 use crate::init::Ended;
@@ -100,6 +100,14 @@ impl Provider for AzureDevOps {
 
     fn agent(&self) -> &'static AgentFacts {
         &AGENT
+    }
+
+    fn http(&self) -> &Http {
+        &self.api.http
+    }
+
+    fn open_url(&self) -> String {
+        self.api.open_url()
     }
 
     fn secrets(&self) -> Vec<&SecretSource> {
@@ -217,18 +225,6 @@ impl Provider for AzureDevOps {
         Box::pin(self.api.package())
     }
 
-    fn download<'a>(&'a self, package: &'a Package, to: &'a mut fs::File) -> Answer<'a, String> {
-        Box::pin(self.api.download(package, to))
-    }
-
-    fn pace(&self) -> Option<Pace> {
-        self.api.pace()
-    }
-
-    fn examination(&self) -> Examination<'_> {
-        self.api.examination()
-    }
-
     fn examine<'a>(&'a self, version: Option<&'a str>) -> Findings<'a> {
         Box::pin(async move {
             let mut found = self.api.examine(version).await;
@@ -237,9 +233,5 @@ impl Provider for AzureDevOps {
             found.insert(found.len().saturating_sub(1), labels);
             found
         })
-    }
-
-    fn rest(&self) {
-        self.api.rest();
     }
 }

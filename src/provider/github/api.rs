@@ -1,6 +1,5 @@
 //! The requests that OSCR makes of GitHub, and what its refusals mean.
 
-use std::fs::File;
 use std::time::{Duration, SystemTime};
 
 use reqwest::Method;
@@ -14,14 +13,14 @@ use super::settings::{Credential, Scope, Settings};
 use crate::config::{Common, Secret, SecretSource};
 use crate::provider::finding::{Finding, compare_versions};
 use crate::provider::http::{Authorization, Body, Http, Reply};
-use crate::provider::pace::Pace;
 use crate::provider::token_cache::{Minted, TokenCache};
-use crate::provider::{Examination, Fault, Files, Package, Registration, Released, Standing, Wanted};
+use crate::provider::{Fault, Files, Package, Registration, Released, Standing, Wanted};
 
 /// The REST API below one scope.
 #[derive(Debug)]
 pub struct Api {
-    http: Http,
+    /// The client that asks for everything.
+    pub http: Http,
     base: String,
     scope: Scope,
     account: Account,
@@ -117,10 +116,6 @@ impl Api {
         format!("{}{}/actions", self.base, self.scope.api_path())
     }
 
-    pub fn pace(&self) -> Option<Pace> {
-        self.http.pace()
-    }
-
     pub fn rest(&self) {
         self.http.rest();
         if let Account::App(app) = &self.account {
@@ -128,8 +123,9 @@ impl Api {
         }
     }
 
-    pub fn examination(&self) -> Examination<'_> {
-        Examination { http: &self.http, url: format!("{}/rate_limit", self.base) }
+    /// An address that needs no credential to answer something.
+    pub fn open_url(&self) -> String {
+        format!("{}/rate_limit", self.base)
     }
 
     /// What registering needs, in order; see [`crate::provider::Provider::examine`].
@@ -142,7 +138,7 @@ impl Api {
             return vec![Finding::warn("credential", what, cure), skip("scope"), labels, skip("agent")];
         }
         // Costs nothing of the limit, and answers every credential that is one.
-        let known = self.ask(Method::GET, &format!("{}/rate_limit", self.base), None).await;
+        let known = self.ask(Method::GET, &self.open_url(), None).await;
         let known = match known.as_ref().map(|reply| (reply, reply.status)) {
             // A server without limits says 404.
             Ok((reply, 200 | 404)) => Ok(reply),
@@ -354,10 +350,6 @@ impl Api {
     pub async fn package(&self) -> Result<Package, Fault> {
         let reply = self.ask(Method::GET, &format!("{}/runners/downloads", self.scope_url()), None).await?;
         self.expect(&reply, 200, "list the runner's downloads")?.json().and_then(package_of)
-    }
-
-    pub async fn download(&self, package: &Package, to: &mut File) -> Result<String, Fault> {
-        self.http.download(&package.url, to).await
     }
 
     async fn group_id(&self, name: &str) -> Result<u64, Fault> {

@@ -12,10 +12,10 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 
-use super::pace::Pace;
+use super::http::Http;
 use super::{
-    AgentFacts, Answer, Entry, Examination, Fault, Findings, Grant, HookVariables, LabelledBy, Once, Package, Provider,
-    Reading, Registration, Released, Releasing, Step, StopPlan, Wanted,
+    AgentFacts, Answer, Entry, Fault, Findings, Grant, HookVariables, LabelledBy, Once, Package, Provider, Reading,
+    Registration, Released, Releasing, Step, StopPlan, Wanted,
 };
 use super::{Sign, Standing};
 use crate::config::SecretSource;
@@ -105,6 +105,14 @@ impl Provider for GitHub {
 
     fn agent(&self) -> &'static AgentFacts {
         &AGENT
+    }
+
+    fn http(&self) -> &Http {
+        &self.api.http
+    }
+
+    fn open_url(&self) -> String {
+        self.api.open_url()
     }
 
     fn secrets(&self) -> Vec<&SecretSource> {
@@ -246,18 +254,6 @@ impl Provider for GitHub {
 
     fn package(&self) -> Answer<'_, Package> {
         Box::pin(self.api.package())
-    }
-
-    fn download<'a>(&'a self, package: &'a Package, to: &'a mut fs::File) -> Answer<'a, String> {
-        Box::pin(self.api.download(package, to))
-    }
-
-    fn pace(&self) -> Option<Pace> {
-        self.api.pace()
-    }
-
-    fn examination(&self) -> Examination<'_> {
-        self.api.examination()
     }
 
     fn examine<'a>(&'a self, version: Option<&'a str>) -> Findings<'a> {
