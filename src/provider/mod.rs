@@ -18,6 +18,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -26,6 +27,8 @@ use self::http::Http;
 use self::pace::Pace;
 use crate::config::table::{COMMON, Kind, Setting};
 use crate::config::{Common, Reader, Secret, SecretError, SecretSource};
+#[cfg(test)]
+use crate::config::{Environment, Problem};
 use crate::init::Ended;
 
 /// One entry of the list of providers.
@@ -347,6 +350,35 @@ pub trait Provider {
     fn rest(&self) {
         self.http().rest();
     }
+}
+
+/// Reads what an agent wrote as JSON: with a byte order mark.
+fn read_agents_json<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))
+}
+
+/// This machine's architecture, as agents call it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "x64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// What a provider makes of these variables: where it registers, and what the user is told.
+#[cfg(test)]
+fn read_settings<const N: usize>(
+    entry: &Entry,
+    variables: [(&str, &str); N],
+) -> Result<(String, Vec<String>), Vec<Problem>> {
+    let environment = Environment::from(variables);
+    let mut reader = Reader::new(&environment, vec![COMMON, entry.settings]);
+    let common = Common::read(&mut reader);
+    let provider = (entry.read)(&mut reader, &common);
+    let read = reader.finish()?;
+    let provider = provider.expect("no problem, so there is a provider");
+    Ok((provider.registration("n").scope, read.notes))
 }
 
 #[cfg(test)]

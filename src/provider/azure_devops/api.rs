@@ -12,7 +12,7 @@ use super::settings::{Credential, OURS, Principal, Settings};
 use crate::config::{Common, Secret};
 use crate::provider::finding::{Finding, compare_versions};
 use crate::provider::http::{Authorization, Body, Http, Reply};
-use crate::provider::{Fault, Package, Registration, Released, Standing};
+use crate::provider::{Fault, Package, Registration, Released, Standing, architecture};
 
 /// Azure DevOps Server has it since 2019 Update 1.
 const VERSION: &str = "api-version=5.1";
@@ -249,11 +249,7 @@ impl Api {
     }
 
     pub async fn package(&self) -> Result<Package, Fault> {
-        let platform = match std::env::consts::ARCH {
-            "x86_64" => "linux-x64",
-            "aarch64" => "linux-arm64",
-            other => other,
-        };
+        let platform = format!("linux-{}", architecture());
         let url =
             format!("{}/_apis/distributedtask/packages/agent/{platform}?$top=1&api-version=5.1-preview", self.url);
         let reply = self.ask(Method::GET, &url).await?;

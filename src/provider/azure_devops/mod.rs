@@ -14,7 +14,7 @@ use super::finding::Finding;
 use super::http::Http;
 use super::{
     AgentFacts, Answer, Entry, Fault, Findings, Grant, LabelledBy, Package, Provider, Reading, Registration, Released,
-    Releasing, Sign, Standing, Step, StopPlan, Wanted,
+    Releasing, Sign, Standing, Step, StopPlan, Wanted, read_agents_json,
 };
 use crate::config::SecretSource;
 use crate::init::Ended;
@@ -79,7 +79,7 @@ pub struct AzureDevOps {
     api: Api,
 }
 
-/// The part of the agent's `.agent` file that we read. The agent writes it with a byte order mark.
+/// The part of the agent's `.agent` file that we read.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct AgentFile {
@@ -162,8 +162,7 @@ impl Provider for AzureDevOps {
         Box::pin(async move {
             let mut registration = self.registration(name);
             let text = fs::read(root.join(".agent")).unwrap_or_default();
-            let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
-            registration.id = match serde_json::from_slice::<AgentFile>(text) {
+            registration.id = match read_agents_json::<AgentFile>(&text) {
                 Ok(file) => {
                     self.api.pool_is(file.pool_id);
                     Some(file.agent_id)

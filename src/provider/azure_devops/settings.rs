@@ -295,13 +295,7 @@ mod tests {
     use crate::config::{Environment, Problem, table};
 
     fn read_settings<const N: usize>(variables: [(&str, &str); N]) -> Result<(String, Vec<String>), Vec<Problem>> {
-        let environment = Environment::from(variables);
-        let mut reader = Reader::new(&environment, vec![table::COMMON, TABLE]);
-        let common = Common::read(&mut reader);
-        let provider = read(&mut reader, &common);
-        let read = reader.finish()?;
-        let provider = provider.expect("no problem, so there is a provider");
-        Ok((provider.registration("n").scope, read.notes))
+        crate::provider::read_settings(&super::super::ENTRY, variables)
     }
 
     fn problems<const N: usize>(variables: [(&str, &str); N]) -> Vec<String> {

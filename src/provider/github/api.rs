@@ -14,7 +14,7 @@ use crate::config::{Common, Secret, SecretSource};
 use crate::provider::finding::{Finding, compare_versions};
 use crate::provider::http::{Authorization, Body, Http, Reply};
 use crate::provider::token_cache::{Minted, TokenCache};
-use crate::provider::{Fault, Files, Package, Registration, Released, Standing, Wanted};
+use crate::provider::{Fault, Files, Package, Registration, Released, Standing, Wanted, architecture};
 
 /// The REST API below one scope.
 #[derive(Debug)]
@@ -437,11 +437,7 @@ impl Api {
 
 /// The one of all downloads that is for this machine.
 fn package_of(downloads: Vec<Download>) -> Result<Package, Fault> {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "x64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+    let architecture = architecture();
     let ours = downloads.into_iter().find(|download| download.os == "linux" && download.architecture == architecture);
     ours.and_then(|download| {
         // actions-runner-linux-x64-2.336.0.tar.gz

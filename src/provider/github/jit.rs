@@ -13,7 +13,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::config::Secret;
-use crate::provider::Files;
+use crate::provider::{Files, read_agents_json};
 
 /// Decodes the files. Only plain dot files are accepted: the content comes from the network and ends up on disk.
 ///
@@ -61,9 +61,8 @@ pub fn given(encoded: &str, work_directory: &Path) -> Result<Given, String> {
     let (mut id, mut name) = (None, None);
     for (file, content) in &mut files {
         if file == ".runner" {
-            let text = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
             let mut runner: BTreeMap<String, Value> =
-                serde_json::from_slice(text).map_err(|_| "its .runner is not a JSON object".to_owned())?;
+                read_agents_json(content).map_err(|_| "its .runner is not a JSON object".to_owned())?;
             let take =
                 |key: &str| runner.iter().find(|(known, _)| known.eq_ignore_ascii_case(key)).map(|(_, v)| v.clone());
             id = take("AgentId").and_then(|id| id.as_u64().or_else(|| id.as_str()?.parse().ok()));

@@ -15,9 +15,8 @@ use serde::Deserialize;
 use super::http::Http;
 use super::{
     AgentFacts, Answer, Entry, Fault, Findings, Grant, HookVariables, LabelledBy, Once, Package, Provider, Reading,
-    Registration, Released, Releasing, Step, StopPlan, Wanted,
+    Registration, Released, Releasing, Sign, Standing, Step, StopPlan, Wanted, read_agents_json,
 };
-use super::{Sign, Standing};
 use crate::config::SecretSource;
 use crate::init::Ended;
 use api::Api;
@@ -84,7 +83,7 @@ pub struct GitHub {
     api: Api,
 }
 
-/// The part of the agent's `.runner` file that we read. The agent writes it with a byte order mark.
+/// The part of the agent's `.runner` file that we read.
 #[derive(Deserialize)]
 struct RunnerFile {
     #[serde(rename = "agentId", alias = "AgentId")]
@@ -185,8 +184,7 @@ impl Provider for GitHub {
         Box::pin(async move {
             let mut registration = self.registration(name);
             let text = fs::read(root.join(".runner")).unwrap_or_default();
-            let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
-            registration.id = match serde_json::from_slice::<RunnerFile>(text) {
+            registration.id = match read_agents_json::<RunnerFile>(&text) {
                 Ok(file) => Some(file.agent_id),
                 Err(_) if self.settings.credential.asks() => self.api.find(name).await?,
                 Err(_) => None,

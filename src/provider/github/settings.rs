@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Api, GitHub, jit, jwt};
 use crate::config::table::{Kind, Setting};
 use crate::config::{Common, Reader, SecretSource};
-use crate::provider::Provider;
+use crate::provider::{Provider, architecture};
 
 /// The settings of this provider.
 pub const TABLE: &[Setting] = &[
@@ -271,12 +271,8 @@ impl Settings {
     /// The labels of a just-in-time runner, to which GitHub adds none: ours, and those that the agent would have added.
     pub fn jit_labels(&self) -> Vec<String> {
         let mut labels = self.labels.clone();
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "X64",
-            "aarch64" => "ARM64",
-            other => other,
-        };
-        let own = if self.no_default_labels { &[][..] } else { &["self-hosted", "Linux", architecture] };
+        let architecture = architecture().to_ascii_uppercase();
+        let own = if self.no_default_labels { &[][..] } else { &["self-hosted", "Linux", &architecture] };
         for label in own {
             if !labels.iter().any(|known| known.eq_ignore_ascii_case(label)) {
                 labels.push((*label).to_owned());
@@ -642,16 +638,10 @@ fn is_segment(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Environment, Problem, table};
+    use crate::config::Problem;
 
     fn read_settings<const N: usize>(variables: [(&str, &str); N]) -> Result<(String, Vec<String>), Vec<Problem>> {
-        let environment = Environment::from(variables);
-        let mut reader = Reader::new(&environment, vec![table::COMMON, TABLE]);
-        let common = Common::read(&mut reader);
-        let provider = read(&mut reader, &common);
-        let read = reader.finish()?;
-        let provider = provider.expect("no problem, so there is a provider");
-        Ok((provider.registration("n").scope, read.notes))
+        crate::provider::read_settings(&super::super::ENTRY, variables)
     }
 
     #[test]
