@@ -121,8 +121,9 @@ impl Api {
     /// What registering needs: the credential, the pool, and last the agent's version.
     pub async fn examine(&self, version: Option<&str>) -> Vec<Finding> {
         let setting = &self.credential.secret().setting;
-        match self.pool().await {
-            Ok(id) => {
+        let scope = self.scope_url();
+        match self.find_pool(&scope).await {
+            Ok(Some(id)) => {
                 let agent = match self.package().await {
                     Ok(package) => {
                         let policy = "an older one is told to update itself before its next job";
@@ -133,9 +134,9 @@ impl Api {
                 let credential = Finding::ok("credential", format!("{setting} may manage the pool"));
                 vec![credential, Finding::ok("scope", format!("the pool {} exists (id {id})", self.pool)), agent]
             }
-            Err(fault) if fault.to_string().contains("there is no pool") => vec![
+            Ok(None) => vec![
                 Finding::ok("credential", format!("Azure DevOps knows {setting}")),
-                Finding::fault("scope", &fault),
+                Finding::fault("scope", &self.no_pool(&scope)),
                 Finding::skip("agent", "the pool cannot be seen"),
             ],
             Err(fault) => vec![
@@ -152,25 +153,32 @@ impl Api {
     }
 
     /// Finds the pool, which proves the address, the credential and its rights.
-    pub async fn pool(&self) -> Result<u64, Fault> {
-        let id = self.find_pool(&self.scope_url()).await?;
+    pub async fn pool(&self) -> Result<(), Fault> {
+        let scope = self.scope_url();
+        let id = self.find_pool(&scope).await?.ok_or_else(|| self.no_pool(&scope))?;
         self.pool_is(id);
-        Ok(id)
+        Ok(())
     }
 
-    async fn find_pool(&self, scope: &str) -> Result<u64, Fault> {
+    /// The number of a scope's pool, if this credential may manage it.
+    async fn find_pool(&self, scope: &str) -> Result<Option<u64>, Fault> {
         let reply = self.ask(Method::GET, &format!("{scope}&actionFilter=manage&{VERSION}")).await?;
         let pools: List<Pool> = self.expect(&reply, "find the pool")?.json()?;
+        let wanted = self.pool_of(scope);
+        Ok(pools.value.into_iter().find(|pool| pool.name.eq_ignore_ascii_case(&wanted)).map(|pool| pool.id))
+    }
+
+    /// The name of a scope's pool.
+    fn pool_of(&self, scope: &str) -> String {
         let url = Url::parse(scope).ok();
-        let wanted = url.as_ref().and_then(|url| url.query_pairs().find(|(name, _)| name == "poolName"));
-        let wanted = wanted.map_or_else(|| self.pool.clone(), |(_, name)| name.into_owned());
-        pools.value.into_iter().find(|pool| pool.name.eq_ignore_ascii_case(&wanted)).map(|pool| pool.id).ok_or_else(
-            || {
-                Fault::denied(
-                    format!("there is no pool {wanted:?} that this credential may manage"),
-                    format!("check ADO_POOL; {}", self.credential.cure()),
-                )
-            },
+        let named = url.as_ref().and_then(|url| url.query_pairs().find(|(name, _)| name == "poolName"));
+        named.map_or_else(|| self.pool.clone(), |(_, name)| name.into_owned())
+    }
+
+    fn no_pool(&self, scope: &str) -> Fault {
+        Fault::denied(
+            format!("there is no pool {:?} that this credential may manage", self.pool_of(scope)),
+            format!("check ADO_POOL; {}", self.credential.cure()),
         )
     }
 
@@ -179,7 +187,7 @@ impl Api {
         let known = self.pool_id.get().filter(|_| scope == self.scope_url());
         let id = match known {
             Some(id) => id,
-            None => self.find_pool(scope).await?,
+            None => self.find_pool(scope).await?.ok_or_else(|| self.no_pool(scope))?,
         };
         let pools = scope.split('?').next().unwrap_or(scope);
         Ok(format!("{pools}/{id}/agents"))

@@ -154,17 +154,18 @@ impl Api {
         };
         let mut found = vec![Self::examine_end(reply)];
         let list = self.ask(Method::GET, &format!("{}/runners?per_page=1", self.scope_url()), None).await;
-        let list = list.and_then(|reply| match reply.status {
-            200 => reply.json::<Runners>(),
-            _ => self.expect(&reply, 200, "list the runners").and_then(Reply::json),
-        });
+        // Who may not manage a scope, or not now, can see it all the same.
+        let about = match &list {
+            Ok(Reply { status: 403, .. }) | Err(Fault::Limited { .. }) => "credential",
+            _ => "scope",
+        };
+        let list = list.and_then(|reply| self.expect(&reply, 200, "list the runners")?.json::<Runners>());
         match list {
             Ok(runners) => {
                 found.push(Finding::ok("scope", format!("{} has {} runners", self.scope, runners.total_count)))
             }
             Err(fault) => {
-                let topic = if fault.to_string().contains("(403 ") { "credential" } else { "scope" };
-                found.push(Finding::fault(topic, &fault));
+                found.push(Finding::fault(about, &fault));
                 let skip = |topic| Finding::skip(topic, "the scope cannot be seen");
                 found.extend([labels, skip("agent")]);
                 return found;
