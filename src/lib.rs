@@ -20,6 +20,7 @@
 //! | [`workspace`] | wiping and restoring: the clean slate |
 //! | [`metrics`] | numbers for whoever watches many runners |
 //! | [`control`] | the socket between PID 1 and the other commands |
+//! | [`encode`] | digests and times as others read them |
 //! | [`os`] | system calls without a safe wrapper elsewhere; the only `unsafe` |
 //!
 //! Dependencies point downward only: `entry` knows the others, a provider knows `config` and its HTTP client, and
@@ -32,6 +33,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod docker;
+pub mod encode;
 pub mod entry;
 #[cfg(test)]
 mod fuzz;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use super::Job;
+use crate::encode::seconds;
 use crate::log;
 use crate::metrics::Now;
 use crate::workspace::Space;
@@ -427,7 +428,6 @@ impl Board {
     #[must_use]
     pub fn now(&self, replica: &str) -> Now {
         let status = self.status();
-        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         Now {
             replica: replica.to_owned(),
             version: status.oscr,

@@ -14,6 +14,8 @@ use reqwest::{Client, Method};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::encode::hex;
+
 /// Where Docker's socket is when nobody says otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
@@ -77,7 +79,7 @@ impl Label {
     pub fn of(text: &str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text).to_lowercase();
         let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-        Self(digest.as_ref().iter().take(3).map(|byte| format!("{byte:02x}")).collect())
+        Self(hex(&digest.as_ref()[..3]))
     }
 }
 

@@ -17,8 +17,9 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::Fault;
-use super::pace::{Allowances, Pace};
+use super::pace::{Allowances, LONGEST, Pace};
 use crate::config::{Network, Secret};
+use crate::encode::{hex, seconds};
 use crate::metrics::{self, RateLimit};
 
 /// The largest answer that is read, in bytes. A page of a hundred runners is some 100 KB.
@@ -35,8 +36,6 @@ const KEPT_ANSWERS: usize = 4;
 const LONGEST_KEPT: usize = 16 * 1024;
 /// What a forge that limits us without saying for how long is given.
 const UNTOLD_LIMIT: Duration = Duration::from_secs(60);
-/// No forge is obeyed for longer than this: it will say so again.
-const LONGEST_LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
 /// A clock that differs by more than this makes tokens fail in ways that nobody understands.
 const TOLERATED_SKEW: Duration = Duration::from_secs(120);
 
@@ -272,8 +271,7 @@ impl Http {
                 digest.update(&chunk);
                 to.write_all(&chunk).map_err(|error| Fault::Unreachable(format!("it cannot be written: {error}")))?;
             }
-            let digest = digest.finish();
-            return Ok(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect());
+            return Ok(hex(digest.finish().as_ref()));
         }
         Err(Fault::Unreachable(format!("{url} leads on more than {REDIRECTS} times")))
     }
@@ -477,13 +475,12 @@ fn rate_limit(status: u16, headers: &HeaderMap, now: SystemTime) -> Option<Durat
             }
         }
         if text("x-ratelimit-remaining") == Some("0") {
-            let reset = text("x-ratelimit-reset").and_then(|reset| reset.parse().ok()).map(Duration::from_secs);
-            let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            return Some(reset.map_or(UNTOLD_LIMIT, |reset| reset.saturating_sub(now)));
+            let reset = text("x-ratelimit-reset").and_then(|reset| reset.parse::<u64>().ok());
+            return Some(reset.map_or(UNTOLD_LIMIT, |reset| Duration::from_secs(reset.saturating_sub(seconds(now)))));
         }
         (status == 429).then_some(UNTOLD_LIMIT)
     };
-    wait().map(|wait| wait.min(LONGEST_LIMIT))
+    wait().map(|wait| wait.min(LONGEST))
 }
 
 fn unreachable(url: &str, error: &reqwest::Error) -> Fault {
@@ -553,11 +550,10 @@ mod tests {
         assert_eq!(limit(403, &headers(&[("x-ratelimit-remaining", "3")])), None);
         let reset =
             |reset: u64| headers(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", reset.to_string().as_str())]);
-        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        let wait = limit(403, &reset(seconds + 100)).unwrap().as_secs();
+        let wait = limit(403, &reset(seconds(now) + 100)).unwrap().as_secs();
         assert!((98..=100).contains(&wait), "{wait}");
-        assert_eq!(limit(403, &reset(u64::MAX)), Some(LONGEST_LIMIT), "whatever a forge says");
-        assert_eq!(limit(429, &headers(&[("retry-after", "18446744073709551615")])), Some(LONGEST_LIMIT));
+        assert_eq!(limit(403, &reset(u64::MAX)), Some(LONGEST), "whatever a forge says");
+        assert_eq!(limit(429, &headers(&[("retry-after", "18446744073709551615")])), Some(LONGEST));
     }
 
     #[test]
@@ -600,7 +596,7 @@ mod tests {
             }
             let waits = [200, 403, 429, 500].map(|status| rate_limit(status, &map, now));
             for wait in waits.into_iter().flatten() {
-                assert!(wait <= LONGEST_LIMIT);
+                assert!(wait <= LONGEST);
                 // It can be waited for.
                 assert!(tokio::time::Instant::now().checked_add(wait).is_some());
             }

@@ -5,10 +5,12 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde::{Deserialize, Serialize};
 
+use crate::encode::seconds;
+
 /// Below this share of its limit (one in so many) what is left is kept for removals and spread over the time that is left.
 const RESERVE: u64 = 10;
 /// No count of a forge's starts anew later, and no forge is obeyed for longer: it will say so again.
-const LONGEST: Duration = Duration::from_secs(2 * 60 * 60);
+pub const LONGEST: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Until when nothing new should be begun, and why. It outlives a restart in the state file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,10 +112,6 @@ fn share(limit: u64, remaining: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a ratio of counts far below 2^52")]
     let left = remaining as f64 / reserve as f64;
     1.0 - left
-}
-
-fn seconds(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use super::Fault;
 use crate::config::Secret;
+use crate::encode::{hex, seconds};
 
 /// A token is not handed out any more when it has this long to live: the agent's configure step may take as long.
 const MARGIN: Duration = Duration::from_secs(5 * 60);
@@ -164,7 +165,7 @@ fn digest(scope: &str, credential: &Secret) -> String {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part.as_bytes());
     }
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(context.finish().as_ref())
 }
 
 /// Opens a file of ours, never through a link.
@@ -235,10 +236,6 @@ fn write(path: &Path, minted: &Minted) -> io::Result<()> {
         let _ = fs::remove_file(&new);
     }
     written
-}
-
-fn seconds(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::config::Secret;
+use crate::encode::hex;
 use crate::provider::{Files, read_agents_json};
 
 /// Decodes the files. Only plain dot files are accepted: the content comes from the network and ends up on disk.
@@ -73,8 +74,7 @@ pub fn given(encoded: &str, work_directory: &Path) -> Result<Given, String> {
         }
     }
     let name = name.map(|name| name.chars().filter(|c| !c.is_control()).take(64).collect());
-    let hash = digest(&SHA256, encoded.trim().as_bytes());
-    let fingerprint = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let fingerprint = hex(digest(&SHA256, encoded.trim().as_bytes()).as_ref());
     Ok(Given { id, name, files, fingerprint })
 }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::config::Secret;
+use crate::encode::seconds;
 
 /// How far back the token is dated: GitHub refuses one from what it takes for the future.
 const MARGIN: Duration = Duration::from_secs(60);
@@ -54,7 +55,6 @@ pub fn check(key: &Secret) -> Result<(), KeyError> {
 /// See [`KeyError`].
 pub fn sign(issuer: &str, key: &Secret, now: SystemTime) -> Result<Secret, KeyError> {
     let pair = key_pair(key)?;
-    let seconds = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let header = json!({ "alg": "RS256", "typ": "JWT" });
     let claims = json!({ "iat": seconds(now - MARGIN), "exp": seconds(now + LIFE), "iss": issuer });
     let encode = |part: &serde_json::Value| URL_SAFE_NO_PAD.encode(part.to_string());
