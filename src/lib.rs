@@ -21,6 +21,7 @@
 //! | [`metrics`] | numbers for whoever watches many runners |
 //! | [`control`] | the socket between PID 1 and the other commands |
 //! | [`encode`] | digests and times as others read them |
+//! | [`files`] | files that are replaced in one step |
 //! | [`os`] | system calls without a safe wrapper elsewhere; the only `unsafe` |
 //!
 //! Dependencies point downward only: `entry` knows the others, a provider knows `config` and its HTTP client, and
@@ -35,6 +36,7 @@ pub mod control;
 pub mod docker;
 pub mod encode;
 pub mod entry;
+pub mod files;
 #[cfg(test)]
 mod fuzz;
 pub mod init;

@@ -40,8 +40,7 @@ impl Naming {
         }
         let prefix = prefix.or_else(|| microsofts(reader)).unwrap_or_else(|| "oscr".to_owned());
         check(reader, "RUNNER_NAME_PREFIX", &prefix, 40);
-        let hostname = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-        Self::Fresh { prefix, hostname }
+        Self::Fresh { prefix, hostname: hostname() }
     }
 
     /// What all names of this kind begin with, if they have that in common and nothing more.
@@ -72,6 +71,12 @@ impl Naming {
     pub fn entropy() -> u16 {
         getrandom::u32().unwrap_or_else(|_| std::process::id()) as u16
     }
+}
+
+/// The container's host name; empty if it has none that is text.
+#[must_use]
+pub fn hostname() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
 }
 
 /// The name that Microsoft's container is given. It is the same for each life of the container, which makes a restarted

@@ -43,7 +43,7 @@ const LITTLE_MEMORY: u64 = 512 << 20;
 pub fn doctor(out: &mut dyn Write) -> io::Result<ExitCode> {
     // The secrets are read here too.
     let _ = prctl::set_dumpable(false);
-    let environment = Environment::new(crate::os::environment());
+    let environment = Environment::new(std::env::vars_os());
     let mut worst = Verdict::Ok;
     let mut failed = 0;
     let mut say = |finding: Finding| {

@@ -39,6 +39,7 @@ use nix::unistd::{Gid, Uid};
 
 use crate::agent::access::{READ, WRITE, may};
 use crate::agent::{env, hooks, root, system_env};
+use crate::config::name::hostname;
 use crate::config::table::COMMON;
 use crate::config::{Common, Environment, Hardware, Problem, Reader, SecretSource};
 use crate::control::{self, Board};
@@ -353,10 +354,6 @@ fn space(common: &Common) -> Space {
     Space::new(common.min_free, &common.work_directory, [common.places.agent_roots(), temporary])
 }
 
-fn hostname() -> String {
-    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
-}
-
 fn problem(setting: &str, error: &dyn std::error::Error, cure: &str) -> Problem {
     Problem { setting: setting.to_owned(), what: error.to_string(), cure: cure.to_owned() }
 }
@@ -524,7 +521,7 @@ pub fn baseline(root: &Path) -> ExitCode {
 /// # Errors
 /// When standard output is gone.
 pub fn check(out: &mut dyn io::Write) -> io::Result<ExitCode> {
-    let environment = Environment::new(crate::os::environment());
+    let environment = Environment::new(std::env::vars_os());
     let configured = match configure(&environment) {
         Ok(configured) => configured,
         Err(problems) => return Ok(misconfigured(&problems)),

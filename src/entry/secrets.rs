@@ -28,7 +28,7 @@ const STASH: &str = "OSCR_STASH_FD";
 /// # Errors
 /// When the hand-over fails; nothing is started then.
 pub fn environment_without_trace() -> io::Result<Vec<(OsString, OsString)>> {
-    let mut variables = os::environment();
+    let mut variables: Vec<_> = std::env::vars_os().collect();
     if let Some(at) = variables.iter().position(|(name, _)| name == STASH) {
         let (_, number) = variables.swap_remove(at);
         let number = number.to_str().and_then(|number| number.parse().ok()).unwrap_or(-1);

@@ -3,15 +3,15 @@
 //! It is written before the thing that it describes exists (the name before the agent is configured, the id before it
 //! runs), so that whatever kills us, the next incarnation knows what to remove.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
 use super::update::Fetched;
 use crate::docker::Label;
+use crate::files;
 use crate::provider::pace::Pace;
 use crate::provider::{Files, Registration};
 
@@ -108,7 +108,7 @@ impl StateFile {
         self.state.docker_labels.truncate(LEFTOVERS);
         let path = self.directory.join(NAME);
         let json = serde_json::to_vec(&self.state).map_err(|error| self.error(&path, error.into()))?;
-        replace(&path, &json).map_err(|error| self.error(&path, error))
+        files::replace_on_disk(&path, &json, 0o600).map_err(|error| self.error(&path, error))
     }
 
     fn error(&self, path: &Path, source: io::Error) -> StateError {
@@ -140,7 +140,7 @@ impl StateFile {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&kept)?;
             for name in names {
                 match fs::read(root.join(name)) {
-                    Ok(content) => replace(&kept.join(name), &content)?,
+                    Ok(content) => files::replace_on_disk(&kept.join(name), &content, 0o600)?,
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => return Err(error),
                 }
@@ -164,16 +164,6 @@ impl StateFile {
     pub fn forget_kept(&self) {
         let _ = fs::remove_dir_all(self.directory.join(KEPT));
     }
-}
-
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    // The name must be on disk too before what it describes is made.
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 #[cfg(test)]

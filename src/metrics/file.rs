@@ -1,9 +1,9 @@
 //! The page of metrics as a file, for the textfile collector of Prometheus' node exporter.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use crate::files::replace;
 
 /// The file. The collector may read it at any moment, so it is replaced in one step.
 #[derive(Debug, Clone)]
@@ -39,29 +39,6 @@ impl MetricsFile {
     pub fn remove(&self) {
         let _ = fs::remove_file(&self.path);
     }
-}
-
-/// Replaces a file in one step, without forcing it onto the disk.
-///
-/// # Errors
-/// When it cannot be written; the old one is intact then.
-pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
-    name.push(".new");
-    let new = path.with_file_name(name);
-    // An earlier incarnation may have been killed over it.
-    let _ = fs::remove_file(&new);
-    let write = || {
-        // Made anew, so that nothing that lies there is followed or written into.
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
-        file.write_all(content)?;
-        drop(file);
-        fs::rename(&new, path)
-    };
-    write().inspect_err(|_| {
-        let _ = fs::remove_file(&new);
-    })
 }
 
 #[cfg(test)]

@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use file::{MetricsFile, replace};
+use crate::files;
+
+pub use file::MetricsFile;
 pub use serve::serve;
 
 /// What a family of numbers is.
@@ -359,7 +361,7 @@ pub fn resume(file: &Path) {
 /// When the file cannot be written; the old one is intact then.
 pub fn keep(file: &Path) -> io::Result<()> {
     let json = with(|metrics| serde_json::to_vec(&metrics.counters))?;
-    replace(file, &json, 0o600)
+    files::replace(file, &json, 0o600)
 }
 
 /// What is shown besides the counts: how things are at this moment. Times are in seconds since 1970.

@@ -13,7 +13,6 @@ pub mod mounts;
 pub mod signal;
 pub mod xattr;
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -118,10 +117,4 @@ pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is open, always gives the same number, and is not replaced while the `AsyncFd` owns it.
     let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
     watched.map_err(io::Error::from)
-}
-
-/// The environment of this process, for the one place that turns it into a configuration.
-#[must_use]
-pub fn environment() -> Vec<(OsString, OsString)> {
-    std::env::vars_os().collect()
 }

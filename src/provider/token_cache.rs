@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use super::Fault;
 use crate::config::Secret;
 use crate::encode::{hex, seconds};
+use crate::files;
 
 /// A token is not handed out any more when it has this long to live: the agent's configure step may take as long.
 const MARGIN: Duration = Duration::from_secs(5 * 60);
@@ -216,7 +217,7 @@ fn believed(file: File) -> Result<Option<Secret>, String> {
     Ok((left > MARGIN).then(|| Secret::new(kept.token.to_owned())))
 }
 
-/// Replaces the file in one step.
+/// Keeps the token for others, unless it is about to end.
 fn write(path: &Path, minted: &Minted) -> io::Result<()> {
     if minted.lives <= MARGIN {
         return Ok(());
@@ -224,18 +225,7 @@ fn write(path: &Path, minted: &Minted) -> io::Result<()> {
     let lives = minted.lives.min(LONGEST);
     let kept = Kept { version: 1, token: minted.token.expose(), ends: seconds(SystemTime::now() + lives) };
     let json = Zeroizing::new(serde_json::to_vec(&kept)?);
-    let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let written = open(&new, OpenOptions::new().write(true).create_new(true))
-        .and_then(|mut file| file.write_all(&json))
-        .and_then(|()| fs::rename(&new, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    written
+    files::replace(path, &json, 0o600)
 }
 
 #[cfg(test)]
