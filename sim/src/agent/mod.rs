@@ -19,6 +19,7 @@ mod process;
 mod trace;
 mod worker;
 
+use kind::Facts;
 pub use kind::Kind;
 pub use layout::{archive, install, pack, programs_dir};
 pub use listener::main as listener_main;
@@ -65,6 +66,24 @@ fn write_json(root: &Path, files: &[(&str, &serde_json::Value, u32)]) -> std::io
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(*mode))?;
     }
     Ok(())
+}
+
+/// The exit code of the configure step, which does its work by `register` unless it is done already.
+fn configure(kind: Kind, root: &Path, trace: &trace::Trace, register: impl FnOnce() -> Result<(), String>) -> i32 {
+    let Facts { noun, settings, .. } = kind.facts();
+    let registered = if root.join(settings).exists() {
+        Err(format!(
+            "Cannot configure the {noun} because it is already configured. To reconfigure the {noun}, run 'config.cmd \
+             remove' or './config.sh remove' first."
+        ))
+    } else {
+        register()
+    };
+    if let Err(why) = registered {
+        trace.complain(&why);
+        return listener::TERMINATED;
+    }
+    0
 }
 
 /// Makes an agent unconfigured.

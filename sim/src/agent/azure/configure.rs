@@ -19,20 +19,7 @@ const RESOURCE: &str = "499b84ac-1321-427f-aa17-267ca6975798/.default";
 
 /// Registers the agent and writes its files.
 pub(super) fn configure(root: &Path, trace: &Trace, arguments: &Arguments) -> i32 {
-    if root.join(".agent").exists() {
-        trace.complain(
-            "Cannot configure the agent because it is already configured. To reconfigure the agent, run 'config.cmd \
-             remove' or './config.sh remove' first.",
-        );
-        return TERMINATED;
-    }
-    match register(root, trace, arguments) {
-        Ok(()) => 0,
-        Err(why) => {
-            trace.complain(&why);
-            TERMINATED
-        }
-    }
+    crate::agent::configure(Kind::Azure, root, trace, || register(root, trace, arguments))
 }
 
 /// The forge's client with what `--auth` names.

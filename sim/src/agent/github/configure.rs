@@ -58,20 +58,7 @@ fn tried<T>(trace: &Trace, mut request: impl FnMut() -> Result<T, Refusal>) -> R
 /// Registers the agent and writes its files.
 pub(super) fn configure(root: &Path, trace: &Trace, arguments: &Arguments) -> i32 {
     trace.say("\n# Authentication\n");
-    if root.join(".runner").exists() {
-        trace.complain(
-            "Cannot configure the runner because it is already configured. To reconfigure the runner, run 'config.cmd \
-             remove' or './config.sh remove' first.",
-        );
-        return TERMINATED;
-    }
-    match register(root, trace, arguments) {
-        Ok(()) => 0,
-        Err(why) => {
-            trace.complain(&why);
-            TERMINATED
-        }
-    }
+    crate::agent::configure(Kind::GitHub, root, trace, || register(root, trace, arguments))
 }
 
 fn register(root: &Path, trace: &Trace, arguments: &Arguments) -> Result<(), String> {
