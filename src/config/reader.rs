@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::secret::{Secret, SecretSource};
+use super::secret::{Secret, SecretError, SecretSource};
 use super::table::Setting;
 
 /// The environment as text, by name. Empty values are absent: Compose passes an unset variable as an empty one.
@@ -87,6 +87,8 @@ pub struct Reader<'a> {
     notes: Vec<String>,
     effective: BTreeMap<String, String>,
     used: BTreeSet<String>,
+    /// What there is to say about empty files of secrets, by setting.
+    empty: Vec<(&'static str, String)>,
 }
 
 impl<'a> Reader<'a> {
@@ -100,6 +102,7 @@ impl<'a> Reader<'a> {
             notes: Vec::new(),
             effective: BTreeMap::new(),
             used: BTreeSet::new(),
+            empty: Vec::new(),
         };
         for name in &environment.unreadable {
             if reader.setting(name).is_some() {
@@ -226,7 +229,11 @@ impl<'a> Reader<'a> {
                 let source = SecretSource::file(&file_name, PathBuf::from(&file));
                 match source.read() {
                     Ok(_) => found.push(source),
-                    Err(super::secret::SecretError::Empty { .. }) => {}
+                    // Compose mounts a device, `/dev/null`, for what nobody gave.
+                    Err(error @ SecretError::Empty { .. }) if Path::new(&file).is_file() => {
+                        self.empty.push((name, error.to_string()));
+                    }
+                    Err(SecretError::Empty { .. }) => {}
                     Err(error) => self.problem(
                         &file_name,
                         error.to_string(),
@@ -248,6 +255,16 @@ impl<'a> Reader<'a> {
         }
         self.effective.insert(name.to_owned(), format!("*** from {source}"));
         Some(source)
+    }
+
+    /// For a problem with secrets that are missing: which of them have files that are there and empty, after a colon.
+    #[must_use]
+    pub fn empty_files(&self, secrets: &[&str]) -> String {
+        let found = self.empty.iter().filter(|(name, _)| secrets.contains(name)).map(|(_, what)| what.as_str());
+        match found.collect::<Vec<_>>()[..] {
+            [] => String::new(),
+            ref found => format!(": {}", found.join("; ")),
+        }
     }
 
     /// Ends the reading: the notes and the effective values, or all problems. A setting of ours that nobody asked for is
@@ -409,6 +426,14 @@ mod tests {
         let environment = Environment::from([("KEY_FILE", file.to_str().unwrap())]);
         let mut reader = Reader::new(&environment, vec![TABLE]);
         assert!(reader.secret("KEY").is_none());
+        assert_eq!(reader.empty_files(&["KEY"]), format!(": KEY_FILE names {}, which is empty", file.display()));
+        assert_eq!(reader.empty_files(&["OTHER"]), "");
+        assert!(reader.finish().is_ok());
+
+        let environment = Environment::from([("KEY_FILE", "/dev/null")]);
+        let mut reader = Reader::new(&environment, vec![TABLE]);
+        assert!(reader.secret("KEY").is_none());
+        assert_eq!(reader.empty_files(&["KEY"]), "", "what Compose makes of a secret that nobody gave");
         assert!(reader.finish().is_ok());
 
         let environment = Environment::from([("KEY_FILE", "/nonexistent/key")]);

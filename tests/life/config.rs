@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Container, Forge, each, write};
+use crate::harness::{Container, Forge, SECRET, each, write};
 
 #[test]
 fn every_problem_is_said_at_once_and_nothing_is_asked() {
@@ -90,6 +90,39 @@ fn a_work_directory_has_one_runner() {
     second.set("RUNNER_WORKDIR", &second.text("work"));
     second.restart();
     second.wait_line("registered with");
+}
+
+#[test]
+fn an_empty_secret_file_is_named_when_there_is_no_other_credential() {
+    let forge = Forge::start();
+    let app = |forge| {
+        let mut container = Container::new(forge);
+        let key = container.text(SECRET);
+        container.unset("GITHUB_PAT_FILE");
+        container.set_all(&[("GITHUB_APP_ID", "4711"), ("GITHUB_APP_PRIVATE_KEY_FILE", &key)]);
+        container
+    };
+    for (setting, mut container) in [
+        ("GITHUB_PAT", Container::new(&forge)),
+        ("GITHUB_APP_PRIVATE_KEY", app(&forge)),
+        ("ADO_PAT", Container::azure(&forge)),
+    ] {
+        write(&container.path(SECRET), "\n", 0o400);
+        // What Compose makes of a secret that nobody gave: nothing to tell.
+        container.set("RUNNER_TOKEN_FILE", "/dev/null");
+        container.start();
+        assert_eq!(container.exit_code(), 78);
+        let said = container.wait_line(&format!("- {setting}: "));
+        let empty = format!("{setting}_FILE names {}, which is empty;", container.text(SECRET));
+        assert!(said.contains(&empty) && !said.contains("/dev/null"), "{said}");
+    }
+    // Beside another credential it is one that is not used.
+    let mut container = Container::new(&forge);
+    let empty = container.path("run/secrets/empty");
+    write(&empty, "", 0o400);
+    container.set("RUNNER_TOKEN_FILE", &empty.display().to_string());
+    container.start();
+    forge.listening();
 }
 
 #[test]

@@ -249,7 +249,7 @@ fn credential(reader: &mut Reader<'_>) -> Option<Credential> {
         (None, None) => {
             reader.problem(
                 "ADO_PAT",
-                "there is no credential",
+                format!("there is no credential{}", reader.empty_files(&["ADO_PAT", "ADO_CLIENT_SECRET"])),
                 "set ADO_PAT_FILE (better) or ADO_PAT to a personal access token, or ADO_CLIENT_ID, ADO_TENANT_ID and \
                  ADO_CLIENT_SECRET_FILE for a service principal",
             );

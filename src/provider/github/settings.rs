@@ -403,9 +403,10 @@ fn credential(reader: &mut Reader<'_>) -> Option<Credential> {
     let Some(first) = given.next() else {
         // One that cannot be read was meant to be there: its own problem says all.
         if reader.problems() == problems {
+            let secrets = ["GITHUB_PAT", "GITHUB_APP_PRIVATE_KEY", "RUNNER_TOKEN", "ACTIONS_RUNNER_INPUT_JITCONFIG"];
             reader.problem(
                 "GITHUB_PAT",
-                "there is no credential",
+                format!("there is no credential{}", reader.empty_files(&secrets)),
                 "set GITHUB_PAT_FILE (better) or GITHUB_PAT to a personal access token, or GITHUB_APP_ID and \
                  GITHUB_APP_PRIVATE_KEY_FILE, or RUNNER_TOKEN to a registration token, or ACTIONS_RUNNER_INPUT_JITCONFIG",
             );
@@ -464,7 +465,7 @@ fn app(reader: &mut Reader<'_>) -> Option<AppKey> {
         (Some(_), None) if reader.problems() == problems => {
             reader.problem(
                 "GITHUB_APP_PRIVATE_KEY",
-                "is not set, but GITHUB_APP_ID is",
+                format!("is not set, but GITHUB_APP_ID is{}", reader.empty_files(&["GITHUB_APP_PRIVATE_KEY"])),
                 "set GITHUB_APP_PRIVATE_KEY_FILE (better) or GITHUB_APP_PRIVATE_KEY to the App's private key",
             );
             None
