@@ -63,7 +63,9 @@ impl Incarnation {
     /// Waits if the forge's limit is nearly used up, before something new is begun. Removals do not wait: they are what the rest
     /// of it is kept for.
     async fn keep_pace(&mut self) -> bool {
-        let known = self.provider.pace().or_else(|| self.state.state.pace.take());
+        let ours = self.provider.fingerprint();
+        let kept = self.state.state.pace.take().filter(|pace| pace.credential.is_none() || pace.credential == ours);
+        let known = self.provider.pace().or(kept);
         let Some((pace, left)) = known.and_then(|pace| pace.left().map(|left| (pace, left))) else { return false };
         self.state.state.pace = Some(pace.clone());
         self.wait_out(Phase::BackingOff, &pace.why, left).await;

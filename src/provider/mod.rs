@@ -29,6 +29,7 @@ use crate::config::table::{COMMON, Kind, Setting};
 use crate::config::{Common, Reader, Secret, SecretError, SecretSource};
 #[cfg(test)]
 use crate::config::{Environment, Problem};
+use crate::encode::digest;
 use crate::init::Ended;
 
 /// One entry of the list of providers.
@@ -341,7 +342,12 @@ pub trait Provider {
     }
     /// What to wait for before anything new is begun, as the forge's last answers have it.
     fn pace(&self) -> Option<Pace> {
-        self.http().pace()
+        self.http().pace().map(|pace| Pace { credential: self.fingerprint(), ..pace })
+    }
+    /// Tells the credential from others, and says nothing about it; `None` when it cannot be read.
+    fn fingerprint(&self) -> Option<String> {
+        let secret = self.secrets().first()?.read().ok()?;
+        Some(digest(&["oscr credential", secret.expose()]))
     }
     /// Looks at all that a registration needs from the forge, and changes nothing there: credential, scope, group, labels, and
     /// the agent's version, which is given if it is known. In this order, and only once the forge was reached.

@@ -19,6 +19,9 @@ pub struct Pace {
     pub until: u64,
     /// The reason, for people.
     pub why: String,
+    /// The fingerprint of the credential whose limit it is, if it is known: another one has a limit of its own.
+    #[serde(default)]
+    pub credential: Option<String>,
 }
 
 /// What one kind of requests has left. Forges count kinds apart: registering runners has a limit of its own at GitHub.
@@ -44,7 +47,7 @@ impl Pace {
     #[must_use]
     pub fn after(wait: Duration, why: String) -> Self {
         // A part of a second counts as one.
-        Self { until: seconds(SystemTime::now() + wait.min(LONGEST)) + 1, why }
+        Self { until: seconds(SystemTime::now() + wait.min(LONGEST)) + 1, why, credential: None }
     }
 
     /// How long that is from now on; `None` when it is over.

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::Fault;
 use crate::config::Secret;
-use crate::encode::{hex, seconds};
+use crate::encode::{digest, seconds};
 use crate::files;
 
 /// A token is not handed out any more when it has this long to live: the agent's configure step may take as long.
@@ -86,7 +86,7 @@ impl TokenCache {
         credential: &Secret,
         mint: impl Future<Output = Result<Minted, Fault>>,
     ) -> Result<Secret, Fault> {
-        let path = self.directory.join(format!("{}.json", digest(scope, credential)));
+        let path = self.directory.join(name(scope, credential));
         if let Some(token) = read(&path) {
             tracing::debug!("using the registration token that another replica asked for");
             self.used.replace(Some((path, token.clone())));
@@ -160,13 +160,8 @@ pub fn prepare(directory: &Path) -> Result<(), CacheError> {
     Ok(())
 }
 
-fn digest(scope: &str, credential: &Secret) -> String {
-    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    for part in ["oscr registration token", scope, credential.expose()] {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part.as_bytes());
-    }
-    hex(context.finish().as_ref())
+fn name(scope: &str, credential: &Secret) -> String {
+    format!("{}.json", digest(&["oscr registration token", scope, credential.expose()]))
 }
 
 /// Opens a file of ours, never through a link.
@@ -289,7 +284,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         run(async {
             let cache = TokenCache::new(directory.path().to_owned());
-            let lock = cache.lock(&directory.path().join(format!("{}.json", digest("s", &secret("cred"))))).await;
+            let lock = cache.lock(&directory.path().join(name("s", &secret("cred")))).await;
             assert!(lock.as_ref().unwrap().is_some());
             let before = Instant::now();
             assert_eq!(ask(&cache, "s", "cred", HOUR).await, ("a-fresh-token".to_owned(), true));

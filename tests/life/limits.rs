@@ -5,10 +5,10 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use oscr_sim::forge::app::AppOrders;
+use oscr_sim::forge::app::{AppOrders, KEY};
 use oscr_sim::protocol::JobResult;
 
-use crate::harness::{Container, Forge, LIMIT, allow, each};
+use crate::harness::{Container, Forge, LIMIT, SECRET, allow, each, write};
 use crate::page;
 
 /// Runs jobs one after the other, and gives the requests of all lives but the first.
@@ -218,6 +218,28 @@ fn a_count_that_starts_anew_soon_is_waited_for_no_longer() {
     container.wait_line("slowing down");
     forge.listening();
     assert!(container.uptime() >= Duration::from_secs(1), "it did not wait");
+}
+
+#[test]
+fn another_credential_is_not_held_to_what_the_last_one_used_up() {
+    let forge = Forge::start();
+    forge.order(|orders| {
+        orders.rate_used = orders.rate_limit - 5;
+        orders.app = Some(AppOrders::default());
+    });
+    let mut container = Container::listening(&forge, &[]);
+    forge.wait_job(forge.job("true"), LIMIT);
+    assert_eq!(container.exit_code(), 0);
+    let kept = container.state()["pace"].clone();
+    assert!(kept["until"].is_u64() && !kept.to_string().contains(&forge.pat()), "{kept}");
+    forge.order(|orders| orders.rate_used = 0);
+    write(&container.path(SECRET), KEY, 0o400);
+    let key = container.text(SECRET);
+    container.unset("GITHUB_PAT_FILE");
+    container.set_all(&[("GITHUB_APP_ID", "4711"), ("GITHUB_APP_PRIVATE_KEY_FILE", &key)]);
+    container.start();
+    forge.listening();
+    assert!(container.lines_with("slowing down").is_empty());
 }
 
 #[test]
