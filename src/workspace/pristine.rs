@@ -8,11 +8,14 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::Path;
 
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 use nix::unistd::Uid;
 
 use crate::os::child::Identity;
 
-/// Copies the content and modes of `from` into `to`, which exists and is empty but for mount points, and gives all of it to
+/// Copies the content, modes and times of `from` into `to`, which exists and is empty but for mount points, and gives all of it to
 /// `agent`. A missing `from` means that the image keeps no copy, and the home stays empty.
 pub fn restore(from: &Path, to: &Path, agent: &Identity) -> io::Result<()> {
     match fs::symlink_metadata(from) {
@@ -54,6 +57,7 @@ fn copy_directory(from: &Path, to: &Path, agent: &Identity) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a copy what its original is, but for the owner.
 fn own(target: &Path, meta: &fs::Metadata, agent: &Identity) -> io::Result<()> {
     if Uid::effective().is_root() {
         lchown(target, Some(agent.uid.as_raw()), Some(agent.gid.as_raw()))?;
@@ -62,6 +66,10 @@ fn own(target: &Path, meta: &fs::Metadata, agent: &Identity) -> io::Result<()> {
         // After the owner, whose change clears set-id bits.
         fs::set_permissions(target, fs::Permissions::from_mode(meta.mode() & 0o7777))?;
     }
+    // Last, and for a directory once all is in it. By these times tools such as make tell what is out of date.
+    let time = |seconds, nanoseconds| TimeSpec::new(seconds, nanoseconds);
+    let (accessed, modified) = (time(meta.atime(), meta.atime_nsec()), time(meta.mtime(), meta.mtime_nsec()));
+    utimensat(AT_FDCWD, target, &accessed, &modified, UtimensatFlags::NoFollowSymlink)?;
     Ok(())
 }
 
@@ -70,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_modes_and_links_come_back_and_belong_to_the_agent() {
+    fn content_modes_times_and_links_come_back_and_belong_to_the_agent() {
         let agent = Identity { uid: nix::unistd::getuid(), gid: nix::unistd::getgid(), groups: vec![] };
         let from = tempfile::tempdir().unwrap();
         let to = tempfile::tempdir().unwrap();
@@ -78,9 +86,17 @@ mod tests {
         fs::write(from.path().join("d/f"), "text").unwrap();
         fs::set_permissions(from.path().join("d/f"), fs::Permissions::from_mode(0o640)).unwrap();
         symlink("d/f", from.path().join("l")).unwrap();
+        let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 5_000);
+        for path in ["d/f", "d"] {
+            fs::File::open(from.path().join(path)).unwrap().set_modified(old).unwrap();
+        }
         restore(from.path(), to.path(), &agent).unwrap();
         assert_eq!(fs::read_to_string(to.path().join("l")).unwrap(), "text");
         assert_eq!(fs::metadata(to.path().join("d/f")).unwrap().mode() & 0o777, 0o640);
         assert_eq!(fs::read_link(to.path().join("l")).unwrap(), Path::new("d/f"));
+        for path in ["", "d", "d/f", "l"] {
+            let modified = |root: &Path| fs::symlink_metadata(root.join(path)).unwrap().modified().unwrap();
+            assert_eq!(modified(to.path()), modified(from.path()), "{path}");
+        }
     }
 }
