@@ -228,6 +228,12 @@ impl Places {
         self.at("var/lib/oscr")
     }
 
+    /// What was moved out of a job's reach and is yet to be removed. Beside the state, and like it root's alone.
+    #[must_use]
+    pub fn trash(&self) -> PathBuf {
+        self.state().join("trash")
+    }
+
     /// The control socket and the hook shims.
     #[must_use]
     pub fn run(&self) -> PathBuf {

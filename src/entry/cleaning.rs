@@ -1,7 +1,7 @@
 //! Between two jobs: what the last one left goes, and what it cannot have changed without root's powers is compared.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::incarnation::{Incarnation, on_a_thread};
 use crate::config::{Common, Taint};
@@ -48,6 +48,8 @@ pub fn custody(
 impl Incarnation {
     /// Cleans the slate once, and compares what is outside. No process of a job is left by now.
     pub(super) async fn wipe(&mut self) -> Result<Wiped, SlateError> {
+        // Another one follows, which finds what this one leaves, and is in nobody's way.
+        self.removal = None;
         let agent = self.slate.agent.uid;
         if !ipc::of(agent).is_empty() {
             let failed = |error: SpawnError| SlateError::Ipc(error.to_string());
@@ -67,10 +69,13 @@ impl Incarnation {
         .await;
         self.custody = custody;
         let findings = looked.map_err(SlateError::Unreadable)?;
-        let wiped = wiped?;
+        let mut wiped = wiped?;
         if let Some(findings) = findings {
             self.judge(findings);
         }
+        let (since, places) = (Instant::now(), wiped.took);
+        wiped += self.empty_trash().await?;
+        wiped.took = places + since.elapsed();
         self.all_is_well()?;
         Ok(wiped)
     }

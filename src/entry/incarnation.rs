@@ -17,6 +17,7 @@ use super::hardware::{Guard, HardwareError};
 use super::hostname;
 use super::listening::Ending;
 use super::numbers::Numbers;
+use super::removal::Removal;
 use super::report::JobReport;
 use super::state::StateFile;
 use super::stop::{Stop, Urgency};
@@ -70,6 +71,8 @@ pub struct Incarnation {
     pub(super) tainted: Option<String>,
     /// The fingerprint of the grant in use, if it is good for one job only.
     pub(super) once: Option<String>,
+    /// What was moved aside, while it is being removed.
+    pub(super) removal: Option<Removal>,
 }
 
 impl Incarnation {
@@ -118,6 +121,7 @@ impl Incarnation {
             custody,
             tainted,
             once: None,
+            removal: None,
         }
     }
 
@@ -164,7 +168,7 @@ impl Incarnation {
                 }
                 Ending::Yielded => tracing::info!("gave the hardware to somebody who waits; joining the queue again"),
                 // Waited out before anything else is asked for.
-                Ending::Full => {}
+                Ending::Full | Ending::Unclean => {}
                 Ending::Idle => {
                     self.forget_failures();
                     break exit::DONE;
@@ -362,6 +366,7 @@ impl Incarnation {
                 () = self.stop.signal_came() => {}
             }
         }
+        self.finish_removal().await;
         self.numbers.end(&self.board, self.stop.signalled());
         tracing::info!("leaving");
     }
@@ -493,19 +498,35 @@ async fn obey(mut orders: UnboundedReceiver<Order>, board: Board, stop: Stop, jo
     }
 }
 
-/// Runs something that blocks on a thread of its own, so that signals and the control socket are served meanwhile. The
-/// thread is gone when this returns: a process that forks should have no other.
-pub(super) async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let thread = std::thread::spawn(move || {
-        let _ = sender.send(work());
-    });
-    let result = receiver.await;
-    let joined = thread.join();
-    match (result, joined) {
-        (Ok(result), _) => result,
-        (Err(_), Err(panic)) => std::panic::resume_unwind(panic),
-        // The sender is dropped unsent only by a panic.
-        (Err(_), Ok(())) => unreachable!("the thread ended without a result"),
+/// Something that blocks, on a thread of its own, so that signals and the control socket are served meanwhile.
+pub(super) struct Work<T> {
+    result: tokio::sync::oneshot::Receiver<T>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl<T: Send + 'static> Work<T> {
+    pub(super) fn begin(work: impl FnOnce() -> T + Send + 'static) -> Self {
+        let (sender, result) = tokio::sync::oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let _ = sender.send(work());
+        });
+        Self { result, thread: Some(thread) }
     }
+
+    /// Waits for its end, at which the thread is gone. Safe to drop and call again, but not once it has resolved.
+    pub(super) async fn done(&mut self) -> T {
+        let result = (&mut self.result).await;
+        let joined = self.thread.take().map_or(Ok(()), std::thread::JoinHandle::join);
+        match (result, joined) {
+            (Ok(result), _) => result,
+            (Err(_), Err(panic)) => std::panic::resume_unwind(panic),
+            // The sender is dropped unsent only by a panic.
+            (Err(_), Ok(())) => unreachable!("the thread ended without a result"),
+        }
+    }
+}
+
+/// Does such work, and waits for it.
+pub(super) async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    Work::begin(work).done().await
 }

@@ -16,6 +16,7 @@ use super::children::Running;
 use super::hardware::{HardwareError, descends};
 use super::incarnation::Incarnation;
 use super::job::JobWatch;
+use super::removal::removed;
 use super::report::{JobReport, Spans};
 use super::retiring::{Retired, Retirement, Why};
 use super::stop::Urgency;
@@ -28,6 +29,7 @@ use crate::init::Ended;
 use crate::metrics::JobResult;
 use crate::provider::{Answer, Fault, Reading, Releasing, Standing};
 use crate::resource::{Claim, Held};
+use crate::workspace::{SlateError, Wiped};
 
 /// How long the listener may take to end by itself once its only job's worker is gone.
 const FAREWELL: Duration = Duration::from_secs(60);
@@ -60,6 +62,8 @@ pub(super) enum Ending {
     Again(String),
     /// No job came, and there is too little disk space for one.
     Full,
+    /// No job came, and what an earlier one left cannot be removed.
+    Unclean,
     /// The forge wants another version of the agent.
     Outdated(String),
     /// The agent cannot work here.
@@ -129,6 +133,8 @@ enum Event {
     Leftovers,
     /// It is time to look at the disk.
     Space,
+    /// What had been moved aside is removed, or cannot be.
+    Removed(Result<Wiped, SlateError>),
     /// It should have ended by itself.
     Overstays,
 }
@@ -233,6 +239,7 @@ impl<'a> Session<'a> {
             () = at(self.leftovers_at) => Event::Leftovers,
             () = space_due(&life.board, self.space_at), if idle => Event::Space,
             () = at(self.farewell) => Event::Overstays,
+            result = removed(&mut life.removal) => Event::Removed(result),
         }
     }
 
@@ -271,6 +278,12 @@ impl<'a> Session<'a> {
                 if let Some(why) = self.life.board.shortage() {
                     tracing::warn!("no job is taken any more: {why}");
                     self.retirement.begin(Why::Full);
+                }
+            }
+            Event::Removed(result) => {
+                if let Err(error) = self.life.tell_of_removal(result) {
+                    tracing::error!("no job is taken any more: {error}");
+                    self.retirement.begin(Why::Unclean);
                 }
             }
             Event::Overstays => {
@@ -527,6 +540,7 @@ impl<'a> Session<'a> {
             _ if self.interrupted && asked_to_stop => return Ending::Stopped,
             Some(Why::Yield) if self.interrupted && !self.job.seen => return Ending::Yielded,
             Some(Why::Full) if self.interrupted && !self.job.seen => return Ending::Full,
+            Some(Why::Unclean) if self.interrupted && !self.job.seen => return Ending::Unclean,
             // Nobody asked for it, and no job ran after all.
             Some(Why::Idle) if !self.job.found_once && !asked_to_stop => return Ending::Idle,
             Some(Why::Replace(why)) if !self.job.found_once && !asked_to_stop => {

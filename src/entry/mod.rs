@@ -15,6 +15,7 @@ mod numbers;
 pub mod posture;
 mod privileges;
 mod registering;
+mod removal;
 mod report;
 mod retiring;
 mod secrets;
@@ -50,7 +51,7 @@ use crate::log;
 use crate::os::child::Identity;
 use crate::provider::{PROVIDERS, Provider, token_cache};
 use crate::resource::LockDirectory;
-use crate::workspace::{Owned, Slate, Space, taint, take_for_root};
+use crate::workspace::{Owned, Slate, Space, Trash, taint, take_for_root};
 use children::{Children, Starter, attend};
 pub use doctor::doctor;
 use hardware::Guard;
@@ -392,6 +393,8 @@ fn slate(common: &Common, account: &Account) -> Slate {
         pristine_home: places.pristine_home(),
         agent: account.identity.clone(),
         kept: common.caches.clone(),
+        // An ordinary user has no place that its jobs cannot reach.
+        trash: Uid::effective().is_root().then(|| Trash::at(places.trash())),
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) enum Why {
     Yield,
     /// The disk is full.
     Full,
+    /// What an earlier job left cannot be removed.
+    Unclean,
     /// It was idle for as long as it may be.
     Idle,
     /// The watchdog found that it can get no job.

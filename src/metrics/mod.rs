@@ -86,6 +86,12 @@ const LOCK_WAIT_SECONDS: Family = family(
 );
 const WIPE_SECONDS: Family =
     family("oscr_wipe_seconds", Kind::Histogram(WIPE), &[], "How long making the slate clean took.");
+const REMOVAL_SECONDS: Family = family(
+    "oscr_removal_seconds",
+    Kind::Histogram(WIPE),
+    &[],
+    "How long it took to remove what was moved aside, where the runner went on meanwhile.",
+);
 const REGISTRATIONS: Family = family(
     "oscr_registrations_total",
     Kind::Counter,
@@ -145,6 +151,7 @@ pub const FAMILIES: &[Family] = &[
     JOB_SECONDS,
     LOCK_WAIT_SECONDS,
     WIPE_SECONDS,
+    REMOVAL_SECONDS,
     REGISTRATIONS,
     LEFTOVERS,
     API_REQUESTS,
@@ -270,6 +277,7 @@ struct Counters {
     job_seconds: Histogram,
     lock_wait_seconds: Histogram,
     wipe_seconds: Histogram,
+    removal_seconds: Histogram,
     evicted_bytes: u64,
 }
 
@@ -284,7 +292,8 @@ impl Counters {
         let sane = counters.version == 1
             && counters.job_seconds.sane(JOB)
             && counters.lock_wait_seconds.sane(WAIT)
-            && counters.wipe_seconds.sane(WIPE);
+            && counters.wipe_seconds.sane(WIPE)
+            && counters.removal_seconds.sane(WIPE);
         sane.then_some(counters)
     }
 }
@@ -324,6 +333,11 @@ pub fn lock_waited(waited: Duration) {
 /// The slate is clean, after so long.
 pub fn wiped(took: Duration) {
     with(|metrics| metrics.counters.wipe_seconds.add(WIPE, took));
+}
+
+/// What had been moved aside is removed, after so long.
+pub fn removed(took: Duration) {
+    with(|metrics| metrics.counters.removal_seconds.add(WIPE, took));
 }
 
 /// Something happened to a registration.
@@ -414,6 +428,7 @@ fn text(metrics: &Metrics, now: &Now) -> String {
     page.histogram(JOB_SECONDS, &counters.job_seconds);
     page.histogram(LOCK_WAIT_SECONDS, &counters.lock_wait_seconds);
     page.histogram(WIPE_SECONDS, &counters.wipe_seconds);
+    page.histogram(REMOVAL_SECONDS, &counters.removal_seconds);
     page.gauge(REGISTRATIONS, Registered::NAMES.map(|name| (vec![name], of(&counters.registrations, name))));
     page.gauge(LEFTOVERS, [(vec![], now.leftovers)]);
     page.gauge(API_REQUESTS, counters.api_requests.iter().map(|(code, count)| (vec![code.as_str()], *count)));

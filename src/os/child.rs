@@ -59,8 +59,8 @@ pub struct Setup {
 /// Makes `command` apply `setup` in the child, just before `exec`. All signals must be blocked by then.
 pub fn prepare(command: &mut Command, setup: Setup) {
     let parent = getpid();
-    // SAFETY: the closure runs in the forked child of a process that has one thread at this point, and calls only
-    // functions that are async-signal-safe; it allocates nothing.
+    // SAFETY: the closure runs in the forked child and calls only functions that are async-signal-safe; it allocates nothing. So it
+    // needs no lock that another thread of the parent could have held when it was forked.
     unsafe {
         command.pre_exec(move || apply(&setup, parent));
     }

@@ -10,6 +10,7 @@ pub mod directory;
 pub mod ipc;
 pub mod memory;
 pub mod mounts;
+pub mod priority;
 pub mod signal;
 pub mod xattr;
 

@@ -11,9 +11,11 @@ mod owner;
 mod pristine;
 pub mod space;
 pub mod taint;
+mod trash;
 mod wipe;
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -23,6 +25,8 @@ use crate::os::child::Identity;
 
 pub use owner::{Owned, OwnerError, take_for_root};
 pub use space::Space;
+pub use trash::{Reins, Trash};
+use wipe::{Manner, wipe_so};
 pub use wipe::{Spare, Wiped, wipe};
 
 /// The places that make up a slate.
@@ -42,6 +46,8 @@ pub struct Slate {
     pub agent: Identity,
     /// Directories that the user names: they survive, in the places above and elsewhere.
     pub kept: Vec<PathBuf>,
+    /// Where what takes long to remove is moved, so that nobody need wait for it. `None` where no place is out of a job's reach.
+    pub trash: Option<Trash>,
 }
 
 /// Why the slate is not clean. No job may be taken then.
@@ -87,18 +93,31 @@ impl Slate {
         self.temporary.iter().chain([&self.agent_roots, &self.work]).chain(home).cloned()
     }
 
-    /// Empties all places, makes those that are missing, and restores the home.
+    /// Empties all places, makes those that are missing, and restores the home. Directories are moved into the trash where they can
+    /// be; it is somebody else's to empty.
     ///
     /// # Errors
     /// At the first place that cannot be made clean.
     pub fn clean(&self) -> Result<Wiped, SlateError> {
         let started = Instant::now();
         let mut total = Wiped::default();
+        let heap = self.trash.as_ref().and_then(|trash| {
+            let heap = trash.heap();
+            heap.inspect_err(|error| tracing::debug!("everything is removed where it is: no trash can be had: {error}"))
+                .ok()
+        });
         for place in self.places() {
+            // The agents' programs are links to the image's: removing one changes the time of the other's last change, which must not
+            // happen once all has been found well.
+            let aside = heap.as_ref().filter(|_| place != self.agent_roots).map(AsFd::as_fd);
             // What is mounted further in comes later in the list.
             let mounted = self.mounts_to_empty(&place);
             for place in mounted.iter().rev().chain([&place]) {
-                total += empty(place, &Spare { only_of: self.only_of(place), kept: self.kept.clone() })?;
+                let spare = Spare { only_of: self.only_of(place), kept: self.kept.clone() };
+                match wipe_so(place, &spare, Manner { aside, reins: None }) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    wiped => total += nothing_left(place, wiped)?,
+                }
             }
             total.mounts.retain(|mount| !mounted.contains(mount));
         }
@@ -128,14 +147,9 @@ impl Slate {
     }
 }
 
-fn empty(place: &Path, spare: &Spare) -> Result<Wiped, SlateError> {
-    let wiped = match wipe(place, spare) {
-        Ok(wiped) => wiped,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Wiped::default()),
-        Err(source) => {
-            return Err(SlateError::Place { place: place.to_owned(), source });
-        }
-    };
+/// What was wiped of a place, if all was.
+fn nothing_left(place: &Path, wiped: io::Result<Wiped>) -> Result<Wiped, SlateError> {
+    let wiped = wiped.map_err(|source| SlateError::Place { place: place.to_owned(), source })?;
     match wiped.failures.first() {
         None => Ok(wiped),
         Some(first) => {
@@ -171,6 +185,7 @@ mod tests {
             pristine_home: root.join("pristine"),
             agent: Identity { uid: nix::unistd::getuid(), gid: nix::unistd::getgid(), groups: vec![] },
             kept: Vec::new(),
+            trash: Some(Trash::at(root.join("trash"))),
         }
     }
 
@@ -203,5 +218,71 @@ mod tests {
         slate.clean().unwrap();
         assert!(fs::symlink_metadata(root.path().join("work/a/cache")).unwrap().is_dir());
         assert!(root.path().join("precious/file").exists());
+    }
+
+    /// What is in the trash, below the one heap in it.
+    fn moved_aside(root: &Path) -> Vec<PathBuf> {
+        let entries = |place: PathBuf| fs::read_dir(place).into_iter().flatten().map(|entry| entry.unwrap().path());
+        let mut found: Vec<_> = entries(root.join("trash")).flat_map(entries).collect();
+        found.sort();
+        found.into_iter().map(|path| path.strip_prefix(root.join("trash")).unwrap().iter().skip(1).collect()).collect()
+    }
+
+    #[test]
+    fn whole_directories_are_moved_aside_and_nothing_that_is_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let mut slate = slate_in(root.path());
+        slate.kept = vec![root.path().join("work/a/cache")];
+        for directory in ["work/a/cache/deep", "work/a/other/deep", "work/b/deep", "tmp/b/deep", "runner/c/bin"] {
+            fs::create_dir_all(root.path().join(directory)).unwrap();
+        }
+        fs::write(root.path().join("work/file"), "x").unwrap();
+        slate.clean().unwrap();
+        assert!(root.path().join("work/a/cache/deep").exists());
+        assert_eq!(fs::read_dir(root.path().join("work")).unwrap().count(), 1);
+        let names: Vec<PathBuf> = moved_aside(root.path());
+        let named = |name: &str| names.iter().filter(|path| path.as_os_str() == name).count();
+        // The second b has another name; the agent's root has gone where it was.
+        assert_eq!((names.len(), named("other"), named("b")), (3, 1, 1), "{names:?}");
+        let trash = slate.trash.unwrap();
+        assert_eq!(trash.empty(&Reins::default()).unwrap().entries, 3 * 2 + 1);
+        assert!(trash.is_empty().unwrap());
+    }
+
+    #[test]
+    fn links_go_where_they_are_and_what_they_lead_to_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let slate = slate_in(root.path());
+        for directory in ["work/a", "precious/deep"] {
+            fs::create_dir_all(root.path().join(directory)).unwrap();
+        }
+        std::os::unix::fs::symlink(root.path().join("precious"), root.path().join("work/link")).unwrap();
+        std::os::unix::fs::symlink(root.path().join("precious"), root.path().join("work/a/link")).unwrap();
+        slate.clean().unwrap();
+        assert_eq!(moved_aside(root.path()), [Path::new("a")]);
+        slate.trash.unwrap().empty(&Reins::default()).unwrap();
+        assert!(root.path().join("precious/deep").exists());
+    }
+
+    #[test]
+    fn on_another_file_system_all_is_removed_where_it_is() {
+        let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+        let root = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let slate = Slate { work: elsewhere.path().join("work"), ..slate_in(root.path()) };
+        fs::create_dir_all(slate.work.join("a/b")).unwrap();
+        assert_eq!(slate.clean().unwrap().entries, 2);
+        assert!(slate.trash.unwrap().is_empty().unwrap());
+    }
+
+    #[test]
+    fn without_a_trash_all_is_removed_where_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        let mut slate = slate_in(root.path());
+        fs::create_dir_all(root.path().join("work/a/b")).unwrap();
+        fs::write(root.path().join("trash"), "no directory").unwrap();
+        assert_eq!(slate.clean().unwrap().entries, 2, "something else is in its place");
+        fs::create_dir_all(root.path().join("work/a/b")).unwrap();
+        slate.trash = None;
+        assert_eq!(slate.clean().unwrap().entries, 2, "an ordinary user has none");
     }
 }

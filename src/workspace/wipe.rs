@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::io;
 use std::ops::AddAssign;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,8 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, re
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
+use super::trash::Reins;
+use crate::os::priority::step_back;
 use crate::os::{directory, mounts, unlock};
 
 /// How many levels one thread holds open at once. What lies deeper is moved up to the top first, so that a tree of any depth
@@ -83,24 +85,42 @@ pub struct Spare {
     pub kept: Vec<PathBuf>,
 }
 
+/// What may be done about a tree that takes long to remove.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Manner<'a> {
+    /// A directory that whole directories are moved into where they can be, for somebody to empty later. On another file system, or
+    /// where others' entries are spared, nothing is moved.
+    pub aside: Option<BorrowedFd<'a>>,
+    /// By which it can be stopped.
+    pub reins: Option<&'a Reins>,
+}
+
 /// Removes everything in `top`, but not `top` itself.
 ///
 /// # Errors
 /// When `top` cannot be opened as a directory, or is a link. What cannot be removed inside is in [`Wiped::failures`].
 pub fn wipe(top: &Path, spare: &Spare) -> io::Result<Wiped> {
+    wipe_so(top, spare, Manner::default())
+}
+
+/// The same in this manner.
+///
+/// # Errors
+/// As [`wipe`].
+pub fn wipe_so(top: &Path, spare: &Spare, manner: Manner<'_>) -> io::Result<Wiped> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     let started = Instant::now();
     let directory = open(top, DIRECTORY, Mode::empty())?;
-    let all = Shared::new(top, directory, spare)?;
+    let all = Shared::new(top, directory, spare, manner)?;
     for round in 0..=ROUNDS {
         let before = all.progress();
         all.begin_round();
-        let mut alone = Walk { all: &all, budget: (round == 0).then_some(ALONE), buffers: Vec::new() };
+        let mut alone = Walk::new(&all, (round == 0).then_some(ALONE));
         alone.pass(&reopen(&all.top)?, &all.path, 0);
         if alone.spent() || all.waits() {
             all.together(threads)?;
         }
-        if all.progress() == before {
+        if all.progress() == before || all.halted() {
             break;
         }
         if round == ROUNDS {
@@ -115,7 +135,7 @@ pub fn wipe(top: &Path, spare: &Spare) -> io::Result<Wiped> {
 }
 
 /// How directories are opened.
-const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_RDONLY).union(OFlag::O_CLOEXEC);
+pub const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_RDONLY).union(OFlag::O_CLOEXEC);
 
 /// What is mounted below a directory, but not on it. An unreadable list is an empty one: it is needed to keep what leads to a mount,
 /// and by kernels without `openat2`.
@@ -125,12 +145,14 @@ pub fn mounts_below(top: &Path) -> impl Iterator<Item = mounts::Mount> {
 }
 
 /// What all threads know.
-struct Shared {
+struct Shared<'a> {
     top: OwnedFd,
     /// Where the top is.
     path: PathBuf,
     device: u64,
     only_of: Option<Uid>,
+    aside: Option<BorrowedFd<'a>>,
+    reins: Option<&'a Reins>,
     mount_points: HashSet<PathBuf>,
     kept: HashSet<PathBuf>,
     /// What stays where it is: mount points, kept directories, and all above them.
@@ -168,16 +190,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Shared {
-    fn new(top: &Path, directory: OwnedFd, spare: &Spare) -> io::Result<Self> {
+impl<'a> Shared<'a> {
+    fn new(top: &Path, directory: OwnedFd, spare: &Spare, manner: Manner<'a>) -> io::Result<Self> {
         // As the list of mounts has it, whatever links lead there.
         let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).unwrap_or_else(|_| top.to_owned());
         let kept: HashSet<PathBuf> =
             spare.kept.iter().filter_map(|kept| Some(path.join(kept.strip_prefix(top).ok()?))).collect();
         let mount_points: HashSet<PathBuf> = mounts_below(&path).map(|mount| mount.point).collect();
         let fixed = kept.iter().chain(&mount_points).flat_map(|place| place.ancestors()).map(Path::to_owned).collect();
+        let device = fstat(&directory)?.st_dev;
+        // A mount that is not known of would be moved with its directory.
+        let movable = spare.only_of.is_none() && mounts::list().is_ok();
+        let aside = manner.aside.filter(|aside| movable && fstat(aside).is_ok_and(|stat| stat.st_dev == device));
         Ok(Self {
-            device: fstat(&directory)?.st_dev,
+            device,
+            aside,
+            reins: manner.reins,
             top: directory,
             path,
             only_of: spare.only_of,
@@ -220,6 +248,11 @@ impl Shared {
         Fate::Left
     }
 
+    /// Whether somebody wants this to end before it is done.
+    fn halted(&self) -> bool {
+        self.reins.is_some_and(Reins::halted)
+    }
+
     fn waits(&self) -> bool {
         !lock(&self.queue).work.is_empty()
     }
@@ -231,14 +264,14 @@ impl Shared {
         std::thread::scope(|scope| {
             for _ in 1..threads {
                 lock(&self.queue).busy += 1;
-                let helper = || Walk { all: self, budget: None, buffers: Vec::new() }.work();
+                let helper = || Walk::new(self, None).work();
                 if std::thread::Builder::new().stack_size(256 * 1024).spawn_scoped(scope, helper).is_err() {
                     // The limit of processes is reached: then fewer do it.
                     lock(&self.queue).busy -= 1;
                     break;
                 }
             }
-            let mut walk = Walk { all: self, budget: None, buffers: Vec::new() };
+            let mut walk = Walk::new(self, None);
             walk.pass(&top, &self.path, 0);
             walk.work();
         });
@@ -254,6 +287,26 @@ impl Shared {
     fn count_the_hungry(&self, queue: &Queue) {
         let signed = |count: usize| isize::try_from(count).unwrap_or(isize::MAX);
         self.hungry.store(signed(queue.idle) - signed(queue.work.len()), Ordering::Relaxed);
+    }
+
+    /// Moves a directory aside. `false` when it must be emptied where it is: for one of an image's layer, one of another mount, one
+    /// that is marked immutable, or where there is no room.
+    fn move_aside(&self, parent: &OwnedFd, name: &CStr) -> bool {
+        let Some(aside) = self.aside else { return false };
+        // By its own name if it is free, which tells people more.
+        let mut to = name.to_owned();
+        loop {
+            match renameat(parent, name, aside, to.as_c_str()) {
+                Ok(()) => {
+                    self.moved.fetch_add(1, Ordering::Relaxed);
+                    return true;
+                }
+                Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {
+                    to = name_of(self.moved.fetch_add(1, Ordering::Relaxed) + 1);
+                }
+                Err(_) => return false,
+            }
+        }
     }
 
     /// Moves a directory to the top, where somebody will remove it.
@@ -344,14 +397,20 @@ impl Shared {
 
 /// One thread's walk.
 struct Walk<'a> {
-    all: &'a Shared,
+    all: &'a Shared<'a>,
     /// How many entries are removed before it stops.
     budget: Option<u64>,
     /// Memory for directory entries, to be used again.
     buffers: Vec<Vec<u8>>,
+    /// Whether this thread makes way for others.
+    behind: bool,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(all: &'a Shared<'a>, budget: Option<u64>) -> Self {
+        Self { all, budget, buffers: Vec::new(), behind: false }
+    }
+
     /// Removes the subtrees that wait, until nobody has any left.
     fn work(&mut self) {
         let mut queue = lock(&self.all.queue);
@@ -382,12 +441,17 @@ impl Walk<'_> {
         }
     }
 
+    /// Whether it should stop before it is done.
     fn spent(&self) -> bool {
-        self.budget.is_some_and(|budget| self.all.entries.load(Ordering::Relaxed) >= budget)
+        self.all.halted() || self.budget.is_some_and(|budget| self.all.entries.load(Ordering::Relaxed) >= budget)
     }
 
     /// Removes the entries of one directory. Whether any of those seen remains.
     fn pass(&mut self, directory: &OwnedFd, path: &Path, depth: usize) -> bool {
+        if !self.behind && self.all.reins.is_some_and(Reins::behind) {
+            self.behind = true;
+            step_back();
+        }
         let mut buffer = self.buffers.pop().unwrap_or_else(|| vec![0; BUFFER]);
         let mut remains = false;
         loop {
@@ -442,9 +506,11 @@ impl Walk<'_> {
         if self.all.kept.contains(&path) {
             return Ok(Fate::Left);
         }
-        if !self.all.fixed.contains(&path)
-            && (depth + 1 >= DEPTH || has_directories(&stat) && self.all.somebody_waits())
-        {
+        let fixed = self.all.fixed.contains(&path);
+        if !fixed && self.all.move_aside(parent, name) {
+            return Ok(Fate::Gone);
+        }
+        if !fixed && (depth + 1 >= DEPTH || has_directories(&stat) && self.all.somebody_waits()) {
             match self.all.move_up(parent, name, &path) {
                 // A directory of an image's layer cannot be moved, nor one that is mounted on: it is emptied where it is.
                 Err(Errno::EXDEV | Errno::EBUSY | Errno::EPERM | Errno::EACCES | Errno::ENOSPC | Errno::EDQUOT) => {}

@@ -5,6 +5,7 @@
 //! stand-in's programs (`cargo test --workspace`, or `cargo build -p oscr-sim --bins` first).
 
 mod app;
+mod aside;
 mod azure;
 mod boards;
 mod config;

@@ -163,6 +163,12 @@ pub const SECRETS: &[Attempt] = &[
         r#"as_root find /var/lib/oscr -type f -exec cat {} + | grep -q ."#,
     ),
     row(
+        "moved-aside",
+        ForRoot,
+        r#"mkdir /tmp/left && ls /tmp/left && mv /tmp/left /tmp/moved"#,
+        r#"as_root ls /var/lib/oscr/trash || as_root mv /var/lib/oscr/trash /tmp/trash"#,
+    ),
+    row(
         "token-in-state-file",
         Denied,
         r#"grep -qrsa "$CANARY" "$HOME""#,
