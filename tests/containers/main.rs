@@ -75,6 +75,7 @@ const IN_JIT_MODE: &[WithForge] = table![
 const IN_TOKEN_MODE: &[WithForge] = table![
     soak::a_pool_under_fire_loses_no_job_leaves_no_ghost_and_does_not_grow,
     plain::a_container_with_dockers_init_works,
+    plain::what_a_failing_test_prints_has_the_log_of_every_container,
     plain::a_read_only_container_works_and_cleans_up_after_a_killed_predecessor,
     jobs_docker::a_docker_without_root_beside_the_runner_serves_jobs_and_is_swept,
     jobs_docker::a_runner_works_in_rootless_docker_where_its_root_is_nobody,

@@ -56,6 +56,20 @@ pub fn a_container_that_is_not_root_works_and_says_what_that_weakens(world: &Wor
     stops_cleanly(world, &world.docker_run(&["--user", "1001", "--cap-drop", "ALL"]));
 }
 
+/// Of each service, and of what `docker run` started.
+pub fn what_a_failing_test_prints_has_the_log_of_every_container(world: &World) {
+    let all = [world.container_of("forge"), world.up_one(), world.docker_run(&[])];
+    for runner in &all[1..] {
+        runner.wait_log("a new phase: listening", SOON);
+    }
+    let seen = world.seen();
+    for container in all {
+        let name = container.inspect()["Name"].as_str().expect("a name").trim_start_matches('/').to_owned();
+        let (_, after) = seen.split_once(&format!("-- {name}\n")).unwrap_or_else(|| panic!("no {name}: {seen}"));
+        assert!(after.starts_with(container.logs().lines().next().unwrap_or_default()), "{name}: {seen}");
+    }
+}
+
 pub fn a_container_with_dockers_init_works(world: &World) {
     let container = world.docker_run(&["--init"]);
     does_one_job(world, &container);

@@ -295,20 +295,22 @@ impl World {
         assert!(violations.is_empty(), "{violations:?}");
     }
 
-    fn report(&self) {
-        let logs = |command: &mut Command| {
-            let output = docker::output(command);
+    /// What a test prints when it fails: the requests, and the log of every container of whatever service.
+    pub fn seen(&self) -> String {
+        let said = |arguments: &[&str]| {
+            let output = docker::output(&mut command(arguments));
             format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
         };
-        let mut text = format!("==== {}: what was seen\nrequests:\n", self.project);
-        text += &self.forge.report();
-        text += &logs(&mut self.compose_command(&["ps", "--all"]));
-        text += &logs(&mut self.compose_command(&["logs", "--no-color", self.provider().service]));
-        for container in &*self.extra.lock().unwrap_or_else(PoisonError::into_inner) {
-            text += &format!("-- {}\n{}", container.id, container.logs());
+        let ours = format!("label=com.docker.compose.project={}", self.project);
+        let mut text = format!("==== {}: what was seen\nrequests:\n{}", self.project, self.forge.report());
+        text += &said(&["ps", "--all", "--filter", &ours]);
+        let mut names: Vec<String> =
+            said(&["ps", "--all", "--filter", &ours, "--format", "{{.Names}}"]).lines().map(str::to_owned).collect();
+        names.extend(self.extra.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|run| run.id.clone()));
+        for id in names {
+            text += &format!("-- {id}\n{}", Container { id: id.clone() }.logs());
         }
-        // At once, because other tests print too.
-        eprintln!("{text}==== end of {}", self.project);
+        format!("{text}==== end of {}", self.project)
     }
 
     fn remove(&self) {
@@ -327,7 +329,8 @@ impl Drop for World {
     fn drop(&mut self) {
         let _remove = Remove(self);
         if std::thread::panicking() {
-            self.report();
+            // At once, because other tests print too.
+            eprintln!("{}", self.seen());
         }
     }
 }
