@@ -7,36 +7,17 @@
 #   DOCKER  none | cli | engine   Docker's client; or its engine too, for OSCR_DOCKERD and for compose.docker-dind.yml
 set -eu
 sudo=$1 docker=$2
-export DEBIAN_FRONTEND=noninteractive
-
-# The first of these that this release has; they are split differently in each.
-one_of() {
-    for package in "$@"; do
-        if [ -n "$(apt-cache show --no-all-versions "$package" 2>/dev/null)" ]; then
-            echo "$package"
-            return
-        fi
-    done
-    echo "none of these packages exists here: $*" >&2
-    return 1
-}
-
-# Those of these that this release has.
-any_of() {
-    for package in "$@"; do
-        if [ -n "$(apt-cache show --no-all-versions "$package" 2>/dev/null)" ]; then echo "$package"; fi
-    done
-}
+# shellcheck source=images/packages.sh
+. /opt/oscr/packages.sh
 
 case $sudo in true | false) ;; *) echo "OSCR_SUDO is true or false, not «$sudo»" >&2 && exit 1 ;; esac
 case $docker in none | cli | engine) ;; *) echo "OSCR_DOCKER is none, cli or engine, not «$docker»" >&2 && exit 1 ;; esac
 if [ "$sudo" = false ] && [ "$docker" = none ]; then exit; fi
 
 apt-get update -qq
-install() { apt-get install -y -qq --no-install-recommends "$@"; }
 
 if [ "$sudo" = true ]; then
-    install sudo
+    apt_install sudo
     echo 'runner ALL=(ALL:ALL) NOPASSWD: ALL' >/etc/sudoers.d/runner
     chmod 0440 /etc/sudoers.d/runner
 fi
@@ -52,7 +33,7 @@ case $docker in
 cli)
     # One word each.
     # shellcheck disable=SC2046
-    install $(one_of docker-cli docker.io) $(any_of docker-buildx) $(compose)
+    apt_install $(one_of docker-cli docker.io) $(any_of docker-buildx) $(compose)
     # Where the engine came along, nothing in here is to start it.
     rm -f /usr/sbin/dockerd /usr/bin/dockerd /usr/bin/docker-proxy /usr/sbin/docker-proxy
     ;;
@@ -60,10 +41,10 @@ engine)
     # iproute2 and the last four are for running it without root (compose.docker-dind.yml). fuse-overlayfs
     # also serves where overlayfs may not be stacked.
     # shellcheck disable=SC2046
-    install docker.io iptables iproute2 $(any_of docker-cli docker-buildx) $(compose) \
+    apt_install docker.io iptables iproute2 $(any_of docker-cli docker-buildx) $(compose) \
         $(any_of rootlesskit slirp4netns uidmap fuse-overlayfs)
     echo runner:100000:65536 >/etc/subuid
     echo runner:100000:65536 >/etc/subgid
     ;;
 esac
-rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
+forget_lists

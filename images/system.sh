@@ -2,29 +2,19 @@
 # The operating system's part of every runner image, whichever agent comes on top. Runs in the image, as root, on any Debian (11 and
 # later) or Ubuntu (20.04 and later).
 set -eu
-export DEBIAN_FRONTEND=noninteractive
+# shellcheck source=images/packages.sh
+. /opt/oscr/packages.sh
 apt-get update -qq
 
 # What the agents' own bin/installdependencies.sh ask for, the same for both, has other names in each release: the first that
 # exists is taken.
-one_of() {
-    for package in "$@"; do
-        if [ -n "$(apt-cache show --no-all-versions "$package" 2>/dev/null)" ]; then
-            echo "$package"
-            return
-        fi
-    done
-    echo "none of these packages exists here: $*" >&2
-    return 1
-}
 ssl=$(one_of libssl3t64 libssl3 libssl1.1)
 icu=$(one_of libicu78 libicu77 libicu76 libicu75 libicu74 libicu72 libicu71 libicu70 libicu67 libicu66)
 lttng=$(one_of liblttng-ust1t64 liblttng-ust1 liblttng-ust0)
-apt-get install -y -qq --no-install-recommends \
-    ca-certificates curl git git-lfs jq unzip zstd \
+apt_install ca-certificates curl git git-lfs jq unzip zstd \
     libkrb5-3 zlib1g "$ssl" "$icu" "$lttng"
 git lfs install --system --skip-repo
-rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
+forget_lists
 
 # The account of the agent and its jobs. There is no sudo: a job that could become root could outlive its slate.
 groupadd --gid 1001 runner
