@@ -42,6 +42,7 @@ mod fuzz;
 pub mod init;
 pub mod log;
 pub mod metrics;
+pub mod names;
 pub mod os;
 pub mod policy;
 pub mod provider;

@@ -8,6 +8,7 @@ pub mod engine;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, Method};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::encode::hex;
+use crate::names::Names;
 
 /// Where Docker's socket is when nobody says otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
@@ -147,7 +149,8 @@ impl Docker {
     pub fn at(endpoint: &Endpoint) -> Result<Option<Self>, DockerError> {
         // Fails only when a provider is installed already, which is what we want.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = Client::builder().timeout(REQUEST).no_proxy().tls_certs_only([]);
+        let mut builder =
+            Client::builder().dns_resolver(Arc::new(Names::default())).timeout(REQUEST).no_proxy().tls_certs_only([]);
         let base = match endpoint {
             Endpoint::Socket(path) => {
                 builder = builder.unix_socket(path.as_path());

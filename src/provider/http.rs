@@ -6,6 +6,7 @@ use std::error::Error as _;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -21,6 +22,7 @@ use super::pace::{Allowances, LONGEST, Pace};
 use crate::config::{Network, Secret};
 use crate::encode::{hex, seconds};
 use crate::metrics::{self, RateLimit};
+use crate::names::Names;
 
 /// The largest answer that is read, in bytes. A page of a hundred runners is some 100 KB.
 const LARGEST: usize = 8 * 1024 * 1024;
@@ -343,6 +345,7 @@ impl Http {
         let mut builder = Client::builder()
             .user_agent(concat!("oscr-entry/", env!("CARGO_PKG_VERSION")))
             .default_headers(self.headers.clone())
+            .dns_resolver(Arc::new(Names::default()))
             .connect_timeout(CONNECT)
             .timeout(REQUEST)
             .pool_idle_timeout(Duration::from_secs(20))

@@ -21,6 +21,7 @@ mod jit;
 mod kill;
 mod limits;
 mod listener;
+mod names;
 mod operator;
 mod page;
 mod persistent;
