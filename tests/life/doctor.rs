@@ -67,7 +67,10 @@ impl Report {
 
 /// A container in which all is well but for what a test changes.
 fn healthy(forge: &Forge) -> Container<'_> {
-    let container = Container::new(forge);
+    made_healthy(Container::new(forge))
+}
+
+fn made_healthy(container: Container<'_>) -> Container<'_> {
     write(&container.path("sys/fs/cgroup/memory.max"), "4294967296\n", 0o444);
     write(&container.path("sys/fs/cgroup/pids.max"), "4096\n", 0o444);
     std::fs::create_dir_all(container.path("runner")).expect("a directory");
@@ -339,19 +342,10 @@ fn a_container_without_limits_is_remarked_on() {
     assert!(report.text.contains("OSCR_PIDS"), "{}", report.text);
 }
 
-/// The same for Azure DevOps.
-fn healthy_azure(forge: &Forge) -> Container<'_> {
-    let container = Container::azure(forge);
-    write(&container.path("sys/fs/cgroup/memory.max"), "4294967296\n", 0o444);
-    write(&container.path("sys/fs/cgroup/pids.max"), "4096\n", 0o444);
-    std::fs::create_dir_all(container.path("runner")).expect("a directory");
-    container
-}
-
 #[test]
 fn azure_devops_is_examined_by_its_own_rules() {
     let forge = Forge::start();
-    let report = Report::of(&healthy_azure(&forge));
+    let report = Report::of(&made_healthy(Container::azure(&forge)));
     assert_eq!(report.code, 0, "{}", report.text);
     assert!(report.text.contains("the pool Default exists"), "{}", report.text);
     assert!(report.lines.iter().any(|line| line.1 == "agent" && line.0 == "ok"), "{}", report.text);
@@ -363,7 +357,7 @@ fn azure_devops_is_examined_by_its_own_rules() {
         ("scope", |c| c.set("ADO_POOL", "no-such-pool"), &["no-such-pool", "ADO_POOL"]),
     ];
     for (topic, break_it, words) in faults {
-        let mut container = healthy_azure(&forge);
+        let mut container = made_healthy(Container::azure(&forge));
         break_it(&mut container);
         Report::of(&container).fails(topic, words);
     }
