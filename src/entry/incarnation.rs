@@ -340,7 +340,8 @@ impl Incarnation {
                 tracing::warn!("a registration could not be removed: {trouble}; the next incarnation will");
             }
         }
-        self.state.state.pace = self.provider.pace();
+        // A life that was stopped before it asked for anything knows no more than the last one did.
+        self.state.state.pace = self.provider.pace().or(self.state.state.pace.take());
         self.state.save_or_warn();
         self.provider.rest();
         self.board.runner(None);

@@ -196,6 +196,9 @@ fn a_limit_that_is_nearly_used_up_slows_the_next_registration_down_but_no_remova
     container.signal(Signal::SIGTERM);
     assert_eq!(container.exit_code(), 0);
     assert_eq!(forge.calls(), before);
+    container.start();
+    container.wait_line("slowing down");
+    assert_eq!(forge.calls(), before, "not even by a stop is it forgotten");
     // A container with an idle runner is let go at once all the same.
     let mut other = Container::listening(&forge, &[]);
     other.signal(Signal::SIGTERM);
