@@ -27,14 +27,16 @@ pub enum Kind {
 pub(super) const KINDS: [Kind; 2] = [Kind::GitHub, Kind::Azure];
 
 impl Kind {
-    /// The kind whose listener or worker the running program is, by the name under which it was started.
+    /// The kind whose listener or worker the running program is, by the name under which it was started; under another name, by
+    /// the worker beside it.
     #[must_use]
     pub(super) fn of_this_program() -> Self {
         let program = std::fs::read_link("/proc/self/exe").unwrap_or_default();
-        KINDS
-            .into_iter()
-            .find(|kind| [kind.facts().listener, kind.facts().worker].iter().any(|path| program.ends_with(path)))
-            .unwrap_or(Self::GitHub)
+        let named =
+            |kind: &Self| [kind.facts().listener, kind.facts().worker].iter().any(|path| program.ends_with(path));
+        let root = super::root();
+        let beside = |kind: &Self| root.join(kind.facts().worker).exists();
+        KINDS.into_iter().find(named).or_else(|| KINDS.into_iter().find(beside)).unwrap_or(Self::GitHub)
     }
 
     pub(super) fn facts(self) -> &'static Facts {

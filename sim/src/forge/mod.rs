@@ -67,7 +67,6 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     changed_sync: Condvar,
-    packed: packages::Packed,
 }
 
 impl Shared {
@@ -130,7 +129,6 @@ impl Forge {
             state: Mutex::new(State { orders: options.orders, echo: options.echo, ..State::default() }),
             changed: watch::Sender::new(0),
             changed_sync: Condvar::new(),
-            packed: packages::Packed::default(),
         });
         let server = Server::start(&shared, options.listen)?;
         Ok(ForgeHandle { address: server.address, shared, server: Mutex::new(Some(server)) })
@@ -213,10 +211,11 @@ impl ForgeHandle {
         self.shared.read(|s| s.orders.pats.first().cloned().unwrap_or_default())
     }
 
-    /// All tokens that were ever given out: for registrations, removals, and to an App.
+    /// All tokens that were ever given out: for registrations, removals, to an App, and to service principals.
     #[must_use]
     pub fn issued(&self) -> Vec<String> {
-        self.shared.read(|s| s.tokens.keys().chain(s.app_tokens.keys()).cloned().collect())
+        self.shared
+            .read(|s| s.tokens.keys().chain(s.app_tokens.keys()).chain(s.access_tokens.keys()).cloned().collect())
     }
 
     /// Stops listening and drops all connections; what the forge knows stays.

@@ -16,34 +16,31 @@ use crate::agent::{self, Kind};
 /// A package's bytes and their SHA-256.
 type Package = Arc<(Vec<u8>, String)>;
 
-/// What was packed so far: it takes a moment, and its bytes are the same each time.
-#[derive(Debug, Default)]
-pub(crate) struct Packed(Mutex<BTreeMap<String, Package>>);
+/// What was packed so far, by any forge of this process: it takes a moment, and its bytes are the same each time.
+static PACKED: Mutex<BTreeMap<String, Package>> = Mutex::new(BTreeMap::new());
 
-impl Packed {
-    fn get(&self, kind: Kind, version: &str) -> io::Result<Package> {
-        let name = format!("{kind:?} {version}");
-        let mut packed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(package) = packed.get(&name) {
-            return Ok(Arc::clone(package));
-        }
-        let package = agent::archive(kind, &agent::programs_dir()?, Some(version), Compression::fast())?;
-        let package = Arc::new(package);
-        packed.insert(name, Arc::clone(&package));
-        Ok(package)
+fn packed(kind: Kind, version: &str) -> io::Result<Package> {
+    let name = format!("{kind:?} {version}");
+    let mut packed = PACKED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(package) = packed.get(&name) {
+        return Ok(Arc::clone(package));
     }
+    let package = agent::archive(kind, &agent::programs_dir()?, Some(version), Compression::fast())?;
+    let package = Arc::new(package);
+    packed.insert(name, Arc::clone(&package));
+    Ok(package)
 }
 
-async fn package(shared: &Arc<Shared>, kind: Kind, version: &str) -> Option<Package> {
-    let (shared, version) = (Arc::clone(shared), version.to_owned());
+async fn package(kind: Kind, version: &str) -> Option<Package> {
+    let version = version.to_owned();
     // Not on the thread that serves: packing takes a moment.
-    let packed = tokio::task::spawn_blocking(move || shared.packed.get(kind, &version)).await;
+    let packed = tokio::task::spawn_blocking(move || packed(kind, &version)).await;
     packed.ok()?.inspect_err(|error| eprintln!("forge: {error}")).ok()
 }
 
 /// The checksum under which a version is offered; none where the programs to pack are not at hand.
 pub(crate) async fn offer(shared: &Arc<Shared>, kind: Kind, version: &str) -> Option<String> {
-    let package = package(shared, kind, version).await?;
+    let package = package(kind, version).await?;
     let wrong = shared.read(|s| s.orders.package_fault == Some(PackageFault::Hash));
     Some(if wrong { "0".repeat(64) } else { package.1.clone() })
 }
@@ -66,7 +63,7 @@ pub(crate) async fn download(State(shared): State<Arc<Shared>>, request: Request
     let Some((kind, version)) = named(request.uri().path()).filter(|_| !missing) else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    match package(&shared, kind, &version).await {
+    match package(kind, &version).await {
         Some(package) => ([(header::CONTENT_TYPE, "application/gzip")], package.0.clone()).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
