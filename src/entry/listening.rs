@@ -508,8 +508,8 @@ impl<'a> Session<'a> {
 
     /// What is left to do once the listener has ended, and what its end means.
     async fn finish(mut self, ended: Ended) -> Ending {
-        // The listener's last lines may still be unread; a job that they announce did run.
-        if self.job.seen && self.job.result.is_none() {
+        // The listener's last lines may still be unread; a job that they announce did run, and a short one may be all in them.
+        if self.job.result.is_none() {
             let _ = self.listener.tail.last_words().await;
         }
         while let Ok(marker) = self.markers.try_recv() {
