@@ -79,7 +79,11 @@ impl Incarnation {
         if let Some(root) = unless_stopped(&stop, self.take_up_kept()).await? {
             return Ok(root);
         }
-        self.mark_stale().await;
+        let swept = async {
+            self.mark_stale().await;
+            Ok(())
+        };
+        unless_stopped(&stop, swept).await?;
         // A name that was tried and may or may not be known to the forge is tried again: then one clean-up covers both.
         let name = match &self.state.state.current {
             Some(pending) => pending.name.clone(),
