@@ -396,6 +396,8 @@ impl Authorization<'_> {
     fn header(self) -> Result<Option<HeaderValue>, Fault> {
         let text = match self {
             Self::Bearer(token) => Zeroizing::new(format!("Bearer {}", token.expose())),
+            // Encoded it could be sent, and would be refused as if it were a wrong one.
+            Self::Password(password) if password.expose().contains(char::is_control) => return Err(unsendable()),
             Self::Password(password) => {
                 let pair = Zeroizing::new(format!(":{}", password.expose()));
                 let encoded = Secret::new(STANDARD.encode(pair.as_bytes()));
@@ -403,12 +405,7 @@ impl Authorization<'_> {
             }
             Self::Nobody => return Ok(None),
         };
-        let mut header = HeaderValue::try_from(text.as_str()).map_err(|_| {
-            Fault::denied(
-                "the credential holds characters that no HTTP header can carry",
-                "check that the secret is the token alone, on one line",
-            )
-        })?;
+        let mut header = HeaderValue::try_from(text.as_str()).map_err(|_| unsendable())?;
         header.set_sensitive(true);
         Ok(Some(header))
     }
@@ -439,6 +436,12 @@ impl Reply {
         self.headers.get(name)?.to_str().ok().map(str::trim)
     }
 
+    /// Whether it is a page for people, as a proxy or a portal puts in the place of an answer.
+    #[must_use]
+    pub fn is_page(&self) -> bool {
+        self.body.trim_ascii_start().starts_with(b"<")
+    }
+
     /// The forge's own words about an error, on one line and not too many.
     #[must_use]
     pub fn message(&self) -> String {
@@ -446,8 +449,7 @@ impl Reply {
         let text =
             match value.as_ref().and_then(|value| value["message"].as_str().or(value["error_description"].as_str())) {
                 Some(message) => message.to_owned(),
-                // A page for people.
-                None if self.body.trim_ascii_start().starts_with(b"<") => String::new(),
+                None if self.is_page() => String::new(),
                 None => String::from_utf8_lossy(&self.body[..self.body.len().min(200)]).into_owned(),
             };
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect::<String>().trim().to_owned()
@@ -501,6 +503,13 @@ const CURES: [(&str, &str); 3] = [
     ("certificate expired", " (check this machine's clock, and who it is that answers there)"),
     ("InvalidContentType", " (what answers there speaks no TLS)"),
 ];
+
+fn unsendable() -> Fault {
+    Fault::denied(
+        "the credential holds characters that no HTTP header can carry",
+        "check that the secret is the token alone, on one line",
+    )
+}
 
 fn no_client(error: &reqwest::Error) -> Fault {
     let text = chain(error);

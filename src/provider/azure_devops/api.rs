@@ -184,11 +184,15 @@ impl Api {
 
     /// `…/_apis/distributedtask/pools/7/agents` for a scope.
     async fn agents(&self, scope: &str) -> Result<String, Fault> {
-        let known = self.pool_id.get().filter(|_| scope == self.scope_url());
-        let id = match known {
+        let ours = scope == self.scope_url();
+        let id = match self.pool_id.get().filter(|_| ours) {
             Some(id) => id,
             None => self.find_pool(scope).await?.ok_or_else(|| self.no_pool(scope))?,
         };
+        if ours {
+            // Found once, however many agents of it are removed.
+            self.pool_is(id);
+        }
         let pools = scope.split('?').next().unwrap_or(scope);
         Ok(format!("{pools}/{id}/agents"))
     }
@@ -271,16 +275,22 @@ impl Api {
     }
 
     async fn ask(&self, method: Method, url: &str) -> Result<Reply, Fault> {
-        match &self.credential {
+        let principal = match &self.credential {
             Credential::Pat(source) => {
                 let token = source.read()?;
-                self.http.send(method, url, Authorization::Password(&token), Body::Empty).await
+                return self.http.send(method, url, Authorization::Password(&token), Body::Empty).await;
             }
-            Credential::ServicePrincipal(principal) => {
-                let token = self.token(principal).await?;
-                self.http.send(method, url, Authorization::Bearer(&token), Body::Empty).await
-            }
+            Credential::ServicePrincipal(principal) => principal,
+        };
+        let token = self.token(principal).await?;
+        let reply = self.http.send(method.clone(), url, Authorization::Bearer(&token), Body::Empty).await?;
+        if !matches!(reply.status, 401 | 203 | 302) {
+            return Ok(reply);
         }
+        // It may have been revoked, or a clock set, since it was made.
+        self.token.take();
+        let token = self.token(principal).await?;
+        self.http.send(method, url, Authorization::Bearer(&token), Body::Empty).await
     }
 
     /// A service principal's token, made anew shortly before the last one ends.
@@ -316,12 +326,22 @@ impl Api {
         let what = || format!("Azure DevOps refused to {purpose} ({} {})", reply.status, reply.message());
         let setting = &self.credential.secret().setting;
         match reply.status {
+            200 | 204 if reply.is_page() => {
+                Err(Fault::Unreachable(format!("a page for people answered, not Azure DevOps ({})", reply.status)))
+            }
             200 | 204 => Ok(reply),
             // Some routes answer a wrong token with a page for signing in.
             401 | 203 | 302 => {
                 // A token that is refused is not worth keeping.
                 self.token.take();
                 Err(Fault::denied(what(), format!("the secret in {setting} is wrong, expired or revoked: replace it")))
+            }
+            301 | 307 | 308 => {
+                let to = reply.header("location").unwrap_or("another address");
+                Err(Fault::denied(
+                    format!("{}: it has moved to {to}", what()),
+                    "write the new address into ADO_ORG_URL",
+                ))
             }
             403 => Err(Fault::denied(what(), self.credential.cure())),
             404 => Err(Fault::denied(what(), "check ADO_ORG_URL: nothing of Azure DevOps answers there")),

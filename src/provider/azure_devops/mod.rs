@@ -183,7 +183,9 @@ impl Provider for AzureDevOps {
         match ended {
             // Asked to update itself after its job: the next one will say so before it takes another.
             Ended::Code(0 | 2 | 3 | 4) if job_seen => Reading::Done,
-            Ended::Code(0) => Reading::Lost(format!("the {title} ended by itself without a job")),
+            Ended::Code(0) => {
+                Reading::Lost(format!("the {title} ended by itself without a job: its registration may be gone"))
+            }
             Ended::Code(1) => {
                 Reading::Lost(format!("the {title} gave up (code 1): its registration is gone, or was refused"))
             }
