@@ -1,8 +1,8 @@
-//! Faults by table: each step of a life × each thing that can go wrong there. Every row runs the real binary as PID 1 of a PID
+//! Faults by table: each step of a life at each forge × each thing that can go wrong there. Every row runs the real binary as PID 1 of a PID
 //! namespace against the simulated forge, and ends with a life in which nothing goes wrong and after which nothing may be left.
 //!
 //! The table is in docs/reliability.md; `UPDATE_DOCS=1 cargo test --test faults -- the_table` writes it anew. `cargo test --test
-//! faults -- grant::` runs the rows of one step.
+//! faults -- grant::` runs the rows of one step, `-- azure::` those of one forge.
 
 #[allow(dead_code, reason = "shared with the life tests, which use all of it")]
 #[path = "../life/forge.rs"]
@@ -16,6 +16,8 @@ mod page;
 mod runner;
 
 mod agents;
+mod azure;
+mod hardware;
 mod network;
 mod places;
 mod points;
@@ -28,7 +30,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use runner::Test;
-use table::Row;
+use table::{FORGES, Row};
 
 /// How many rows run at a time: they mostly wait.
 const AT_A_TIME: usize = 4;
@@ -53,10 +55,10 @@ fn in_containers(test: &str) -> bool {
 }
 
 fn rows() -> Vec<Row> {
-    let mut rows: Vec<Row> = [requests::rows(), network::rows(), agents::rows(), places::rows(), points::rows()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let of = [requests::rows, network::rows, agents::rows, places::rows, hardware::rows, points::rows];
+    let mut rows: Vec<Row> =
+        of.iter().flat_map(|of| FORGES.into_iter().flat_map(move |(forge, ..)| of(forge))).collect();
+    rows.extend(azure::rows());
     rows.sort_by_key(|row| row.step);
     rows
 }

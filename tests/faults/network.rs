@@ -1,19 +1,20 @@
 //! Faults between us and the forge: names, ports, proxies, TLS, and servers that are no forge.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use oscr_sim::agent::Kind;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::harness::{Container, Forge, write};
 use crate::table::{Row, Step};
-use crate::world::{STOP, assert_denied, listens, restart, story};
+use crate::world::{STOP, assert_denied, be_a_principal, first_request, listens, restart};
 
 /// What answers at the forge's address.
 type Answer = fn(TcpStream);
@@ -102,17 +103,17 @@ const PLAIN: [(&str, Answer, &[&str]); 6] = [
             say(&mut stream, "HTTP/1.1 201 Created\r\n");
             while stream.write_all(b"x-more: and more, and more, and more, and more, and more\r\n").is_ok() {}
         },
-        &["/registration-token"],
+        &["127.0.0.1"],
     ),
-    ("the connection is closed at once", drop, &["/registration-token"]),
+    ("the connection is closed at once", drop, &["127.0.0.1"]),
 ];
 
 fn certificate(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/certificates").join(name)
 }
 
-/// Serves TLS with a certificate of ours; what is asked is never answered, because nobody should get so far.
-fn tls(name: &'static str) -> impl Fn(TcpStream) + Send + Sync {
+/// Serves TLS with a certificate of ours; what is asked gets an answer without sense, because nobody should get so far.
+fn tls(name: &'static str, success: &'static str) -> impl Fn(TcpStream) + Send + Sync {
     // Fails only when there is a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let chain = vec![CertificateDer::from_pem_file(certificate(name)).expect("a certificate")];
@@ -123,7 +124,7 @@ fn tls(name: &'static str) -> impl Fn(TcpStream) + Send + Sync {
         let Ok(mut connection) = rustls::ServerConnection::new(Arc::clone(&config)) else { return };
         let mut stream = rustls::Stream::new(&mut connection, &mut stream);
         request(&mut stream);
-        say(&mut stream, "HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\n{}");
+        say(&mut stream, &format!("HTTP/1.1 {success}\r\ncontent-length: 2\r\n\r\n{{}}"));
     }
 }
 
@@ -138,99 +139,136 @@ const TLS: [(&str, &str, bool, &[&str]); 4] = [
 const MUST: &str =
     "`backing-off`: one line that names it, healthy at first, tried again ever more slowly; a stop ends it at once";
 
-pub fn rows() -> Vec<Row> {
-    let mut rows = vec![
-        Row::new(Step::Grant, "DNS: a name that does not exist", MUST, || {
-            backs_off("http://no-such-forge.invalid", |_| (), &["no-such-forge.invalid"]);
-        }),
-        Row::new(Step::Grant, "connection refused", MUST, || {
-            let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
-            backs_off(&format!("http://{free}"), |_| (), &["refused"]);
-        }),
-        Row::new(Step::Grant, "TLS: a server that speaks plain HTTP", MUST, || {
-            let server = Impostor::start(|mut stream| say(&mut stream, "HTTP/1.1 400 Bad Request\r\n\r\n"));
-            backs_off(&format!("https://{}", server.address), |_| (), &["InvalidContentType"]);
-        }),
-        Row::new(Step::Grant, "the proxy refuses connections", MUST, || {
-            let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
-            let proxy = move |container: &mut Container<'_>| container.set("HTTP_PROXY", &format!("http://{free}"));
-            backs_off("http://forge.invalid", proxy, &["refused"]);
-        }),
-        Row::new(
-            Step::Grant,
-            "the proxy wants a password",
-            "`denied`: one line that names the setting, unhealthy, slow",
-            || {
-                story(
-                    |_, _| (),
-                    |forge, container| {
-                        let proxy = Impostor::start(|mut stream| {
-                            request(&mut stream);
-                            say(&mut stream, "HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n");
-                        });
-                        container.set("HTTP_PROXY", &format!("http://{}", proxy.address));
-                        container.start();
-                        assert_denied(forge, container, &["407", "HTTP_PROXY"]);
-                        assert_eq!(proxy.asked.load(Ordering::Relaxed), 1);
-                        container.unset("HTTP_PROXY");
-                    },
-                );
-            },
-        ),
-    ];
+/// The client is the same for both forges: here is what is different about their addresses, and a little of the rest.
+const AT_AZURE_TOO: [&str; 4] = [
+    "something that is not HTTP answers",
+    "the connection is closed at once",
+    "TLS: an authority that nobody trusts",
+    "TLS: a trusted server that is no forge",
+];
+
+pub fn rows(kind: Kind) -> Vec<Row> {
+    let step = first_request(kind).step;
+    let mut rows = without_an_answer(kind, step);
     rows.extend(PLAIN.map(|(name, answer, words)| {
-        Row::new(Step::Grant, name, MUST, move || {
+        Row::new(kind, step, name, MUST, move |forge, container| {
             let server = Impostor::start(answer);
-            backs_off(&format!("http://{}", server.address), |_| (), words);
+            backs_off(forge, container, step, &format!("http://{}", server.address), words);
             assert!(server.asked.load(Ordering::Relaxed) <= 4, "{}", server.asked.load(Ordering::Relaxed));
         })
     }));
-    rows.extend(TLS.map(|(name, file, trusted, words)| {
-        Row::new(Step::Grant, name, MUST, move || {
-            let server = Impostor::start(tls(file));
-            let trust = |container: &mut Container<'_>| {
-                if trusted {
-                    container.set("OSCR_CA_FILE", &certificate("ca.pem").display().to_string());
-                }
-            };
-            backs_off(&format!("https://{}", server.address), trust, words);
-        })
-    }));
+    rows.extend(TLS.map(|tls| untrusted(kind, step, tls)));
+    match kind {
+        Kind::GitHub => rows.extend(proxies()),
+        Kind::Azure => {
+            rows.retain(|row| {
+                row.fault.contains("refused") || row.fault.contains("DNS") || AT_AZURE_TOO.contains(&row.fault.as_str())
+            });
+            rows.extend(without_an_answer(kind, Step::Principal));
+            rows.push(untrusted(kind, Step::Principal, TLS[0]));
+        }
+    }
     rows
 }
 
+/// Nobody is there.
+fn without_an_answer(kind: Kind, step: Step) -> Vec<Row> {
+    vec![
+        Row::new(kind, step, "DNS: a name that does not exist", MUST, move |forge, container| {
+            backs_off(forge, container, step, "http://no-such-forge.invalid", &["no-such-forge.invalid"]);
+        }),
+        Row::new(kind, step, "connection refused", MUST, move |forge, container| {
+            backs_off(forge, container, step, &format!("http://{}", nobody()), &["refused"]);
+        }),
+    ]
+}
+
+/// An address where nobody listens.
+fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound")
+}
+
+/// Somebody is there who proves less than is asked.
+fn untrusted(
+    kind: Kind,
+    step: Step,
+    (name, file, trusted, words): (&str, &'static str, bool, &'static [&'static str]),
+) -> Row {
+    Row::new(kind, step, name, MUST, move |forge, container| {
+        let server = Impostor::start(tls(file, first_request(container.kind).success));
+        if trusted {
+            container.set("OSCR_CA_FILE", &certificate("ca.pem").display().to_string());
+        }
+        backs_off(forge, container, step, &format!("https://{}", server.address), words);
+    })
+}
+
+fn proxies() -> [Row; 3] {
+    [
+        Row::new(Kind::GitHub, Step::Grant, "TLS: a server that speaks plain HTTP", MUST, |forge, container| {
+            let server = Impostor::start(|mut stream| say(&mut stream, "HTTP/1.1 400 Bad Request\r\n\r\n"));
+            let address = format!("https://{}", server.address);
+            backs_off(forge, container, Step::Grant, &address, &["InvalidContentType"]);
+        }),
+        Row::new(Kind::GitHub, Step::Grant, "the proxy refuses connections", MUST, |forge, container| {
+            container.set("HTTP_PROXY", &format!("http://{}", nobody()));
+            backs_off(forge, container, Step::Grant, "http://forge.invalid", &["refused"]);
+        }),
+        Row::new(
+            Kind::GitHub,
+            Step::Grant,
+            "the proxy wants a password",
+            "`denied`: one line that names the setting, unhealthy, slow",
+            |forge, container| {
+                let proxy = Impostor::start(|mut stream| {
+                    request(&mut stream);
+                    say(&mut stream, "HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n");
+                });
+                container.set("HTTP_PROXY", &format!("http://{}", proxy.address));
+                container.start();
+                assert_denied(forge, container, &["407", "HTTP_PROXY"]);
+                assert_eq!(proxy.asked.load(Ordering::Relaxed), 1);
+                container.unset("HTTP_PROXY");
+            },
+        ),
+    ]
+}
+
 /// Whatever is at that address, it is tried again and no harm comes of it.
-fn backs_off(host: &str, prepare: impl FnOnce(&mut Container<'_>), words: &[&str]) {
-    story(
-        |_, _| (),
-        |forge: &Forge, container| {
-            prepare(container);
-            container.set("GITHUB_HOST", host);
-            container.start();
-            container.wait_line("trying again in");
-            let status = container.status();
-            assert_eq!(status["phase"], "backing-off", "{status}");
-            assert_eq!(container.ask(&["health"]).0, 0, "a short outage is no illness");
-            container.signal(Signal::SIGTERM);
-            assert_eq!(container.exit_code_within(STOP), 0);
-            let said = container.lines_with("trying again in");
-            assert!(words.iter().all(|word| said[0].contains(word)), "{words:?}: {said:#?}");
-            assert!(said.len() <= 3, "{said:#?}");
-            for setting in ["HTTP_PROXY", "OSCR_CA_FILE"] {
-                container.unset(setting);
-            }
-            container.set("GITHUB_HOST", &forge.url());
-            // Once the address is corrected, what may have been registered at the wrong one hinders nobody.
-            restart(forge, container);
-            listens(container);
-            let left = container.lines_with("tried again later");
-            assert!(left.len() <= 1, "{left:#?}");
-            container.signal(Signal::SIGTERM);
-            assert_eq!(container.exit_code_within(STOP), 0);
-            // Nobody will ever answer for it.
-            let mut state = container.state();
-            state["leftovers"] = serde_json::json!([]);
-            write(&container.path("var/lib/oscr/state.json"), &state.to_string(), 0o600);
-        },
-    );
+fn backs_off(forge: &Forge, container: &mut Container<'_>, step: Step, host: &str, words: &[&str]) {
+    let (setting, wrong) = match (container.kind, step) {
+        (Kind::GitHub, _) => ("GITHUB_HOST", host.to_owned()),
+        (Kind::Azure, Step::Principal) => {
+            be_a_principal(forge, container);
+            ("ADO_AUTHORITY_URL", host.to_owned())
+        }
+        (Kind::Azure, _) => ("ADO_ORG_URL", format!("{host}/acme")),
+    };
+    let right = container.setting(setting).to_owned();
+    container.set(setting, &wrong);
+    container.start();
+    container.wait_line("trying again in");
+    let status = container.status();
+    assert_eq!(status["phase"], "backing-off", "{status}");
+    assert_eq!(container.ask(&["health"]).0, 0, "a short outage is no illness");
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code_within(STOP), 0);
+    let said = container.lines_with("trying again in");
+    assert!(words.iter().all(|word| said[0].contains(word)), "{words:?}: {said:#?}");
+    assert!(said.len() <= 3, "{said:#?}");
+    for setting in ["HTTP_PROXY", "OSCR_CA_FILE"] {
+        container.unset(setting);
+    }
+    container.set(setting, &right);
+    // Once the address is corrected, what may have been registered at the wrong one hinders nobody.
+    restart(forge, container);
+    listens(container);
+    let left = container.lines_with("tried again later");
+    assert!(left.len() <= 1, "{left:#?}");
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code_within(STOP), 0);
+    // Nobody will ever answer for it.
+    let mut state = container.state();
+    state["leftovers"] = serde_json::json!([]);
+    write(&container.path("var/lib/oscr/state.json"), &state.to_string(), 0o600);
 }

@@ -4,12 +4,17 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use nix::sys::signal::Signal;
+use oscr_sim::agent::Kind;
 use oscr_sim::forge::{Cut, Fault, Match, Removal};
+use oscr_sim::protocol::JobResult;
 use serde_json::json;
 
-use crate::harness::{Container, Forge, write};
+use crate::azure::plant_old;
+use crate::harness::{Container, Forge, LIMIT, write};
 use crate::table::{Row, Step};
-use crate::world::{STOP, assert_denied, assert_said, correct, listens, restart, seconds_to_retry, story};
+use crate::world::{
+    STOP, assert_denied, assert_said, be_a_principal, believes_busy, correct, listens, restart, seconds_to_retry,
+};
 
 /// What an answer leads to.
 #[derive(Clone, Copy)]
@@ -22,6 +27,10 @@ enum Outcome {
     Limited(u64),
     /// Another name is tried.
     NewName,
+    /// One line says so, and the runner listens.
+    Told,
+    /// The next registration waits for so long.
+    Slower,
     /// What should be removed is gone.
     Gone,
     /// The forge believes that a job runs.
@@ -38,7 +47,14 @@ struct Wrong {
     outcome: Outcome,
     /// It says something about the body, so it cannot befall an answer that has none.
     body: bool,
+    /// The forges that answer so.
+    forges: &'static [Kind],
 }
+
+const BOTH: &[Kind] = &[Kind::GitHub, Kind::Azure];
+/// What only GitHub does, and what our one HTTP client does with either forge: there GitHub stands for both.
+const GITHUB: &[Kind] = &[Kind::GitHub];
+const AZURE: &[Kind] = &[Kind::Azure];
 
 fn status(status: u16) -> Fault {
     Fault { status: Some(status), ..Fault::default() }
@@ -59,53 +75,109 @@ fn cut(cut: Cut) -> Fault {
 }
 
 const fn wrong(name: &'static str, outcome: Outcome, fault: fn() -> Fault) -> Wrong {
-    Wrong { name, fault, outcome, body: false }
+    Wrong { name, fault, outcome, body: false, forges: BOTH }
+}
+
+const fn only(forges: &'static [Kind], wrong: Wrong) -> Wrong {
+    Wrong { forges, ..wrong }
 }
 
 const fn garbled(name: &'static str, fault: fn() -> Fault) -> Wrong {
-    Wrong { name, fault, outcome: Outcome::Retry, body: true }
+    Wrong { name, fault, outcome: Outcome::Retry, body: true, forges: BOTH }
+}
+
+/// A page for people, where a program asked.
+fn page(code: u16) -> Fault {
+    Fault { body: Some(json!("<!DOCTYPE html><html><body>please sign in</body></html>")), ..status(code) }
 }
 
 const WRONG: &[Wrong] = &[
     wrong("401", Outcome::Denied(&["401", "replace it"]), || status(401)),
+    only(AZURE, wrong("203 with a page for signing in", Outcome::Denied(&["203", "replace it"]), || page(203))),
+    only(
+        AZURE,
+        wrong("302 to a page for signing in", Outcome::Denied(&["302", "replace it"]), || {
+            limited(302, &[("location", "/_signin".to_owned())])
+        }),
+    ),
     wrong("403", Outcome::Denied(&["403", "needs"]), || status(403)),
-    wrong("403 with Retry-After", Outcome::Limited(1), || limited(403, &[("retry-after", "1".to_owned())])),
-    wrong("403 with an exhausted x-ratelimit", Outcome::Limited(1), || {
-        limited(403, &[("x-ratelimit-remaining", "0".to_owned()), ("x-ratelimit-reset", in_seconds(2))])
-    }),
-    wrong("403 with a reset in a thousand years", Outcome::Limited(7000), || {
-        limited(403, &[("x-ratelimit-remaining", "0".to_owned()), ("x-ratelimit-reset", in_seconds(31_536_000_000))])
-    }),
+    only(
+        GITHUB,
+        wrong("403 with Retry-After", Outcome::Limited(1), || limited(403, &[("retry-after", "1".to_owned())])),
+    ),
+    only(
+        GITHUB,
+        wrong("403 with an exhausted x-ratelimit", Outcome::Limited(1), || {
+            limited(403, &[("x-ratelimit-remaining", "0".to_owned()), ("x-ratelimit-reset", in_seconds(2))])
+        }),
+    ),
+    only(
+        GITHUB,
+        wrong("403 with a reset in a thousand years", Outcome::Limited(7000), || {
+            limited(
+                403,
+                &[("x-ratelimit-remaining", "0".to_owned()), ("x-ratelimit-reset", in_seconds(31_536_000_000))],
+            )
+        }),
+    ),
     wrong("404", Outcome::Denied(&["404", "check"]), || status(404)),
     wrong("409", Outcome::Denied(&["409"]), || status(409)),
-    wrong("422", Outcome::Denied(&["422"]), || status(422)),
+    only(GITHUB, wrong("422", Outcome::Denied(&["422"]), || status(422))),
+    only(AZURE, wrong("400: a job runs", Outcome::Denied(&["400", "running a job"]), || believes_busy(Kind::Azure))),
     wrong("429", Outcome::Limited(55), || status(429)),
     wrong("429 with Retry-After", Outcome::Limited(1), || limited(429, &[("retry-after", "1".to_owned())])),
+    only(
+        AZURE,
+        wrong("Retry-After where all is well", Outcome::Slower, || Fault {
+            headers: [("retry-after".to_owned(), "60".to_owned())].into(),
+            ..Fault::default()
+        }),
+    ),
     wrong("301", Outcome::Denied(&["301", "moved"]), || limited(301, &[("location", "/elsewhere".to_owned())])),
     wrong("500", Outcome::Retry, || status(500)),
-    wrong("502", Outcome::Retry, || Fault { body: Some(json!("<html>Bad Gateway</html>")), ..status(502) }),
+    only(
+        GITHUB,
+        wrong("502", Outcome::Retry, || Fault { body: Some(json!("<html>Bad Gateway</html>")), ..status(502) }),
+    ),
     wrong("503", Outcome::Retry, || status(503)),
     wrong("connection lost before the request", Outcome::Retry, || cut(Cut::Before)),
     wrong("connection lost after the request", Outcome::Retry, || cut(Cut::After)),
-    wrong("connection lost within the headers", Outcome::Retry, || cut(Cut::Headers)),
+    only(GITHUB, wrong("connection lost within the headers", Outcome::Retry, || cut(Cut::Headers))),
     garbled("connection lost within the body", || cut(Cut::Body)),
     garbled("truncated JSON", || Fault { truncate: true, ..Fault::default() }),
     garbled("JSON of another form", || Fault { body: Some(json!({"other": "form"})), ..Fault::default() }),
-    wrong("a captive portal's page", Outcome::Retry, || Fault {
-        body: Some(json!("<html>please sign in</html>")),
-        ..status(200)
-    }),
+    wrong("a captive portal's page", Outcome::Retry, || page(200)),
     wrong("a late answer", Outcome::Nothing, || Fault { delay_ms: 1500, ..Fault::default() }),
 ];
 
-/// What `wrong` means at this step.
-fn outcome(step: Step, wrong: &Wrong) -> Outcome {
-    match (step, wrong.name) {
-        (Step::JustInTime, "409") => Outcome::NewName,
-        (Step::Leftovers | Step::Unregister | Step::Stop | Step::Kept, "404") => Outcome::Gone,
-        (Step::Leftovers | Step::Unregister | Step::Stop, "422") => Outcome::Busy,
-        _ => wrong.outcome,
+/// What `wrong` means at this step; nothing, where it cannot be.
+fn outcome(kind: Kind, step: Step, wrong: &Wrong) -> Option<Outcome> {
+    const NO_TOKEN: Outcome = Outcome::Denied(&["Microsoft Entra ID gives no token", "ADO_CLIENT_ID"]);
+    let busy = match kind {
+        Kind::GitHub => "422",
+        Kind::Azure => "400: a job runs",
+    };
+    // One code reads an answer, whatever was asked: what is special at no step is tried at two of them.
+    const READ_ALIKE: [&str; 5] =
+        ["203 with a page for signing in", "302 to a page for signing in", "409", "301", "500"];
+    let both = matches!(step, Step::Principal | Step::Pool | Step::Unregister);
+    if kind == Kind::Azure && !both && READ_ALIKE.contains(&wrong.name) {
+        return None;
     }
+    let removal = matches!(step, Step::Leftovers | Step::Unregister | Step::Stop);
+    Some(match (step, wrong.name, wrong.outcome) {
+        (_, name, _) if !wrong.forges.contains(&kind) || (!removal && kind == Kind::Azure && name == busy) => {
+            return None;
+        }
+        (_, _, Outcome::Slower) if step != Step::Unregister => return None,
+        (Step::Sweep, _, Outcome::Nothing | Outcome::Limited(_)) => wrong.outcome,
+        (Step::Sweep, ..) => Outcome::Told,
+        (Step::Principal, _, Outcome::Denied(_)) => NO_TOKEN,
+        (Step::JustInTime, "409", _) => Outcome::NewName,
+        (Step::Leftovers | Step::Unregister | Step::Stop | Step::Kept, "404", _) => Outcome::Gone,
+        (_, name, _) if removal && name == busy => Outcome::Busy,
+        (.., outcome) => outcome,
+    })
 }
 
 fn must(step: Step, outcome: Outcome) -> &'static str {
@@ -129,28 +201,37 @@ fn must(step: Step, outcome: Outcome) -> &'static str {
         (_, Outcome::Gone) => "it is gone, as wanted",
         (_, Outcome::Busy) => "the next runner listens; it is removed later",
         (_, Outcome::Nothing) => "it is waited for",
+        (_, Outcome::Told) => "one line with the cause; the runner listens all the same",
+        (_, Outcome::Slower) => "the next registration waits for as long as asked, after a restart too",
     }
 }
 
-/// The requests: what they are made for, the method, and a part of their path.
-const REQUESTS: [(Step, &str, &str); 6] = [
-    (Step::Leftovers, "DELETE", "/runners/"),
-    (Step::Kept, "GET", "/runners/"),
-    (Step::Grant, "POST", "registration-token"),
-    (Step::JustInTime, "POST", "generate-jitconfig"),
-    (Step::Stop, "DELETE", "/runners/"),
-    (Step::Unregister, "DELETE", "/runners/"),
+/// The requests: whose they are, what they are made for, the method, and a part of their path.
+const REQUESTS: [(Kind, Step, &str, &str); 13] = [
+    (Kind::GitHub, Step::Leftovers, "DELETE", "/runners/"),
+    (Kind::GitHub, Step::Kept, "GET", "/runners/"),
+    (Kind::GitHub, Step::Grant, "POST", "registration-token"),
+    (Kind::GitHub, Step::JustInTime, "POST", "generate-jitconfig"),
+    (Kind::GitHub, Step::Stop, "DELETE", "/runners/"),
+    (Kind::GitHub, Step::Unregister, "DELETE", "/runners/"),
+    (Kind::Azure, Step::Leftovers, "DELETE", "/agents/"),
+    (Kind::Azure, Step::Kept, "GET", "/agents/"),
+    (Kind::Azure, Step::Sweep, "GET", "/agents"),
+    (Kind::Azure, Step::Principal, "POST", "/oauth2/v2.0/token"),
+    (Kind::Azure, Step::Pool, "GET", "/pools"),
+    (Kind::Azure, Step::Stop, "DELETE", "/agents/"),
+    (Kind::Azure, Step::Unregister, "DELETE", "/agents/"),
 ];
 
-pub fn rows() -> Vec<Row> {
+pub fn rows(kind: Kind) -> Vec<Row> {
     let mut rows = Vec::new();
-    for (step, method, path) in REQUESTS {
+    for (_, step, method, path) in REQUESTS.into_iter().filter(|(forge, ..)| *forge == kind) {
         for wrong in WRONG {
             if method == "DELETE" && wrong.body {
                 continue;
             }
-            let outcome = outcome(step, wrong);
-            rows.push(Row::new(step, wrong.name, must(step, outcome), move || {
+            let Some(outcome) = outcome(kind, step, wrong) else { continue };
+            rows.push(Row::new(kind, step, wrong.name, must(step, outcome), move |forge, container| {
                 let matching = Match { method: Some(method.to_owned()), ..Match::default() };
                 let add = |forge: &Forge| {
                     // What only a person ends goes on until somebody does.
@@ -158,9 +239,9 @@ pub fn rows() -> Vec<Row> {
                     forge.fault(path, Fault { matching: matching.clone(), times, ..(wrong.fault)() });
                 };
                 match step {
-                    Step::Stop => stopping(outcome, add),
-                    Step::Unregister => after_a_job(outcome, add),
-                    _ => before_listening(step, outcome, add),
+                    Step::Stop => stopping(forge, container, outcome, add),
+                    Step::Unregister => after_a_job(forge, container, outcome, add),
+                    _ => before_listening(forge, container, step, outcome, add),
                 }
             }));
         }
@@ -169,102 +250,104 @@ pub fn rows() -> Vec<Row> {
 }
 
 /// The steps that lead to a listener.
-fn before_listening(step: Step, outcome: Outcome, add: impl Fn(&Forge)) {
-    let prepare = |_: &Forge, container: &mut Container<'_>| match step {
+fn before_listening(forge: &Forge, container: &mut Container<'_>, step: Step, outcome: Outcome, add: impl Fn(&Forge)) {
+    match step {
         Step::JustInTime => container.set("OSCR_REGISTRATION", "jit"),
         Step::Kept => container.set("RUNNER_PERSISTENT", "true"),
+        Step::Principal => be_a_principal(forge, container),
+        Step::Sweep => plant_old(forge, container),
         _ => {}
-    };
-    story(prepare, |forge, container| {
-        if matches!(step, Step::Leftovers | Step::Kept) {
-            container.start();
-            forge.listening();
-            container.signal(Signal::SIGKILL);
-            container.exit_code();
-            forge.clear_requests();
-        }
-        add(forge);
+    }
+    if matches!(step, Step::Leftovers | Step::Kept) {
         container.start();
-        match outcome {
-            Outcome::Retry => {
-                assert_said(container, &["trying again in", "backing-off"]);
-                listens(container);
-            }
-            Outcome::NewName => {
-                assert_said(container, &["trying again in", "is taken"]);
-                listens(container);
-            }
-            Outcome::Denied(words) => {
-                assert_denied(forge, container, words);
-                assert_eq!(forge.api_requests().len(), 1, "{:?}", forge.calls());
-                correct(forge, container);
-                listens(container);
-            }
-            Outcome::Limited(seconds) => {
-                assert_said(container, &["limits our requests", "trying again in"]);
-                if seconds > 1 {
-                    let left = seconds_to_retry(&container.status());
-                    assert!(left >= seconds && left < 8000, "{left}");
-                    assert_eq!(forge.api_requests().len(), 1, "{:?}", forge.calls());
-                    container.signal(Signal::SIGTERM);
-                    assert_eq!(container.exit_code_within(STOP), 0);
-                    assert_eq!(
-                        forge.api_requests().len(),
-                        1,
-                        "the silence ends with no incarnation: {:?}",
-                        forge.calls()
-                    );
-                    forget_limit(container);
-                    return;
-                }
-                listens(container);
-                let requests = forge.api_requests();
-                let waited = requests[1].at.duration_since(requests[0].at);
-                assert!(waited.as_millis() >= 1000, "{waited}");
-            }
-            Outcome::Gone | Outcome::Busy | Outcome::Nothing => {
-                listens(container);
-                if matches!(outcome, Outcome::Gone) {
-                    // The fault alone said so: the record is still there, and nobody has a reason to look.
-                    let own = container.state()["current"]["id"].as_u64();
-                    for runner in forge.runners().into_iter().filter(|runner| Some(runner.id) != own) {
-                        forge.unregister(runner.id);
-                    }
-                }
-                assert!(container.lines_with("trying again in").is_empty(), "{:#?}", container.lines());
-            }
+        forge.listening();
+        container.signal(Signal::SIGKILL);
+        container.exit_code();
+        forge.clear_requests();
+    }
+    add(forge);
+    container.start();
+    match outcome {
+        Outcome::Retry => {
+            assert_said(container, &["trying again in", "backing-off"]);
+            listens(container);
         }
-    });
+        Outcome::NewName => {
+            assert_said(container, &["trying again in", "is taken"]);
+            listens(container);
+        }
+        Outcome::Told => {
+            assert_said(container, &["old agents cannot be looked for"]);
+            listens(container);
+            assert!(container.lines_with("trying again in").is_empty(), "{:#?}", container.lines());
+        }
+        Outcome::Denied(words) => {
+            assert_denied(forge, container, words);
+            assert_silent_since(forge);
+            correct(forge, container);
+            listens(container);
+        }
+        Outcome::Limited(seconds) => {
+            assert_said(container, &["trying again in", "limits our requests"]);
+            if seconds > 1 {
+                let left = seconds_to_retry(&container.status());
+                assert!(left >= seconds && left < 8000, "{left}");
+                assert_silent_since(forge);
+                container.signal(Signal::SIGTERM);
+                assert_eq!(container.exit_code_within(STOP), 0);
+                // The silence ends with no incarnation.
+                assert_silent_since(forge);
+                forget_limit(container);
+                return;
+            }
+            listens(container);
+            let requests = forge.api_requests();
+            let refused = requests.iter().position(|request| request.fault).expect("the fault");
+            let waited = requests[refused + 1].at.duration_since(requests[refused].at);
+            assert!(waited.as_millis() >= 1000, "{waited}");
+        }
+        Outcome::Gone | Outcome::Busy | Outcome::Nothing | Outcome::Slower => {
+            listens(container);
+            if matches!(outcome, Outcome::Gone) {
+                // The fault alone said so: the record is still there, and nobody has a reason to look.
+                let own = container.state()["current"]["id"].as_u64();
+                for runner in forge.runners().into_iter().filter(|runner| Some(runner.id) != own) {
+                    forge.unregister(runner.id);
+                }
+            }
+            assert!(container.lines_with("trying again in").is_empty(), "{:#?}", container.lines());
+        }
+    }
+}
+
+/// Asserts that nothing was asked after the one request that was refused.
+#[track_caller]
+fn assert_silent_since(forge: &Forge) {
+    let requests = forge.api_requests();
+    let refused = requests.iter().filter(|request| request.fault).count();
+    assert!(refused == 1 && requests.last().is_some_and(|last| last.fault), "{:?}", forge.calls());
 }
 
 /// An idle runner is stopped, and its removal does not work at once.
-fn stopping(outcome: Outcome, add: impl Fn(&Forge)) {
-    story(
-        |_, _| (),
-        |forge, container| {
-            container.start();
-            forge.listening();
-            add(forge);
-            container.signal(Signal::SIGTERM);
-            assert_eq!(container.exit_code_within(STOP), 0);
-            removed_or_left(forge, container, outcome);
-        },
-    );
+fn stopping(forge: &Forge, container: &mut Container<'_>, outcome: Outcome, add: impl Fn(&Forge)) {
+    container.start();
+    forge.listening();
+    add(forge);
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code_within(STOP), 0);
+    removed_or_left(forge, container, outcome);
 }
 
 /// A job is done, and the forge has not removed its runner by itself.
-fn after_a_job(outcome: Outcome, add: impl Fn(&Forge)) {
-    let prepare =
-        |forge: &Forge, _: &mut Container<'_>| forge.order(|orders| orders.ephemeral_removal = Removal::Never);
-    story(prepare, |forge, container| {
-        container.start();
-        forge.listening();
-        add(forge);
-        let job = forge.wait_job(forge.job("true"), crate::harness::LIMIT);
-        assert_eq!(job.result, Some(oscr_sim::protocol::JobResult::Succeeded), "{}", job.log);
-        assert_eq!(container.exit_code_within(STOP), 0);
-        removed_or_left(forge, container, outcome);
-    });
+fn after_a_job(forge: &Forge, container: &mut Container<'_>, outcome: Outcome, add: impl Fn(&Forge)) {
+    forge.order(|orders| orders.ephemeral_removal = Removal::Never);
+    container.start();
+    forge.listening();
+    add(forge);
+    let job = forge.wait_job(forge.job("true"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    assert_eq!(container.exit_code_within(STOP), 0);
+    removed_or_left(forge, container, outcome);
 }
 
 fn removed_or_left(forge: &Forge, container: &mut Container<'_>, outcome: Outcome) {
@@ -293,6 +376,15 @@ fn removed_or_left(forge: &Forge, container: &mut Container<'_>, outcome: Outcom
     }
     forge.clear_faults();
     restart(forge, container);
+    if matches!(outcome, Outcome::Slower) {
+        assert_said(container, &["trying again in", "asks us to slow down"]);
+        assert!(seconds_to_retry(&container.status()) > 30);
+        assert!(forge.api_requests().is_empty(), "{:?}", forge.calls());
+        container.signal(Signal::SIGTERM);
+        assert_eq!(container.exit_code_within(STOP), 0);
+        forget_limit(container);
+        restart(forge, container);
+    }
     listens(container);
     assert_eq!(forge.runners().len(), 1, "{:#?}", forge.runners());
 }

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use oscr_sim::agent::Kind;
+use oscr_sim::forge::{Fault, ServicePrincipal};
 use oscr_sim::protocol::JobResult;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Container, Forge, LIMIT, SECRET, write};
+use crate::table::Step;
 
 /// A row may cost so many requests between two starts of the container.
 const MOST: usize = 20;
@@ -16,13 +19,71 @@ const MOST_A_SECOND: usize = 6;
 /// How long a stop may take where no job runs.
 pub const STOP: Duration = Duration::from_secs(30);
 
-/// Runs a row's story, and then a life in which nothing goes wrong: what the fault left must be gone after it.
-pub fn story(prepare: impl FnOnce(&Forge, &mut Container<'_>), tell: impl FnOnce(&Forge, &mut Container<'_>)) {
+/// Tells a row's story, and then a life in which nothing goes wrong: what the fault left must be gone after it.
+pub fn tell(kind: Kind, story: &dyn Fn(&Forge, &mut Container<'_>)) {
     let forge = Forge::start();
-    let mut container = Container::new(&forge);
-    prepare(&forge, &mut container);
-    tell(&forge, &mut container);
+    let mut container = match kind {
+        Kind::GitHub => Container::new(&forge),
+        Kind::Azure => Container::azure(&forge),
+    };
+    story(&forge, &mut container);
     finish(&forge, &mut container);
+}
+
+/// The request that a life begins with at a forge, if nothing is left of an earlier one.
+#[derive(Clone, Copy)]
+pub struct First {
+    pub step: Step,
+    pub path: &'static str,
+    /// Its status, when all is well.
+    pub success: &'static str,
+}
+
+pub fn first_request(kind: Kind) -> First {
+    match kind {
+        Kind::GitHub => First { step: Step::Grant, path: "registration-token", success: "201 Created" },
+        Kind::Azure => First { step: Step::Pool, path: "/pools", success: "200 OK" },
+    }
+}
+
+/// What the paths of requests about one registration contain.
+pub fn registrations(kind: Kind) -> &'static str {
+    match kind {
+        Kind::GitHub => "/runners/",
+        Kind::Azure => "/agents/",
+    }
+}
+
+/// How a forge refuses to remove a registration whose job it believes to run.
+pub fn believes_busy(kind: Kind) -> Fault {
+    match kind {
+        Kind::GitHub => Fault { status: Some(422), ..Fault::default() },
+        Kind::Azure => {
+            let body = json!({
+                "typeKey": "TaskAgentJobStillRunningException",
+                "message": "Agent \"a\" is running a job for pool \"Default\"",
+            });
+            Fault { status: Some(400), body: Some(body), ..Fault::default() }
+        }
+    }
+}
+
+/// Gives the container a service principal for its credential, with the same secret's file.
+pub fn be_a_principal(forge: &Forge, container: &mut Container<'_>) {
+    let principal = ServicePrincipal {
+        tenant: "11111111-2222-3333-4444-555555555555".to_owned(),
+        client_id: "99999999-8888-7777-6666-555555555555".to_owned(),
+        client_secret: "principal~secret+with/signs=".to_owned(),
+    };
+    container.unset("ADO_PAT_FILE");
+    container.set_all(&[
+        ("ADO_CLIENT_ID", &principal.client_id),
+        ("ADO_TENANT_ID", &principal.tenant),
+        ("ADO_CLIENT_SECRET_FILE", &container.text(SECRET)),
+        ("ADO_AUTHORITY_URL", &forge.url()),
+    ]);
+    forge.order(|orders| orders.service_principals = vec![principal]);
+    correct(forge, container);
 }
 
 /// Starts another incarnation of the container; what the last one asked is judged first.
@@ -40,6 +101,7 @@ pub fn finish(forge: &Forge, container: &mut Container<'_>) {
         assert_eq!(job.result, Some(JobResult::Succeeded), "the job after the fault: {}", job.log);
         assert_eq!(container.exit_code(), 0);
     };
+    let one_job_ends_it = ["RUNNER_PERSISTENT", "OSCR_MIN_UPTIME"].map(|name| container.setting(name)) == ["", "0"];
     container.set("OSCR_START_JITTER", "0");
     container.set("OSCR_MIN_UPTIME", "0");
     container.unset("RUNNER_PERSISTENT");
@@ -47,7 +109,11 @@ pub fn finish(forge: &Forge, container: &mut Container<'_>) {
     forge.wait("no job of a dead runner", LIMIT, |seen| {
         seen.jobs.iter().all(|job| job.status == oscr_sim::forge::JobStatus::Completed)
     });
-    if container.runs() {
+    let phases = container.lines_with("a new phase: ");
+    if container.runs() && one_job_ends_it && phases.last().is_some_and(|last| last.contains("listening")) {
+        // A stop would make it wait for a job that may have been assigned meanwhile.
+        one_job(container);
+    } else if container.runs() {
         container.signal(Signal::SIGTERM);
         container.exit_code_within(STOP);
     }
@@ -114,6 +180,6 @@ pub fn assert_denied(forge: &Forge, container: &Container<'_>, words: &[&str]) {
 pub fn correct(forge: &Forge, container: &Container<'_>) {
     forge.clear_faults();
     let new = container.path("run/secrets/new");
-    write(&new, &forge.pat(), 0o400);
+    write(&new, &forge.secret(), 0o400);
     std::fs::rename(&new, container.path(SECRET)).expect("the same directory");
 }

@@ -108,6 +108,21 @@ impl Forge {
         self.add_fault(Fault { matching, ..fault });
     }
 
+    /// What a container proves its rights with: a service principal's secret if there is one, else a personal access token.
+    pub fn secret(&self) -> String {
+        let principal = self.orders().service_principals.first().map(|principal| principal.client_secret.clone());
+        principal.unwrap_or_else(|| self.pat())
+    }
+
+    /// All that may be in no log.
+    pub fn secrets(&self) -> Vec<String> {
+        let mut secrets = self.issued();
+        secrets.extend([self.pat(), self.secret()]);
+        // A forge can be told that no token is good.
+        secrets.retain(|secret| !secret.is_empty());
+        secrets
+    }
+
     /// A registration token, as a person gets it from GitHub's pages.
     pub fn registration_token(&self) -> String {
         let answer = self.post("registration-token", "");

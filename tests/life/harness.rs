@@ -27,12 +27,16 @@ pub use crate::forge::{Forge, LIMIT};
 const BINARY: &str = "usr/local/bin/oscr-entry";
 /// Where the default credential lies.
 pub const SECRET: &str = "run/secrets/github_pat";
+/// The name of a listener that a script has replaced.
+const REAL: &str = "Real.Listener";
 /// The directories in which a job can leave files.
 pub const WIPED: [&str; 5] = ["work", "tmp", "var/tmp", "dev/shm", "runner"];
 
 /// A container that ends with the test.
 pub struct Container<'f> {
     forge: &'f Forge,
+    /// Whose agent it has.
+    pub kind: Kind,
     /// `OSCR_ROOT`.
     pub root: PathBuf,
     /// The agent's user and group.
@@ -153,6 +157,7 @@ impl<'f> Container<'f> {
         let uid = 100_000 + std::process::id() % 10_000 * 100 + COUNT.fetch_add(1, Ordering::Relaxed) % 100;
         let mut container = Self {
             forge,
+            kind,
             uid,
             env: BTreeMap::new(),
             mounts: Vec::new(),
@@ -464,12 +469,21 @@ impl<'f> Container<'f> {
         assert_eq!(state["leftovers"], serde_json::json!([]), "{state}");
     }
 
+    /// The official program that listens, as the image has it.
+    pub fn listener_program(&self) -> PathBuf {
+        self.path("opt/oscr/agent").join(self.kind.listener())
+    }
+
     /// Puts a script in the listener's place. It finds the real one in `$real`, for what it does not do itself.
     pub fn replace_listener(&self, script: &str) {
-        let bin = self.path("opt/oscr/agent/bin");
-        fs::rename(bin.join("Runner.Listener"), bin.join("Real.Listener")).expect("a listener");
-        let script = format!("#!/bin/bash\nreal=$(dirname \"$0\")/Real.Listener\n{script}\nexec \"$real\" \"$@\"\n");
-        write_program(&bin.join("Runner.Listener"), &script);
+        fs::rename(self.listener_program(), self.real_listener()).expect("a listener");
+        let script = format!("#!/bin/bash\nreal=$(dirname \"$0\")/{REAL}\n{script}\nexec \"$real\" \"$@\"\n");
+        write_program(&self.listener_program(), &script);
+    }
+
+    /// Where the listener is that a script has replaced.
+    pub fn real_listener(&self) -> PathBuf {
+        self.listener_program().with_file_name(REAL)
     }
 
     /// A gate that a job can wait at.
@@ -504,9 +518,9 @@ impl Drop for Container<'_> {
             }
             return;
         }
-        let pat = self.forge.pat();
+        let secrets = self.forge.secrets();
         for line in &lines.all {
-            assert!(!line.contains(&pat), "the token is in the log: {line}");
+            assert!(!secrets.iter().any(|secret| line.contains(secret)), "a secret is in the log: {line}");
         }
     }
 }

@@ -1,0 +1,221 @@
+//! Faults of shared hardware: its locks, its queue, and the hooks for a new holder.
+//!
+//! GitHub's runner takes it when a job begins, Azure DevOps' agent before it listens.
+
+use std::fs::{self, File};
+
+use nix::sys::signal::Signal;
+use oscr_sim::agent::Kind;
+use oscr_sim::forge::ListenerExit;
+use oscr_sim::protocol::JobResult;
+
+use crate::harness::{Container, Forge, LIMIT, until, write, write_program};
+use crate::table::{Row, Step};
+use crate::world::{STOP, assert_said, listens};
+
+const LOCK: &str = "boards/board-1.lock";
+const HOOK: &str = "etc/oscr/hooks.d/resource-acquired/10-power";
+
+/// A runner that needs a board, whose lock directory lies in the container.
+pub fn needs_board(container: &mut Container<'_>) {
+    fs::create_dir(container.path("boards")).expect("a directory");
+    container.set("RUNNER_LOCK_DIR", &container.text("boards"));
+    container.set("RUNNER_RESOURCE_ID", "board-1");
+}
+
+/// Somebody else has the board, for as long as the file is open.
+pub fn take_board(container: &Container<'_>) -> File {
+    let lock = File::create(container.path(LOCK)).expect("a file");
+    lock.lock().expect("flock");
+    lock
+}
+
+/// Asserts that nobody has the board. Processes that died with PID 1 may take a moment to be gone.
+#[track_caller]
+pub fn assert_free(container: &Container<'_>) {
+    let lock = File::open(container.path(LOCK)).expect("the lock");
+    until("the lock is free", || lock.try_lock().is_ok());
+}
+
+/// Ends the process that waits in PID 1's place.
+fn kill_waiter(container: &Container<'_>) {
+    let mut waiter = None;
+    until("the process that waits", || {
+        waiter = container.processes().into_iter().find(|pid| {
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&command).contains("lock-wait")
+        });
+        waiter.is_some()
+    });
+    nix::sys::signal::kill(waiter.expect("found"), Signal::SIGKILL).expect("it runs");
+}
+
+/// A job has the board, and nobody after it.
+fn works(forge: &Forge, container: &mut Container<'_>) {
+    container.start();
+    let job = forge.wait_job(forge.job("true"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    container.exit_code();
+    assert_free(container);
+}
+
+/// The hook for a new holder goes wrong.
+fn hook(kind: Kind, fault: &str, script: &'static str, words: &'static str) -> Row {
+    let must = match kind {
+        Kind::GitHub => "the job fails and its log says why; the lock is free",
+        Kind::Azure => "`backing-off`: one line with the cause; the lock is free; no registration is made meanwhile",
+    };
+    Row::new(kind, Step::Hardware, fault, must, move |forge, container| {
+        needs_board(container);
+        container.set("OSCR_LOCK_HOOK_TIMEOUT", "1");
+        write_program(&container.path(HOOK), script);
+        container.start();
+        match container.kind {
+            Kind::GitHub => {
+                let failed = forge.wait_job(forge.job("true"), LIMIT);
+                assert_ne!(failed.result, Some(JobResult::Succeeded), "{}", failed.log);
+                assert!(failed.log.contains("10-power") && failed.log.contains(words), "{}", failed.log);
+                container.exit_code();
+                assert_free(container);
+            }
+            Kind::Azure => {
+                assert_said(container, &["trying again in", "10-power", words]);
+                assert_free(container);
+                assert!(forge.calls().is_empty(), "{:?}", forge.calls());
+            }
+        }
+        fs::remove_file(container.path(HOOK)).expect("our own file");
+        if container.runs() {
+            listens(container);
+        }
+    })
+}
+
+pub fn rows(kind: Kind) -> Vec<Row> {
+    let mut rows = vec![
+        hook(kind, "the hook for a new holder fails", "#!/bin/sh\nexit 3\n", "failed"),
+        hook(kind, "the hook for a new holder hangs", "#!/bin/sh\nsleep 1000\n", "took longer than 1s"),
+    ];
+    rows.extend(match kind {
+        Kind::GitHub => for_a_job(),
+        Kind::Azure => before_listening(),
+    });
+    rows
+}
+
+fn for_a_job() -> Vec<Row> {
+    vec![
+        Row::new(
+            Kind::GitHub,
+            Step::Hardware,
+            "the lock directory is missing",
+            "exit 78 with the cure, before any request",
+            |forge, container| {
+                container.set("RUNNER_RESOURCE_ID", "board-1");
+                container.set("RUNNER_LOCK_DIR", &container.text("nowhere"));
+                container.start();
+                assert_eq!(container.exit_code(), 78);
+                assert_eq!(container.lines_with("RUNNER_LOCK_DIR").len(), 1, "{:#?}", container.lines());
+                assert!(forge.calls().is_empty());
+                container.unset("RUNNER_RESOURCE_ID");
+            },
+        ),
+        Row::new(
+            Kind::GitHub,
+            Step::Hardware,
+            "it does not become free",
+            "the job fails after `OSCR_LOCK_TIMEOUT` and its log says who has it",
+            |forge, container| {
+                needs_board(container);
+                container.set("OSCR_LOCK_TIMEOUT", "1");
+                let _lock = take_board(container);
+                container.start();
+                let failed = forge.wait_job(forge.job("true"), LIMIT);
+                assert!(failed.log.contains("did not become free within 1s"), "{}", failed.log);
+                container.exit_code();
+            },
+        ),
+        Row::new(
+            Kind::GitHub,
+            Step::Hardware,
+            "the holder's file is damaged",
+            "it is only words: the job has its board",
+            |forge, container| {
+                needs_board(container);
+                write(&container.path("boards/board-1.holder"), "\u{0}{\"who\":", 0o600);
+                works(forge, container);
+            },
+        ),
+        Row::new(
+            Kind::GitHub,
+            Step::Hardware,
+            "the process that waits is killed",
+            "the job is failed, or waits again; the lock is free",
+            |forge, container| {
+                needs_board(container);
+                let lock = take_board(container);
+                container.start();
+                let waiting = forge.job("true");
+                container.wait_line("the job is waiting");
+                kill_waiter(container);
+                drop(lock);
+                forge.wait_job(waiting, LIMIT);
+                container.exit_code();
+                assert_free(container);
+            },
+        ),
+    ]
+}
+
+fn before_listening() -> Vec<Row> {
+    vec![
+        Row::new(
+            Kind::Azure,
+            Step::Hardware,
+            "it does not become free",
+            "`waiting`: no registration is made, nothing is asked; a stop ends it at once",
+            |forge, container| {
+                needs_board(container);
+                let _lock = take_board(container);
+                container.start();
+                container.wait_line("a new phase: waiting");
+                container.signal(Signal::SIGTERM);
+                assert_eq!(container.exit_code_within(STOP), 0);
+                assert!(forge.calls().is_empty(), "{:?}", forge.calls());
+            },
+        ),
+        Row::new(
+            Kind::Azure,
+            Step::Hardware,
+            "the process that waits is killed",
+            "it waits again, and has its board then",
+            |_, container| {
+                needs_board(container);
+                let lock = take_board(container);
+                container.start();
+                container.wait_line("a new phase: waiting");
+                kill_waiter(container);
+                drop(lock);
+                listens(container);
+            },
+        ),
+        Row::new(
+            Kind::Azure,
+            Step::Hardware,
+            "the listener dies while it holds it",
+            "the lock is free while nobody listens; a new registration",
+            |forge, container| {
+                needs_board(container);
+                container.start();
+                let (first, _) = forge.listening();
+                forge.order(|orders| {
+                    let exit = ListenerExit { code: 2, text: None, times: 1, runner: None, at_session: false };
+                    orders.listener_exit = Some(exit);
+                });
+                assert_said(container, &["trying again in"]);
+                assert_free(container);
+                forge.another(first);
+            },
+        ),
+    ]
+}
