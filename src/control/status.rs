@@ -344,6 +344,15 @@ impl Board {
         });
     }
 
+    /// The agent has lost its connection to the forge, and tries to get it back.
+    pub fn disconnected(&self) {
+        if self.times.faulty_since.get().is_none() {
+            self.times.faulty_since.set(Some(SystemTime::now()));
+        }
+        let error = "the agent has lost its connection to the forge and keeps trying; the log has its words";
+        self.status.send_modify(|status| status.last_error = Some(error.to_owned()));
+    }
+
     /// The registration that we have, or none.
     pub fn runner(&self, runner: Option<Runner>) {
         log::set_runner(runner.as_ref().map_or("", |runner| &runner.name));
@@ -405,12 +414,13 @@ impl Board {
 
     fn trouble(&self, status: &Status) -> Option<String> {
         let error = || status.last_error.clone().unwrap_or_else(|| status.phase.to_string());
+        let lasting = || {
+            let since = self.times.faulty_since.get()?;
+            (since.elapsed().unwrap_or_default() > TOLERATED_BACKOFF).then(error)
+        };
         match status.phase {
             Phase::Denied | Phase::Outdated | Phase::Dirty | Phase::Tainted | Phase::Full => Some(error()),
-            Phase::BackingOff => {
-                let since = self.times.faulty_since.get()?;
-                (since.elapsed().unwrap_or_default() > TOLERATED_BACKOFF).then(error)
-            }
+            Phase::BackingOff => lasting(),
             Phase::Starting | Phase::Cleaning | Phase::Registering | Phase::Unregistering => {
                 let lasted = self.times.entered.get().elapsed().unwrap_or_default();
                 (lasted > TOLERATED_PASSAGE).then(|| {
@@ -419,7 +429,7 @@ impl Board {
                 })
             }
             // A job may come at any moment; whoever asked has just had the registration taken back.
-            Phase::Listening => shortage(&status.disk),
+            Phase::Listening => shortage(&status.disk).or_else(lasting),
             Phase::Waiting | Phase::Running | Phase::Draining | Phase::Resting | Phase::Drained => None,
         }
     }
@@ -512,5 +522,27 @@ impl fmt::Display for Status {
             writeln!(f, "agent     {agent}")?;
         }
         write!(f, "oscr      {} up since {}", self.oscr, self.started)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_connection_is_told_at_once_and_counts_as_ill_only_when_it_lasts() {
+        let board = Board::new("github", "o/r");
+        board.enter(Phase::Listening);
+        board.disconnected();
+        let status = board.status();
+        assert!(status.healthy && status.last_error.is_some_and(|error| error.contains("lost its connection")));
+
+        board.times.faulty_since.set(Some(SystemTime::now() - TOLERATED_BACKOFF - Duration::from_secs(1)));
+        board.disconnected();
+        let status = board.status();
+        assert!(!status.healthy && status.reason.is_some_and(|why| why.contains("lost its connection")));
+
+        board.well();
+        assert!(board.status().healthy);
     }
 }

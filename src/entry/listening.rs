@@ -27,7 +27,7 @@ use crate::control::server::Hooked;
 use crate::control::{Board, HookAnswer, Job, Phase};
 use crate::init::Ended;
 use crate::metrics::JobResult;
-use crate::provider::{Answer, Fault, Reading, Releasing, Standing};
+use crate::provider::{Answer, Fault, Reading, Releasing, Sign, Standing};
 use crate::resource::{Claim, Held};
 use crate::workspace::{SlateError, Wiped};
 
@@ -312,7 +312,14 @@ impl<'a> Session<'a> {
 
     fn heard(&mut self, marker: Marker) {
         match marker {
-            Marker::Sign(sign) => self.watchdog.heard(sign),
+            Marker::Sign(sign) => {
+                match sign {
+                    Sign::Disconnected if !self.job.seen => self.life.board.disconnected(),
+                    Sign::Reconnected => self.life.board.well(),
+                    _ => {}
+                }
+                self.watchdog.heard(sign);
+            }
             Marker::Listening => {
                 self.watchdog.listening();
                 self.connected.get_or_insert_with(Instant::now);

@@ -134,6 +134,8 @@ impl Watchdog {
             Sign::Conflict => {
                 self.conflict_since.get_or_insert_with(Instant::now);
             }
+            // It does what can be done, and a forge out of reach cannot be asked either.
+            Sign::Disconnected | Sign::Reconnected => {}
         }
     }
 

@@ -237,6 +237,10 @@ pub enum Sign {
     Unknown,
     /// There is another session under its name.
     Conflict,
+    /// It has lost its connection and tries to get it back.
+    Disconnected,
+    /// It has got it back.
+    Reconnected,
 }
 
 /// What is fixed about an agent.

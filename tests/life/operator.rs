@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use oscr_sim::forge::Fault;
+use oscr_sim::forge::{Cut, Fault, Match};
 use serde_json::Value;
 
-use crate::harness::{Container, Forge, LIMIT, allow, until};
+use crate::harness::{Container, Forge, LIMIT, allow, each, until};
 
 /// The summaries of the running incarnation, or of the last.
 fn summaries(container: &Container<'_>) -> Vec<Value> {
@@ -361,4 +361,24 @@ fn an_agent_of_azure_devops_is_summed_up_too() {
     let all = summaries(&container);
     assert_eq!(all.len(), 1, "{all:?}");
     assert_eq!(all[0]["result"], "failed", "{all:?}");
+}
+
+#[test]
+fn a_listener_that_lost_its_connection_does_not_look_as_if_all_were_well() {
+    let kinds: [for<'f> fn(&'f Forge) -> Container<'f>; 2] =
+        [|forge| Container::new(forge), |forge| Container::azure(forge)];
+    each(&kinds, |container| {
+        let forge = Forge::start();
+        forge.order(|orders| orders.poll_timeout_ms = 300);
+        let mut container = container(&forge);
+        container.start();
+        forge.listening();
+        let matching = Match { path_contains: Some("/message".to_owned()), agent: Some(true), ..Match::default() };
+        forge.add_fault(Fault { matching, cut: Some(Cut::Before), ..Fault::default() });
+        container.wait_line("connect error");
+        let error = container.status()["last_error"].to_string();
+        assert!(error.contains("lost its connection"), "{error}");
+        forge.clear_faults();
+        container.wait_line("reconnected");
+    });
 }

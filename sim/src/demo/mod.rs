@@ -38,7 +38,7 @@ struct Cli {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..))]
     runners: u16,
     /// Give up after so many seconds
-    #[arg(long, default_value_t = 110)]
+    #[arg(long, default_value_t = 300)]
     timeout: u64,
 }
 

@@ -38,7 +38,11 @@ const AGENT: AgentFacts = AgentFacts {
     completed_marker: " completed with result: ",
     // Only its configure step says it.
     version_marker: "agent v",
-    signs: &[(&["session", "already exists"], Sign::Conflict)],
+    signs: &[
+        (&["session", "already exists"], Sign::Conflict),
+        (&["Agent connect error"], Sign::Disconnected),
+        (&["Agent reconnected"], Sign::Reconnected),
+    ],
     configuration: &[".agent", ".credentials", ".credentials_rsaparams", CAPABILITIES],
     env: &[],
     env_allowed: &[

@@ -41,6 +41,8 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
         (&["Skipping message Job"], Sign::Skipped),
         (&["egistration", "was not found"], Sign::Unknown),
         (&["session", "already exists"], Sign::Conflict),
+        (&["Runner connect error"], Sign::Disconnected),
+        (&["Runner reconnected"], Sign::Reconnected),
     ],
     configuration: &[".runner", ".credentials", ".credentials_rsaparams"],
     env: &[
