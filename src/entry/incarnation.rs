@@ -73,6 +73,8 @@ pub struct Incarnation {
     pub(super) once: Option<String>,
     /// What was moved aside, while it is being removed.
     pub(super) removal: Option<Removal>,
+    /// Whether one of them failed while the runner went on.
+    pub(super) removal_failed: bool,
 }
 
 impl Incarnation {
@@ -122,6 +124,7 @@ impl Incarnation {
             tainted,
             once: None,
             removal: None,
+            removal_failed: false,
         }
     }
 

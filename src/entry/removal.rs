@@ -57,18 +57,27 @@ pub(super) async fn removed(removal: &mut Option<Removal>) -> Result<Wiped, Slat
 }
 
 impl Incarnation {
-    /// Empties the trash: all of it if we are asked to leave, or there is too little disk space with it; else as much as can be
-    /// removed in a moment, and the rest goes on to be removed.
+    /// Empties the trash: all of it if we are asked to leave, if it could not be emptied before, or if there is too little disk space
+    /// with it; else as much as can be removed in a moment, and the rest goes on to be removed.
     pub(super) async fn empty_trash(&mut self) -> Result<Wiped, SlateError> {
         let Some(mut removal) = Removal::begin(&self.slate)? else { return Ok(Wiped::default()) };
         if let Ok(result) = timeout(BUDGET, removal.done()).await {
+            self.removal_failed &= result.is_err();
             return result;
         }
-        let leaving =
-            (self.stop.urgency() > Urgency::None).then(|| "nothing stays behind a runner that was stopped".to_owned());
-        if let Some(why) = leaving.or_else(|| self.board.shortage()) {
+        let why = if self.stop.urgency() > Urgency::None {
+            Some("nothing stays behind a runner that was stopped".to_owned())
+        } else if self.removal_failed {
+            // Or a runner would be registered and retired in turns.
+            Some("it could not be before".to_owned())
+        } else {
+            self.board.shortage()
+        };
+        if let Some(why) = why {
             tracing::info!("waiting until what was left is removed: {why}");
-            return removal.done().await;
+            let result = removal.done().await;
+            self.removal_failed &= result.is_err();
+            return result;
         }
         removal.reins.fall_behind();
         tracing::info!("what was left is moved aside, out of any job's reach, and removed while the runner goes on");
@@ -95,7 +104,8 @@ impl Incarnation {
     }
 
     /// A removal that went on has ended. Gives back why it failed, if it did.
-    pub(super) fn tell_of_removal(&self, result: Result<Wiped, SlateError>) -> Result<(), SlateError> {
+    pub(super) fn tell_of_removal(&mut self, result: Result<Wiped, SlateError>) -> Result<(), SlateError> {
+        self.removal_failed = result.is_err();
         let wiped = result?;
         metrics::removed(wiped.took);
         self.numbers.keep();
