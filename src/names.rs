@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hickory_resolver::config::LookupIpStrategy;
+use hickory_resolver::net::NetError;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name as DomainName, RecordType};
 use hickory_resolver::{Hosts, TokioResolver};
@@ -53,8 +54,14 @@ impl Names {
             }
         };
         match timeout(PATIENCE, servers.lookup_ip(name)).await {
-            Ok(found) => Ok(found?.iter().collect()),
-            Err(_) => Err(format!("no name server of /etc/resolv.conf answered the lookup of {name}").into()),
+            Ok(Ok(found)) => Ok(found.iter().collect()),
+            Ok(Err(NetError::Timeout)) | Err(_) => {
+                Err(format!("no name server of /etc/resolv.conf answered the lookup of {name}").into())
+            }
+            Ok(Err(error)) if error.is_no_records_found() => {
+                Err(format!("the name servers of /etc/resolv.conf know no address of {name}").into())
+            }
+            Ok(Err(error)) => Err(format!("the lookup of {name} failed: {error}").into()),
         }
     }
 }

@@ -162,6 +162,8 @@ pub struct Status {
     pub queue: Option<Queue>,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
+    /// When it did.
+    pub last_error_at: Option<String>,
     /// When it will be tried again.
     pub next_retry: Option<String>,
     /// When the incarnation began.
@@ -254,6 +256,7 @@ impl Board {
             resource: None,
             queue: None,
             last_error: None,
+            last_error_at: None,
             next_retry: None,
             started: now,
             leftovers: 0,
@@ -334,23 +337,24 @@ impl Board {
 
     /// Something went wrong and will be tried again after `wait`.
     pub fn fault(&self, error: &str, wait: Duration) {
+        self.wrong(error);
+        self.status.send_modify(|status| status.next_retry = Some(rfc3339(SystemTime::now() + wait)));
+    }
+
+    /// The agent has lost its connection to the forge, and tries to get it back.
+    pub fn disconnected(&self) {
+        self.wrong("the agent has lost its connection to the forge and keeps trying; the log has its words");
+    }
+
+    fn wrong(&self, error: &str) {
         let now = SystemTime::now();
         if self.times.faulty_since.get().is_none() {
             self.times.faulty_since.set(Some(now));
         }
         self.status.send_modify(|status| {
             status.last_error = Some(log::redacted(error));
-            status.next_retry = Some(rfc3339(now + wait));
+            status.last_error_at = Some(rfc3339(now));
         });
-    }
-
-    /// The agent has lost its connection to the forge, and tries to get it back.
-    pub fn disconnected(&self) {
-        if self.times.faulty_since.get().is_none() {
-            self.times.faulty_since.set(Some(SystemTime::now()));
-        }
-        let error = "the agent has lost its connection to the forge and keeps trying; the log has its words";
-        self.status.send_modify(|status| status.last_error = Some(error.to_owned()));
     }
 
     /// The registration that we have, or none.
@@ -502,8 +506,8 @@ impl fmt::Display for Status {
             let report = queue.report.clone().unwrap_or_else(|| format!("waiting for {}", queue.wanted));
             writeln!(f, "queue     {report} (since {})", queue.since)?;
         }
-        if let Some(error) = &self.last_error {
-            writeln!(f, "trouble   {error}")?;
+        if let (Some(error), Some(at)) = (&self.last_error, &self.last_error_at) {
+            writeln!(f, "trouble   at {at}: {error}")?;
         }
         if let Some(retry) = &self.next_retry {
             writeln!(f, "next try  {retry}")?;

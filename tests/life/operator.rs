@@ -376,8 +376,9 @@ fn a_listener_that_lost_its_connection_does_not_look_as_if_all_were_well() {
         let matching = Match { path_contains: Some("/message".to_owned()), agent: Some(true), ..Match::default() };
         forge.add_fault(Fault { matching, cut: Some(Cut::Before), ..Fault::default() });
         container.wait_line("connect error");
-        let error = container.status()["last_error"].to_string();
-        assert!(error.contains("lost its connection"), "{error}");
+        let status = container.status();
+        let error = status["last_error"].to_string();
+        assert!(error.contains("lost its connection") && status["last_error_at"].is_string(), "{status}");
         forge.clear_faults();
         container.wait_line("reconnected");
     });
