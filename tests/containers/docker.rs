@@ -119,7 +119,12 @@ impl Container {
 
     /// Both of its outputs, of all incarnations.
     pub fn logs(&self) -> String {
-        let output = output(&mut command(&["logs", &self.id]));
+        self.logs_since(0)
+    }
+
+    /// The same from a time on, in seconds since 1970.
+    pub fn logs_since(&self, since: i64) -> String {
+        let output = output(&mut command(&["logs", "--since", &since.to_string(), &self.id]));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         text(&output.stdout) + &text(&output.stderr)
     }

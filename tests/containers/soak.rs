@@ -261,6 +261,8 @@ impl Pool {
         self.blows.push(thread::spawn(move || {
             let from = clock();
             let done = deal(blow, &container);
+            // Then Docker killed it after all.
+            let blow = if unheard(blow, &container, from) { Blow::Kill } else { blow };
             if done {
                 let host = Some(container.host().to_owned());
                 lock(&struck).push(Struck { blow, host, from, until: clock() });
@@ -338,13 +340,22 @@ impl Pool {
     }
 }
 
+/// How long a container that is stopped may take, in seconds.
+const PATIENCE: i64 = 120;
+
+/// Whether a stop came before PID 1's first instruction, where the kernel drops it: docs/troubleshooting.md.
+fn unheard(blow: Blow, container: &Container, from: i64) -> bool {
+    let killed = !blow.kills() && clock() - from >= PATIENCE * 1000;
+    killed && !container.logs_since(from / 1000).contains("asked to stop")
+}
+
 /// Whether it could be done: the container may be down, or between two lives.
 fn deal(blow: Blow, container: &Container) -> bool {
     let docker = |arguments: &[&str]| docker::output(command(arguments).arg(&container.id)).status.success();
     match blow {
-        Blow::Stop => docker(&["stop", "--time", "120"]),
+        Blow::Stop => docker(&["stop", "--time", &PATIENCE.to_string()]),
         Blow::ShortStop => docker(&["stop", "--time", "1"]),
-        Blow::Restart => docker(&["restart", "--time", "120"]),
+        Blow::Restart => docker(&["restart", "--time", &PATIENCE.to_string()]),
         Blow::ShortRestart => docker(&["restart", "--time", "1"]),
         Blow::Kill => docker(&["kill", "--signal", "KILL"]),
         Blow::Crash => match pid(container) {
