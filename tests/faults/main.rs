@@ -33,7 +33,7 @@ use runner::Test;
 use table::{FORGES, Row};
 
 /// How many rows run at a time: they mostly wait.
-const AT_A_TIME: usize = 4;
+const AT_A_TIME: usize = 8;
 
 /// Rows that are tried with the images as well, and by which test.
 const IN_CONTAINERS: [(&str, &str); 8] = [
@@ -81,6 +81,7 @@ fn main() -> ExitCode {
         }),
     };
     let tests = std::iter::once(documented).chain(rows().into_iter().map(Row::test)).collect();
-    let threads = std::env::var("RUST_TEST_THREADS").ok().and_then(|number| number.parse().ok()).unwrap_or(AT_A_TIME);
-    runner::run(tests, threads, None)
+    let others = std::env::var("RUST_TEST_THREADS").ok().and_then(|number| number.parse::<usize>().ok());
+    // A row does next to nothing but wait for the time that something takes to be given up.
+    runner::run(tests, others.map_or(AT_A_TIME, |others| 2 * others), None)
 }
