@@ -170,7 +170,7 @@ impl Incarnation {
     }
 
     /// Asks the forge what it thinks of the registration.
-    fn ask_about_registration(&self) -> Option<Answer<'static, Standing>> {
+    pub(super) fn ask_about_registration(&self) -> Option<Answer<'static, Standing>> {
         // With no more than a registration token there is nobody who could ask.
         if !matches!(self.provider.releasing(false), Releasing::Request) {
             return Some(Box::pin(async { Ok(Standing::Online) }));

@@ -14,12 +14,14 @@ use crate::agent::worker::{self, Worker};
 use crate::control::Phase;
 use crate::init::Ended;
 use crate::init::leftovers::{Stat, descendants, signal_all};
-use crate::provider::{Fault, Released};
+use crate::provider::{Fault, Released, Standing};
 
 /// How long a job may still turn up after the forge let an idle registration go: the assignment may have crossed.
 const CROSSING: Duration = Duration::from_secs(3);
 /// How long after a refusal for being busy the release is tried again, if no worker has appeared.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How long a forge may take to say whether a registration that stays has a job.
+const ANSWER: Duration = Duration::from_secs(5);
 /// How long the kernel gets to end what was killed.
 const TEARDOWN: Duration = Duration::from_secs(10);
 
@@ -93,9 +95,18 @@ impl Incarnation {
             return Retired::Working(worker);
         }
         if self.common.persistent {
-            // Its registration stays, so there is nothing to ask. A job that is assigned in this very moment waits at the
-            // forge for the next incarnation, unless the listener has taken it already.
-            return Retired::Interrupted;
+            // Its registration stays, so no removal can be refused: only the answer's way back is left for a job to be lost in. One
+            // that the listener has not taken by then waits at the forge for the next incarnation.
+            let standing = match self.ask_about_registration() {
+                Some(asking) => timeout(ANSWER, asking).await.ok().and_then(Result::ok),
+                None => None,
+            };
+            self.provider.rest();
+            return match (look(), standing) {
+                (Some(worker), _) => Retired::Working(worker),
+                (None, Some(Standing::Busy)) => Retired::Assigned,
+                (None, _) => Retired::Interrupted,
+            };
         }
         self.board.enter(Phase::Unregistering);
         let given_up = Instant::now() + self.common.kill_timeout;

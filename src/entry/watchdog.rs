@@ -148,7 +148,7 @@ impl Watchdog {
             _ if !idle => self.offline_since = None,
             // It is not well itself: no reason to give a registration up.
             Err(fault) => tracing::debug!("the forge cannot be asked about the registration: {fault}"),
-            Ok(Standing::Online) => self.offline_since = None,
+            Ok(Standing::Online | Standing::Busy) => self.offline_since = None,
             Ok(Standing::Unknown) => {
                 self.verdict = Some("the forge does not know the registration any more".to_owned());
             }

@@ -189,6 +189,8 @@ pub enum Standing {
     Offline,
     /// It sees the agent.
     Online,
+    /// It sees the agent, and has given it a job.
+    Busy,
 }
 
 /// What the end of the listener means.

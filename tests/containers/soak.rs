@@ -37,6 +37,8 @@ const RUNNERS: usize = 6;
 const BOARDS: [&str; 3] = ["board-1", "board-2", "board-3"];
 /// What the memory of a PID 1 may differ by between its first job and its last, in kB: two of the heap's steps.
 const FLAT: u64 = 256;
+/// After so many milliseconds without a sign of its listener a session ends, and no job is given to it any more.
+const SESSION_MS: i64 = 4000;
 /// From the last blow until all is well again. A runner may be in the longest wait after a fault, which is five minutes.
 const RECOVERY: Duration = Duration::from_secs(400);
 
@@ -90,14 +92,16 @@ struct Struck {
 }
 
 impl Struck {
-    /// Whether it explains that a job of this runner did not end by itself.
-    fn explains(&self, job: &Job) -> bool {
+    /// Whether it explains that a job of this runner did not end by itself. One that never began may have been given to a
+    /// runner that was gone, whose session had not ended yet.
+    fn explains(&self, job: &Job, began: bool) -> bool {
         let (Some(runner), Some(started)) = (&job.runner, job.started_at) else { return false };
+        let session = if began { 0 } else { SESSION_MS };
         let finished = job.finished_at.map_or(i64::MAX, |at| at.as_millisecond());
         self.blow.kills()
             && self.host.as_ref().is_none_or(|host| runner.contains(host.as_str()))
             && self.from <= finished
-            && self.until >= started.as_millisecond()
+            && self.until + session >= started.as_millisecond()
     }
 }
 
@@ -217,7 +221,7 @@ impl Pool {
         world.set("OSCR_LOG_LEVEL", "info");
         let outside = outside.then(|| forge_of_our_own(world));
         world.forge.order(json!({
-            "job_lease_ms": 6000, "session_timeout_ms": 4000, "sigint_ms": 500, "sigterm_ms": 300, "worker_kill_ms": 1500,
+            "job_lease_ms": 6000, "session_timeout_ms": SESSION_MS, "sigint_ms": 500, "sigterm_ms": 300, "worker_kill_ms": 1500,
             // Shared by all, for an hour: it would be used up.
             "rate_limit": 100_000,
         }));
@@ -535,7 +539,7 @@ impl Account {
                     wrong("the forge calls it finished, and it never did finish");
                     account.lost += 1;
                 }
-            } else if let Some(struck) = struck.iter().find(|struck| struck.explains(job)) {
+            } else if let Some(struck) = struck.iter().find(|struck| struck.explains(job, begun > 0)) {
                 *account.ended.entry(struck.blow).or_default() += 1;
                 account.unreported += ended.min(1);
             } else if job.cancel_requested {

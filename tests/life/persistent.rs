@@ -5,8 +5,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use oscr_sim::forge::{Fault, Match};
 use oscr_sim::protocol::JobResult;
+use serde_json::json;
 
-use crate::harness::{Container, Forge, LIMIT};
+use crate::harness::{Container, Forge, LIMIT, each};
 
 const PERSISTENT: (&str, &str) = ("RUNNER_PERSISTENT", "true");
 
@@ -139,4 +140,28 @@ fn a_registration_token_that_is_no_good_is_a_denial_that_says_so() {
     assert!(line.contains("lives for an hour"), "{line}");
     let status = container.status();
     assert_eq!(status["phase"], "denied", "{status}");
+}
+
+#[test]
+fn a_job_that_a_persistent_runner_was_just_given_is_waited_for() {
+    type New = fn(&Forge) -> Container<'_>;
+    let kinds: [(New, &str); 2] =
+        [(|forge| Container::new(forge), "/runners/"), (|forge| Container::azure(forge), "/agents/")];
+    each(&kinds, |(container, path)| {
+        let forge = Forge::start();
+        let mut container = container(&forge);
+        container.set(PERSISTENT.0, PERSISTENT.1);
+        container.start();
+        let (id, name) = forge.listening();
+        let body =
+            json!({ "id": id, "name": name, "status": "online", "busy": true, "assignedRequest": { "requestId": 1 } });
+        let matching = Match { method: Some("GET".to_owned()), ..Match::default() };
+        forge.fault(path, Fault { matching, status: Some(200), body: Some(body), times: Some(1), ..Fault::default() });
+        container.signal(Signal::SIGTERM);
+        container.wait_line("a job has been assigned");
+        let job = forge.wait_job(forge.job("true"), LIMIT);
+        assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+        assert_eq!(container.exit_code(), 0);
+        assert_eq!(forge.runners().len(), 1);
+    });
 }

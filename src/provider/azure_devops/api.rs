@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use super::settings::{Credential, OURS, Principal, Settings};
@@ -56,6 +57,7 @@ struct Agent {
     created_on: Option<String>,
     status_changed_on: Option<String>,
     user_capabilities: Option<std::collections::BTreeMap<String, String>>,
+    assigned_request: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -235,7 +237,8 @@ impl Api {
             None => self.find_agent(scope, &registration.name).await?,
             Some(id) => {
                 let agents = self.agents(scope).await?;
-                let reply = self.ask(Method::GET, &format!("{agents}/{id}?{VERSION}")).await?;
+                let reply =
+                    self.ask(Method::GET, &format!("{agents}/{id}?includeAssignedRequest=true&{VERSION}")).await?;
                 match reply.status {
                     404 => None,
                     _ => Some(self.expect(&reply, "look at an agent")?.json()?),
@@ -245,6 +248,7 @@ impl Api {
         Ok(match agent {
             None => Standing::Unknown,
             Some(agent) if agent.status.eq_ignore_ascii_case("offline") => Standing::Offline,
+            Some(Agent { assigned_request: Some(_), .. }) => Standing::Busy,
             Some(_) => Standing::Online,
         })
     }
@@ -378,6 +382,7 @@ mod tests {
                 created_on: Some("2026-11-01T10:00:00.123Z".to_owned()),
                 status_changed_on: Some("2026-11-01T11:00:00Z".to_owned()),
                 user_capabilities: Some([(OURS.to_owned(), "ci".to_owned())].into()),
+                assigned_request: None,
             };
             change(&mut agent);
             let now = humantime::parse_rfc3339("2026-11-02T12:00:00Z").unwrap();

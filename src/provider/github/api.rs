@@ -51,6 +51,8 @@ struct Runner {
     id: u64,
     name: String,
     status: String,
+    #[serde(default)]
+    busy: bool,
 }
 
 #[derive(Deserialize)]
@@ -344,6 +346,7 @@ impl Api {
         Ok(match runner {
             None => Standing::Unknown,
             Some(Runner { status, .. }) if status == "offline" => Standing::Offline,
+            Some(Runner { busy: true, .. }) => Standing::Busy,
             Some(_) => Standing::Online,
         })
     }
