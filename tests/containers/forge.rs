@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use oscr_sim::forge::{Event, Job, JobSpec, JobStatus, RequestRecord, RunnerView};
+use oscr_sim::forge::{Event, ForgeHandle, Job, JobSpec, JobStatus, RequestRecord, RunnerView};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Forge {
     agent: ureq::Agent,
     base: Mutex<String>,
+    /// A forge that is no container.
+    own: Mutex<Option<ForgeHandle>>,
 }
 
 impl Forge {
@@ -30,7 +32,13 @@ impl Forge {
             .http_status_as_error(false)
             .build()
             .new_agent();
-        Self { agent, base: Mutex::default() }
+        Self { agent, base: Mutex::default(), own: Mutex::default() }
+    }
+
+    /// The forge is this one now, which ends with us.
+    pub fn is_now(&self, forge: ForgeHandle) {
+        self.moved_to(&format!("127.0.0.1:{}", forge.address().port()));
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = Some(forge);
     }
 
     /// The forge is at `address` (host:port) now; waits until it answers.

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use oscr::resource::{LockDirectory, ResourceId, Survey};
-use oscr_sim::forge::{Forge, ForgeHandle, Job, JobSpec, Options, Orders};
+use oscr_sim::forge::{Forge, Job, JobSpec, Options, Orders};
 use oscr_sim::protocol::JobResult;
 use serde_json::json;
 
@@ -199,8 +199,6 @@ struct Pool {
     blows: Vec<JoinHandle<()>>,
     forge_faults: BTreeMap<&'static str, usize>,
     folder: PathBuf,
-    /// A forge in this process, if Docker's daemon will be restarted: a container would forget everything.
-    _outside: Option<ForgeHandle>,
 }
 
 const SERVICES: [&str; 3] = ["github-runner", "board-runner", "persistent-runner"];
@@ -219,7 +217,9 @@ impl Pool {
         set(world, "SOAK_LOCKS", locks.display());
         world.also("tests/containers/soak.yml");
         world.set("OSCR_LOG_LEVEL", "info");
-        let outside = outside.then(|| forge_of_our_own(world));
+        if outside {
+            forge_of_our_own(world);
+        }
         world.forge.order(json!({
             "job_lease_ms": 6000, "session_timeout_ms": SESSION_MS, "sigint_ms": 500, "sigterm_ms": 300, "worker_kill_ms": 1500,
             // Shared by all, for an hour: it would be used up.
@@ -248,7 +248,6 @@ impl Pool {
             blows: Vec::new(),
             forge_faults: BTreeMap::new(),
             folder,
-            _outside: outside,
         }
     }
 
@@ -375,15 +374,13 @@ fn set(world: &World, name: &str, value: impl Display) {
     world.set(name, &*value.to_string().leak());
 }
 
-/// A forge that lives through a restart of Docker's daemon.
-fn forge_of_our_own(world: &World) -> ForgeHandle {
+/// A forge in this process lives through a restart of Docker's daemon: a container would forget everything.
+fn forge_of_our_own(world: &World) {
     let orders = Orders { pats: vec![world.pat.clone()], ..Orders::default() };
     let listen = ([0, 0, 0, 0], 0).into();
     let forge = Forge::start(Options { listen, orders, echo: false }).expect("a forge can be started");
-    let port = forge.address().port();
-    world.forge.moved_to(&format!("127.0.0.1:{port}"));
-    set(world, "GITHUB_HOST", format!("http://outside:{port}"));
-    forge
+    set(world, "GITHUB_HOST", format!("http://outside:{}", forge.address().port()));
+    world.forge.is_now(forge);
 }
 
 fn number(name: &str) -> Option<u64> {
