@@ -63,7 +63,7 @@ fn doubled(first: Duration, times: u32, last: Duration) -> Duration {
 }
 
 /// Between 0 and 1.
-fn random() -> f64 {
+pub(super) fn random() -> f64 {
     getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX))
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::backoff;
 use super::children::Running;
 use super::hardware::{HardwareError, descends};
 use super::incarnation::Incarnation;
@@ -189,7 +190,7 @@ impl<'a> Session<'a> {
         markers: UnboundedReceiver<Marker>,
     ) -> Self {
         let leftovers_at = life.has_leftovers().then(|| Instant::now() + LEFTOVERS_FIRST);
-        let watchdog = Watchdog::new(life.common.watch, !life.common.persistent, chance);
+        let watchdog = Watchdog::new(life.common.watch, !life.common.persistent, backoff::random);
         let yielding = Yielding::of(life.guard.as_ref(), held.is_some());
         Self {
             life,
@@ -599,11 +600,6 @@ async fn answered<T>(question: &mut Option<Pin<Box<dyn Future<Output = T>>>>) ->
         Some(question) => question.as_mut().await,
         None => std::future::pending().await,
     }
-}
-
-/// A number from 0 to 1.
-fn chance() -> f64 {
-    f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX)
 }
 
 /// Resolves when the disk should be looked at: at this moment, or once somebody who asked for the status found it full.

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -19,6 +19,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::wipe::{Spare, wipe};
+use crate::encode::seconds;
 
 /// How deep an entry may be for its size to be known. Only a hostile job's is deeper, and such an entry is evicted whatever its age.
 const DEPTH: usize = 100;
@@ -56,7 +57,7 @@ struct Entry {
 /// When `cache` cannot be opened as a directory, or is a link.
 pub fn shrink(cache: &Path, most: u64) -> io::Result<Shrunk> {
     let top = open(cache, DIRECTORY, Mode::empty())?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs().cast_signed());
+    let now = seconds(SystemTime::now()).cast_signed();
     let mut measure = Measure { device: fstat(&top)?.st_dev, now, linked: HashSet::new() };
     let mut entries = measure.top(&top)?;
     let mut shrunk = Shrunk { left: entries.iter().map(|entry| entry.bytes).sum(), ..Shrunk::default() };
@@ -203,7 +204,7 @@ mod tests {
     use super::*;
     use std::fs::{self, File, FileTimes};
     use std::os::unix::fs::symlink;
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     const KIB: u64 = 1024;
 

@@ -32,7 +32,7 @@ use std::process::ExitCode;
 use runner::Test;
 use table::{FORGES, Row};
 
-/// How many rows run at a time: they mostly wait.
+/// How many rows run at a time, if nobody says.
 const AT_A_TIME: usize = 8;
 
 /// Rows that are tried with the images as well, and by which test.
