@@ -6,4 +6,5 @@ pub mod hooks;
 pub mod output;
 pub mod root;
 pub mod system_env;
+pub mod words;
 pub mod worker;

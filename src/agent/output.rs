@@ -1,9 +1,9 @@
 //! The agent's output: relayed to the log line by line, and watched for the lines that say what it is doing.
 //!
-//! A job runs as the agent's user and could write to the same pipe. So a marker only makes us look; what counts is the
-//! worker process.
+//! A job can write to the same pipe, by way of its worker. So a marker only makes us look; what counts is the worker process.
+//! [`super::words`] knows what lines are.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -14,62 +14,77 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
+use tracing::Level;
 
-use crate::provider::{AgentFacts, Sign};
+use super::words::{Marker, Reader};
 
 /// The longest line that is relayed whole, in bytes. The rest of a longer one follows as lines of their own.
 const LONGEST: u64 = 8 * 1024;
 /// How long the pipes of a process that has ended may take to be read to their end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What a line said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Marker {
-    /// The listener is connected.
-    Listening,
-    /// It begins a job of this name.
-    Running(String),
-    /// Its job is over, with this result in its own word.
-    Completed(String),
-    /// It is of this version.
-    Version(String),
-    /// How it is.
-    Sign(Sign),
+/// Passes what one pipe of a process brings on: each line to the log, as far as it is worth it, and what it says to whoever acts
+/// upon it.
+#[derive(Debug)]
+pub struct Relay {
+    /// Stands before each line in the log.
+    pub speaker: &'static str,
+    /// Knows what lines are.
+    pub reader: Reader,
+    /// Whether a worker lives.
+    pub working: Rc<Cell<bool>>,
+    /// Where markers go.
+    pub markers: UnboundedSender<Marker>,
+    /// Keeps the last words for people.
+    pub tail: Tail,
 }
 
-/// Reads `pipe` to its end. Every line is logged, as `speaker`'s; markers go to `markers`; the last lines are kept in `tail`.
-pub async fn relay(
-    pipe: OwnedFd,
-    speaker: &'static str,
-    facts: &'static AgentFacts,
-    markers: UnboundedSender<Marker>,
-    tail: Tail,
-) {
-    let Ok(receiver) = Receiver::from_owned_fd(pipe) else {
-        return;
-    };
-    let mut reader = BufReader::new(receiver);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match (&mut reader).take(LONGEST).read_until(b'\n', &mut line).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
+impl Relay {
+    /// Reads `pipe` to its end.
+    pub async fn run(mut self, pipe: OwnedFd) {
+        let Ok(receiver) = Receiver::from_owned_fd(pipe) else {
+            return;
+        };
+        let mut reader = BufReader::new(receiver);
+        let mut line = Vec::new();
+        // The level of a line whose rest is still to come. It is no line of its own, whatever it looks like.
+        let mut unfinished: Option<Option<Level>> = None;
+        loop {
+            line.clear();
+            match (&mut reader).take(LONGEST).read_until(b'\n', &mut line).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            let text = String::from_utf8_lossy(&line);
+            let text = plain(text.trim_end());
+            let level = match unfinished.take() {
+                Some(level) => level,
+                None => self.hear(&text),
+            };
+            if line.last() != Some(&b'\n') {
+                unfinished = Some(level);
+            }
+            self.log(level, &text);
         }
-        let text = String::from_utf8_lossy(&line);
-        let text = plain(text.trim_end());
-        if text.is_empty() {
-            continue;
+    }
+
+    fn hear(&mut self, text: &str) -> Option<Level> {
+        let heard = self.reader.read(text, self.working.get());
+        if let Some(marker) = heard.marker {
+            let _ = self.markers.send(marker);
         }
-        // What it traces for those who look into it is asked for because of the signs in it.
-        match is_trace(&text) {
-            true => tracing::debug!("{speaker}: {text}"),
-            false => tracing::info!("{speaker}: {text}"),
+        if heard.for_people && !text.is_empty() {
+            self.tail.push(text.to_owned());
         }
-        if let Some(marker) = read_marker(&text, facts) {
-            let _ = markers.send(marker);
+        heard.level
+    }
+
+    fn log(&self, level: Option<Level>, text: &str) {
+        match level {
+            Some(Level::DEBUG) if !text.is_empty() => tracing::debug!("{}: {text}", self.speaker),
+            Some(_) if !text.is_empty() => tracing::info!("{}: {text}", self.speaker),
+            _ => {}
         }
-        tail.push(text);
     }
 }
 
@@ -92,32 +107,7 @@ fn plain(text: &str) -> String {
     plain
 }
 
-/// `[2026-11-20 15:30:00Z INFO MessageListener] …`.
-fn is_trace(line: &str) -> bool {
-    let digit = |at: usize| line.as_bytes().get(at).is_some_and(u8::is_ascii_digit);
-    line.starts_with('[') && digit(1) && digit(4) && line.as_bytes().get(20) == Some(&b'Z')
-}
-
-fn read_marker(line: &str, facts: &AgentFacts) -> Option<Marker> {
-    if let Some((_, job)) = line.split_once(facts.running_marker) {
-        return Some(Marker::Running(job.trim().to_owned()));
-    }
-    let says = |words: &[&str]| words.iter().all(|word| line.contains(word));
-    if let Some((_, sign)) = facts.signs.iter().find(|(words, _)| says(words)) {
-        return Some(Marker::Sign(*sign));
-    }
-    if let Some((_, result)) = line.rsplit_once(facts.completed_marker) {
-        return Some(Marker::Completed(result.trim().to_owned()));
-    }
-    if line.contains(facts.listening_marker) {
-        return Some(Marker::Listening);
-    }
-    let (_, version) = line.split_once(facts.version_marker)?;
-    let version: String = version.chars().take_while(|c| c.is_ascii_digit() || *c == '.').take(32).collect();
-    (!version.is_empty()).then_some(Marker::Version(version))
-}
-
-/// The last lines of an output, for an error's text. Each copy but one belongs to a [`relay`] that still adds to it.
+/// The last words for people in an output, for an error's text. Each copy but one belongs to a [`Relay`] that still adds to it.
 #[derive(Debug, Clone, Default)]
 pub struct Tail(Rc<Lines>);
 
@@ -164,32 +154,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_listeners_lines_are_read() {
-        let facts = crate::provider::github::AGENT;
-        for (line, marker) in [
-            ("√ Connected to GitHub", None),
-            ("Current runner version: '2.336.0'", Some(Marker::Version("2.336.0".to_owned()))),
-            ("Current runner version: 'x'", None),
-            ("2026-01-01 00:00:00Z: Listening for Jobs", Some(Marker::Listening)),
-            ("2026-01-01 00:00:00Z: Running job: a b", Some(Marker::Running("a b".to_owned()))),
-            (
-                "2026-01-01 00:00:00Z: Job a b completed with result: Failed",
-                Some(Marker::Completed("Failed".to_owned())),
-            ),
-            ("Running job: x completed with result: y", Some(Marker::Running("x completed with result: y".to_owned()))),
-        ] {
-            assert_eq!(read_marker(line, &facts), marker, "{line}");
-        }
-    }
-
-    #[test]
-    fn the_agents_traces_are_told_from_what_it_says() {
-        assert!(is_trace("[2026-11-20 15:30:00Z INFO Runner] Skipping message Job. Gone."));
-        assert!(!is_trace("2026-11-20 15:30:00Z: Listening for Jobs"));
-        assert!(!is_trace("[command]/usr/bin/git"));
-    }
-
-    #[test]
     fn colours_and_controls_are_dropped() {
         assert_eq!(plain("\u{1b}[1;32m√ Connected\u{1b}[0m\u{7}"), "√ Connected");
         assert_eq!(plain("\u{1b}"), "");
@@ -197,20 +161,24 @@ mod tests {
 
     #[test]
     fn fuzz_output() {
-        let facts = crate::provider::github::AGENT;
+        use crate::agent::words::Manner;
+        let facts = &crate::provider::github::AGENT;
         crate::fuzz::run("output", |bytes| {
+            let [mut reader, _] = Reader::pair(facts, Manner::Listener);
             let mut kinds = Vec::new();
             for line in bytes.split(|byte| *byte == b'\n') {
                 let text = plain(String::from_utf8_lossy(line).trim_end());
                 crate::fuzz::assert_plain(&text);
-                let marker = read_marker(&text, &facts);
-                match &marker {
-                    Some(Marker::Running(text) | Marker::Completed(text) | Marker::Version(text)) => {
-                        crate::fuzz::assert_plain(text);
+                let heard = reader.read(&text, kinds.len() % 2 == 1);
+                match &heard.marker {
+                    Some(Marker::Completed(job, result)) => {
+                        crate::fuzz::assert_plain(job);
+                        crate::fuzz::assert_plain(result);
                     }
+                    Some(Marker::Running(text) | Marker::Version(text)) => crate::fuzz::assert_plain(text),
                     Some(Marker::Listening | Marker::Sign(_)) | None => {}
                 }
-                kinds.push(marker.map(|marker| std::mem::discriminant(&marker)));
+                kinds.push((heard.level, heard.marker.map(|marker| std::mem::discriminant(&marker))));
             }
             kinds.dedup();
             kinds

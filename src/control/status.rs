@@ -17,6 +17,8 @@ use crate::workspace::space::{Room, shortage, shown};
 
 /// How long faults of the forge may last before the container counts as unhealthy.
 const TOLERATED_BACKOFF: Duration = Duration::from_secs(5 * 60);
+/// So many listeners that ended by themselves soon after they began, one after the other, are no chance any more.
+const TOLERATED_ENDS: u32 = 3;
 /// How long a phase may last that only leads to another one. The agent's configure step alone may take five minutes.
 const TOLERATED_PASSAGE: Duration = Duration::from_secs(10 * 60);
 
@@ -118,6 +120,18 @@ pub struct Runner {
     pub id: Option<u64>,
 }
 
+/// What is known of the agent's connection to the forge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Connection {
+    /// It has one, for all that is known.
+    Up,
+    /// It said that it lost it.
+    Lost,
+    /// It said so some time ago, it need not say when it has it back, and nothing here may ask the forge.
+    NotKnown,
+}
+
 /// What is waited for, while shared hardware is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queue {
@@ -152,6 +166,8 @@ pub struct Status {
     pub scope: String,
     /// The registration, while there is one.
     pub runner: Option<Runner>,
+    /// The listener's connection to the forge, once it has had one.
+    pub connection: Option<Connection>,
     /// The job, while one runs.
     pub job: Option<Job>,
     /// Since when it runs.
@@ -198,6 +214,10 @@ struct Times {
     entered: Cell<SystemTime>,
     /// When faults began, while they last.
     faulty_since: Cell<Option<SystemTime>>,
+    /// When the listener lost its connection, while it is not known to have it back.
+    cut_off_since: Cell<Option<SystemTime>>,
+    /// How many listeners in a row ended by themselves before they had proved that they work.
+    ended_early: Cell<u32>,
 }
 
 /// Shows that shared hardware is waited for, until it is dropped.
@@ -251,6 +271,7 @@ impl Board {
             provider: provider.to_owned(),
             scope: scope.to_owned(),
             runner: None,
+            connection: None,
             job: None,
             job_since: None,
             resource: None,
@@ -265,7 +286,13 @@ impl Board {
             secrets: Vec::new(),
             weaknesses: Vec::new(),
         };
-        let times = Times { started, entered: Cell::new(started), faulty_since: Cell::new(None) };
+        let times = Times {
+            started,
+            entered: Cell::new(started),
+            faulty_since: Cell::new(None),
+            cut_off_since: Cell::new(None),
+            ended_early: Cell::new(0),
+        };
         Self {
             status: Rc::new(watch::Sender::new(status)),
             times: Rc::new(times),
@@ -333,27 +360,61 @@ impl Board {
     /// Things work: earlier faults are history.
     pub fn well(&self) {
         self.times.faulty_since.set(None);
+        self.times.ended_early.set(0);
     }
 
     /// Something went wrong and will be tried again after `wait`.
     pub fn fault(&self, error: &str, wait: Duration) {
+        self.times.faulty_since.set(self.times.faulty_since.get().or_else(|| Some(SystemTime::now())));
+        self.waits(error, wait);
+    }
+
+    /// Something is in the way, which is no fault of the forge or the agent, and will be looked at again after `wait`.
+    pub fn waits(&self, error: &str, wait: Duration) {
         self.wrong(error);
         self.status.send_modify(|status| status.next_retry = Some(rfc3339(SystemTime::now() + wait)));
     }
 
     /// The agent has lost its connection to the forge, and tries to get it back.
     pub fn disconnected(&self) {
+        self.times.cut_off_since.set(self.times.cut_off_since.get().or_else(|| Some(SystemTime::now())));
         self.wrong("the agent has lost its connection to the forge and keeps trying; the log has its words");
+        self.connection(Some(Connection::Lost));
+    }
+
+    /// The agent has its connection to the forge.
+    pub fn connected(&self) {
+        self.times.cut_off_since.set(None);
+        self.connection(Some(Connection::Up));
+    }
+
+    /// The agent lost its connection some time ago, and nobody can say whether it has it back.
+    pub fn connection_unknown(&self) {
+        self.times.cut_off_since.set(None);
+        self.connection(Some(Connection::NotKnown));
+    }
+
+    /// There is no listener any more. If it was cut off, the fault goes on: a new wait for the same forge makes nothing well.
+    pub fn listener_gone(&self) {
+        if let Some(since) = self.times.cut_off_since.take() {
+            self.times.faulty_since.set(Some(self.times.faulty_since.get().map_or(since, |faulty| faulty.min(since))));
+        }
+        self.connection(None);
+    }
+
+    /// A listener ended by itself before it had proved that it works.
+    pub fn ended_early(&self) {
+        self.times.ended_early.set(self.times.ended_early.get().saturating_add(1));
+    }
+
+    fn connection(&self, connection: Option<Connection>) {
+        self.status.send_if_modified(|status| std::mem::replace(&mut status.connection, connection) != connection);
     }
 
     fn wrong(&self, error: &str) {
-        let now = SystemTime::now();
-        if self.times.faulty_since.get().is_none() {
-            self.times.faulty_since.set(Some(now));
-        }
         self.status.send_modify(|status| {
             status.last_error = Some(log::redacted(error));
-            status.last_error_at = Some(rfc3339(now));
+            status.last_error_at = Some(rfc3339(SystemTime::now()));
         });
     }
 
@@ -419,21 +480,29 @@ impl Board {
     fn trouble(&self, status: &Status) -> Option<String> {
         let error = || status.last_error.clone().unwrap_or_else(|| status.phase.to_string());
         let lasting = || {
-            let since = self.times.faulty_since.get()?;
+            let since =
+                [&self.times.faulty_since, &self.times.cut_off_since].into_iter().filter_map(Cell::get).min()?;
             (since.elapsed().unwrap_or_default() > TOLERATED_BACKOFF).then(error)
+        };
+        let dying = || {
+            let ends = self.times.ended_early.get();
+            (ends >= TOLERATED_ENDS)
+                .then(|| format!("{ends} listeners in a row ended by themselves soon after they began: {}", error()))
         };
         match status.phase {
             Phase::Denied | Phase::Outdated | Phase::Dirty | Phase::Tainted | Phase::Full => Some(error()),
-            Phase::BackingOff => lasting(),
+            Phase::BackingOff => dying().or_else(lasting),
             Phase::Starting | Phase::Cleaning | Phase::Registering | Phase::Unregistering => {
                 let lasted = self.times.entered.get().elapsed().unwrap_or_default();
-                (lasted > TOLERATED_PASSAGE).then(|| {
+                let stays = (lasted > TOLERATED_PASSAGE).then(|| {
                     let lasted = humantime::format_duration(Duration::from_secs(lasted.as_secs()));
                     format!("in this phase for {lasted}, which should pass in no time: see the log")
-                })
+                });
+                // One more attempt makes nothing well.
+                stays.or_else(dying).or_else(lasting)
             }
             // A job may come at any moment; whoever asked has just had the registration taken back.
-            Phase::Listening => shortage(&status.disk).or_else(lasting),
+            Phase::Listening => shortage(&status.disk).or_else(dying).or_else(lasting),
             Phase::Waiting | Phase::Running | Phase::Draining | Phase::Resting | Phase::Drained => None,
         }
     }
@@ -488,6 +557,13 @@ impl fmt::Display for Status {
             Some(Runner { name, id: None }) => writeln!(f, "runner    {name}")?,
             None => writeln!(f, "runner    not registered")?,
         }
+        match self.connection {
+            Some(Connection::Lost) => writeln!(f, "forge     the agent has lost its connection")?,
+            Some(Connection::NotKnown) => {
+                writeln!(f, "forge     not known whether the agent has its connection again")?
+            }
+            Some(Connection::Up) | None => {}
+        }
         writeln!(f, "scope     {} ({})", self.scope, self.provider)?;
         if self.leftovers > 0 {
             writeln!(f, "leftovers {} registrations of earlier incarnations are still to be removed", self.leftovers)?;
@@ -533,20 +609,80 @@ impl fmt::Display for Status {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_lost_connection_is_told_at_once_and_counts_as_ill_only_when_it_lasts() {
+    fn listening() -> Board {
         let board = Board::new("github", "o/r");
         board.enter(Phase::Listening);
+        board.connected();
+        board
+    }
+
+    fn long_ago() -> Option<SystemTime> {
+        Some(SystemTime::now() - TOLERATED_BACKOFF - Duration::from_secs(1))
+    }
+
+    #[test]
+    fn a_lost_connection_is_told_at_once_and_counts_as_ill_only_when_it_lasts() {
+        let board = listening();
         board.disconnected();
         let status = board.status();
         assert!(status.healthy && status.last_error.is_some_and(|error| error.contains("lost its connection")));
+        assert_eq!(status.connection, Some(Connection::Lost));
 
-        board.times.faulty_since.set(Some(SystemTime::now() - TOLERATED_BACKOFF - Duration::from_secs(1)));
+        board.times.cut_off_since.set(long_ago());
         board.disconnected();
         let status = board.status();
         assert!(!status.healthy && status.reason.is_some_and(|why| why.contains("lost its connection")));
 
         board.well();
+        assert!(!board.status().healthy, "time makes no connection");
+        board.connected();
+        assert!(board.status().healthy);
+    }
+
+    #[test]
+    fn what_nobody_can_say_is_no_illness() {
+        let board = listening();
+        board.disconnected();
+        board.times.cut_off_since.set(long_ago());
+        board.connection_unknown();
+        let status = board.status();
+        assert!(status.healthy);
+        assert!(status.to_string().contains("not known"), "{status}");
+    }
+
+    #[test]
+    fn a_listener_that_ended_while_it_was_cut_off_makes_nothing_well() {
+        let board = listening();
+        board.times.cut_off_since.set(long_ago());
+        board.listener_gone();
+        board.fault("the listener ended", Duration::from_secs(1));
+        for phase in [Phase::BackingOff, Phase::Cleaning, Phase::Registering, Phase::Listening] {
+            board.enter(phase);
+            assert!(!board.status().healthy, "{phase}");
+        }
+        board.connected();
+        assert!(!board.status().healthy, "a new listener has proved nothing yet");
+        board.well();
+        assert!(board.status().healthy);
+    }
+
+    #[test]
+    fn three_listeners_that_ended_soon_are_ill_until_one_has_proved_itself() {
+        let board = listening();
+        for ends in 1..=4 {
+            board.ended_early();
+            board.fault("it crashed", Duration::from_secs(1));
+            for phase in [Phase::BackingOff, Phase::Registering, Phase::Listening] {
+                board.enter(phase);
+                assert_eq!(board.status().healthy, ends < 3, "{ends} {phase}");
+            }
+        }
+        let reason = board.status().reason.unwrap_or_default();
+        assert!(reason.contains("4 listeners in a row") && reason.contains("it crashed"), "{reason}");
+        board.enter(Phase::Running);
+        assert!(board.status().healthy, "a job runs");
+        board.well();
+        board.enter(Phase::Listening);
         assert!(board.status().healthy);
     }
 }

@@ -3,7 +3,7 @@
 //! One task reads all signals in order. For SIGCHLD it reaps everything that can be reaped, and hands the ends of the
 //! children that somebody waits for to whoever waits; the rest were orphans of a job, and reaping them was all they needed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
@@ -17,7 +17,8 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::oneshot;
 
 use super::stop::Stop;
-use crate::agent::output::{Marker, Tail, relay};
+use crate::agent::output::{Relay, Tail};
+use crate::agent::words::{Manner, Marker, Reader};
 use crate::init::spawn::{SpawnError, spawn};
 use crate::init::{Change, Ended, Signals, Spawn, reap};
 use crate::os;
@@ -38,6 +39,7 @@ pub struct Running {
     pub pid: Pid,
     /// Its last lines.
     pub tail: Tail,
+    working: Rc<Cell<bool>>,
     ended: oneshot::Receiver<Ended>,
 }
 
@@ -49,6 +51,11 @@ impl Running {
             Ok(ended) => ended,
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Whether a worker of it lives, so that its output may be a job's.
+    pub fn works(&self, works: bool) {
+        self.working.set(works);
     }
 
     /// Sends it a signal; it may be gone already.
@@ -85,11 +92,16 @@ impl Starter {
     }
 
     /// Starts one command of the agent in its `root`: own session, clean signals, no privileges but those that sudo gives
-    /// where the image has it, output relayed. What the output says comes through the channel.
+    /// where the image has it, output relayed in this manner. What the output says comes through the channel.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(&self, root: &Path, step: &Step) -> Result<(Running, UnboundedReceiver<Marker>), SpawnError> {
+    pub fn start(
+        &self,
+        root: &Path,
+        step: &Step,
+        manner: Manner,
+    ) -> Result<(Running, UnboundedReceiver<Marker>), SpawnError> {
         let mut env = self.env.clone();
         env.extend(step.secrets.iter().map(|(name, secret)| ((*name).into(), secret.expose().into())));
         if let Some(variable) = self.facts.unpublished {
@@ -102,18 +114,14 @@ impl Starter {
             directory: Some(root.to_owned()),
             captured: true,
         };
-        self.launch(&what, self.unprivileged())
+        self.launch_as("agent", manner, &what, self.unprivileged())
     }
 
     /// Starts any command as the agent's user, in the same way.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn command(
-        &self,
-        program: OsString,
-        env: Vec<(OsString, OsString)>,
-    ) -> Result<(Running, UnboundedReceiver<Marker>), SpawnError> {
+    pub fn command(&self, program: OsString, env: Vec<(OsString, OsString)>) -> Result<Running, SpawnError> {
         let what = Spawn { program, args: Vec::new(), env: Some(env), directory: Some("/".into()), captured: true };
         self.launch(&what, self.unprivileged())
     }
@@ -130,8 +138,7 @@ impl Starter {
             directory: Some("/".into()),
             captured: true,
         };
-        let (running, _) = self.launch(&what, self.unprivileged())?;
-        Ok(running)
+        self.launch(&what, self.unprivileged())
     }
 
     fn unprivileged(&self) -> Setup {
@@ -152,8 +159,8 @@ impl Starter {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn launch(&self, what: &Spawn, setup: Setup) -> Result<(Running, UnboundedReceiver<Marker>), SpawnError> {
-        self.launch_as("agent", what, setup)
+    pub fn launch(&self, what: &Spawn, setup: Setup) -> Result<Running, SpawnError> {
+        Ok(self.launch_as("agent", Manner::Other, what, setup)?.0)
     }
 
     /// Starts Docker's engine: as ourselves, with all that the container may give it.
@@ -169,12 +176,13 @@ impl Starter {
             captured: true,
         };
         let setup = Setup { identity: None, no_new_privs: false, no_capabilities: false, ..self.unprivileged() };
-        Ok(self.launch_as("dockerd", &what, setup)?.0)
+        Ok(self.launch_as("dockerd", Manner::Other, &what, setup)?.0)
     }
 
     fn launch_as(
         &self,
         speaker: &'static str,
+        manner: Manner,
         what: &Spawn,
         setup: Setup,
     ) -> Result<(Running, UnboundedReceiver<Marker>), SpawnError> {
@@ -183,13 +191,15 @@ impl Starter {
         let (sender, ended) = oneshot::channel();
         self.children.waiting.borrow_mut().insert(started.pid, sender);
         let (markers, receiver) = mpsc::unbounded_channel();
-        let tail = Tail::default();
+        let (tail, working) = (Tail::default(), Rc::new(Cell::new(false)));
         if let Some((stdout, stderr)) = started.output {
-            for pipe in [OwnedFd::from(stdout), OwnedFd::from(stderr)] {
-                tokio::task::spawn_local(relay(pipe, speaker, self.facts, markers.clone(), tail.clone()));
+            let pipes = [OwnedFd::from(stdout), OwnedFd::from(stderr)];
+            for (pipe, reader) in pipes.into_iter().zip(Reader::pair(self.facts, manner)) {
+                let (markers, tail, working) = (markers.clone(), tail.clone(), Rc::clone(&working));
+                tokio::task::spawn_local(Relay { speaker, reader, working, markers, tail }.run(pipe));
             }
         }
-        Ok((Running { pid: started.pid, tail, ended }, receiver))
+        Ok((Running { pid: started.pid, tail, working, ended }, receiver))
     }
 }
 

@@ -143,7 +143,7 @@ impl Guard {
     ) -> Result<Held, HardwareError> {
         let attempt = Attempt::begin(&self.directory, &self.hardware.wanted, claim)?;
         let (what, setup) = attempt.waiter().map_err(|error| SpawnError::Other("oscr-entry".into(), error))?;
-        let (running, _) = self.starter.launch(&what, setup)?;
+        let running = self.starter.launch(&what, setup)?;
         let mut waiter = Waiter { running, ended: Cell::new(false) };
         let mut reminder = interval_at(Instant::now() + UNREMARKABLE, REMIND);
         let ended = loop {
@@ -179,7 +179,7 @@ impl Guard {
             let mut env = self.starter.env.clone();
             env.push(("OSCR_RESOURCE".into(), held.names().into()));
             let mut running = match self.starter.command(hook, env) {
-                Ok((running, _)) => running,
+                Ok(running) => running,
                 Err(error) => return Err(format!("the hook {shown} cannot be run: {error}")),
             };
             match timeout(self.hardware.hook_timeout, running.ended()).await {

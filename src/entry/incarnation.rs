@@ -308,7 +308,7 @@ impl Incarnation {
         let mut full = false;
         while let Some(why) = self.board.shortage() {
             let why = format!("no job is taken: {why}");
-            self.board.fault(&why, LOOK_FOR_SPACE);
+            self.board.waits(&why, LOOK_FOR_SPACE);
             if !std::mem::replace(&mut full, true) {
                 self.board.enter(Phase::Full);
                 tracing::error!("{why}");
@@ -319,7 +319,6 @@ impl Incarnation {
             }
         }
         if full {
-            self.board.well();
             tracing::info!("there is enough disk space again");
         }
         true

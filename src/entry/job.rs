@@ -6,7 +6,6 @@ use tokio::time::{Instant, sleep};
 
 use super::children::Running;
 use crate::agent::worker::{self, Worker};
-use crate::metrics::JobResult;
 
 /// How often we look for a worker that must be about to appear, and for how long after its job was announced.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -26,8 +25,12 @@ pub(super) struct JobWatch {
     /// When it was announced, and when its worker was gone.
     pub(super) began: Option<Instant>,
     pub(super) ended: Option<Instant>,
-    /// How it ended, as the listener says.
-    pub(super) result: Option<JobResult>,
+    /// Whether the listener has named it. What follows in its output may be the job's own words.
+    pub(super) named: bool,
+    /// Its name and result, as the listener last said. The job's own words come before its worker's end, the listener's after it.
+    pub(super) completed: Option<(String, String)>,
+    /// Whether the log has that.
+    told: bool,
 }
 
 impl JobWatch {
@@ -61,12 +64,31 @@ impl JobWatch {
         self.found_once && self.worker.is_none()
     }
 
-    /// Looks for the worker.
-    pub(super) fn look(&mut self, listener: &Running, name: &str) {
+    /// The listener, or the job in its name, says that the job is over.
+    pub(super) fn completed(&mut self, job: String, result: String) {
+        self.completed = Some((job, result));
+        if self.over() {
+            self.tell();
+        }
+    }
+
+    /// Says once in the log how the job ended.
+    pub(super) fn tell(&mut self) {
+        if let Some((job, result)) = self.completed.as_ref().filter(|_| !self.told) {
+            tracing::info!("agent: Job {job} completed with result: {result}");
+            self.told = true;
+        }
+    }
+
+    /// Looks for the worker, which must be told to [`Self::found`].
+    pub(super) fn look(&mut self, listener: &Running, name: &str) -> Option<Worker> {
+        if self.worker.is_some() {
+            return None;
+        }
         match worker::find(listener.pid, name) {
             Ok(Some(worker)) => {
                 tracing::debug!("the worker is process {}", worker.pid);
-                self.found(worker);
+                return Some(worker);
             }
             Ok(None) => {
                 if self.look_until.is_some_and(|until| Instant::now() >= until) {
@@ -78,6 +100,7 @@ impl JobWatch {
                 self.look_until = None;
             }
         }
+        None
     }
 
     /// Resolves when the worker should be looked for again.

@@ -23,7 +23,8 @@ use super::retiring::{Retired, Retirement, Why};
 use super::stop::Urgency;
 use super::waiting::{Wish, Yielding, granted, tell_and_hold};
 use super::watchdog::{Due, Watchdog};
-use crate::agent::output::Marker;
+use crate::agent::words::{Manner, Marker};
+use crate::agent::worker::Worker;
 use crate::control::server::Hooked;
 use crate::control::{Board, HookAnswer, Job, Phase};
 use crate::init::Ended;
@@ -34,8 +35,8 @@ use crate::workspace::{SlateError, Wiped};
 
 /// How long the listener may take to end by itself once its only job's worker is gone.
 const FAREWELL: Duration = Duration::from_secs(60);
-/// A listener that listened for so long was well: earlier failures are history.
-const WELL_AFTER: Duration = Duration::from_secs(60);
+/// A listener that has listened for so long, and has not lost its connection, is well: earlier failures are history.
+const WELL_AFTER: Duration = Duration::from_secs(30);
 /// After how long registrations of earlier incarnations are tried again while idle: first, and at most. GitHub believes for
 /// some ten minutes that the job of a killed runner still runs.
 const LEFTOVERS_FIRST: Duration = Duration::from_secs(5);
@@ -86,6 +87,10 @@ struct Session<'a> {
     /// Whether we interrupted the listener because it was idle, or a job had to be cancelled.
     interrupted: bool,
     connected: Option<Instant>,
+    /// When it will have proved itself.
+    well_at: Option<Instant>,
+    /// Whether it has, by listening or by a job.
+    well: bool,
     /// Until when it may take to end after its job.
     farewell: Option<Instant>,
     leftovers_wait: Duration,
@@ -136,6 +141,8 @@ enum Event {
     Space,
     /// What had been moved aside is removed, or cannot be.
     Removed(Result<Wiped, SlateError>),
+    /// It has listened for long enough to be called well.
+    Well,
     /// It should have ended by itself.
     Overstays,
 }
@@ -147,7 +154,7 @@ impl Incarnation {
         if let Some(held) = held {
             starter.env.push(("OSCR_RESOURCE".into(), held.names().into()));
         }
-        let (listener, markers) = match starter.start(root, &self.provider.run()) {
+        let (listener, markers) = match starter.start(root, &self.provider.run(), Manner::Listener) {
             Ok(started) => started,
             Err(error) => return Ending::Fatal(error.to_string()),
         };
@@ -170,11 +177,10 @@ impl Incarnation {
         }
     }
 
-    /// Asks the forge what it thinks of the registration.
+    /// Asks the forge what it thinks of the registration. `None` with no more than a registration token, which cannot ask.
     pub(super) fn ask_about_registration(&self) -> Option<Answer<'static, Standing>> {
-        // With no more than a registration token there is nobody who could ask.
         if !matches!(self.provider.releasing(false), Releasing::Request) {
-            return Some(Box::pin(async { Ok(Standing::Online) }));
+            return None;
         }
         let (provider, current) = (Rc::clone(&self.provider), self.state.state.current.clone()?);
         Some(Box::pin(async move { provider.standing(&current).await }))
@@ -190,7 +196,8 @@ impl<'a> Session<'a> {
         markers: UnboundedReceiver<Marker>,
     ) -> Self {
         let leftovers_at = life.has_leftovers().then(|| Instant::now() + LEFTOVERS_FIRST);
-        let watchdog = Watchdog::new(life.common.watch, !life.common.persistent, backoff::random);
+        let can_ask = matches!(life.provider.releasing(false), Releasing::Request);
+        let watchdog = Watchdog::new(life.common.watch, !life.common.persistent, can_ask, backoff::random);
         let yielding = Yielding::of(life.guard.as_ref(), held.is_some());
         Self {
             life,
@@ -204,6 +211,8 @@ impl<'a> Session<'a> {
             retirement: Retirement::default(),
             interrupted: false,
             connected: None,
+            well_at: None,
+            well: false,
             farewell: None,
             leftovers_wait: LEFTOVERS_FIRST,
             leftovers_at,
@@ -240,6 +249,7 @@ impl<'a> Session<'a> {
             () = at(self.leftovers_at) => Event::Leftovers,
             () = space_due(&life.board, self.space_at), if idle => Event::Space,
             () = at(self.farewell) => Event::Overstays,
+            () = at(self.well_at), if !self.watchdog.doubts() => Event::Well,
             result = removed(&mut life.removal) => Event::Removed(result),
         }
     }
@@ -267,7 +277,12 @@ impl<'a> Session<'a> {
             Event::Standing(standing) => {
                 self.asking = None;
                 self.life.provider.rest();
+                let doubted = self.watchdog.doubts();
                 self.watchdog.told(&standing);
+                if doubted && !self.watchdog.doubts() {
+                    tracing::info!("the forge sees the agent again");
+                    self.life.board.connected();
+                }
             }
             Event::Wanted => self.retirement.begin(Why::Yield),
             Event::Look => self.look(),
@@ -287,6 +302,7 @@ impl<'a> Session<'a> {
                     self.retirement.begin(Why::Unclean);
                 }
             }
+            Event::Well => self.proves_well(),
             Event::Overstays => {
                 tracing::warn!("the listener does not end although its job is over: interrupting it");
                 return self.interrupt().await;
@@ -304,48 +320,81 @@ impl<'a> Session<'a> {
         self.life.board.enter(if self.retirement.begun() { Phase::Draining } else { Phase::Running });
     }
 
+    /// It works: what went wrong before is over.
+    fn proves_well(&mut self) {
+        self.well_at = None;
+        self.well = true;
+        self.life.forget_failures();
+    }
+
+    /// A worker was found.
+    fn found(&mut self, worker: Worker) {
+        self.job.found(worker);
+        // From now on a job may write to its output.
+        self.listener.works(true);
+        self.watchdog.running();
+        self.life.board.connected();
+        self.proves_well();
+    }
+
     fn look(&mut self) {
-        self.job.look(&self.listener, self.life.provider.agent().worker);
-        if self.job.worker.is_some() {
-            self.watchdog.running();
+        if let Some(worker) = self.job.look(&self.listener, self.life.provider.agent().worker) {
+            self.found(worker);
         }
     }
 
     fn heard(&mut self, marker: Marker) {
+        // What is said later may be a job's words.
+        let no_job_yet = !self.job.found_once;
         match marker {
-            Marker::Sign(sign) => {
-                match sign {
-                    Sign::Disconnected if !self.job.seen => self.life.board.disconnected(),
-                    Sign::Reconnected => self.life.board.well(),
-                    _ => {}
-                }
-                self.watchdog.heard(sign);
-            }
-            Marker::Listening => {
+            Marker::Sign(sign) if no_job_yet => self.heard_sign(sign),
+            Marker::Listening if no_job_yet => {
                 self.watchdog.listening();
-                self.connected.get_or_insert_with(Instant::now);
+                if self.connected.is_none() {
+                    self.connected = Some(Instant::now());
+                    self.well_at = Some(Instant::now() + WELL_AFTER);
+                    self.life.board.connected();
+                }
                 if !self.job.seen && !self.retirement.begun() {
                     self.life.board.enter(Phase::Listening);
-                    self.life.board.well();
                     self.yielding.begin();
                 }
             }
-            Marker::Version(version) => self.life.board.agent(version),
-            Marker::Completed(word) => self.job.result = Some(JobResult::read(&word)),
-            Marker::Running(name) => {
-                self.job.expect();
-                self.life.use_up();
-                self.watchdog.acquiring();
-                self.enter_job();
-                self.life.board.describe_job(Job { name: Some(name), ..Job::default() });
-            }
+            Marker::Version(version) if self.connected.is_none() => self.life.board.agent(version),
+            // Its first is its own, whenever it is read: it stands before all that its job can write.
+            Marker::Running(name) if !self.job.named => self.begins(name),
+            // The last one counts, which is written once the worker is gone.
+            Marker::Completed(job, result) => self.job.completed(job, result),
+            late => tracing::debug!("is not believed, because a job may have written it: {late:?}"),
         }
+    }
+
+    fn heard_sign(&mut self, sign: Sign) {
+        match sign {
+            Sign::Disconnected if !self.job.seen => self.life.board.disconnected(),
+            Sign::Reconnected => self.life.board.connected(),
+            Sign::Refused => self.farewell = Some(Instant::now() + FAREWELL),
+            _ => {}
+        }
+        self.watchdog.heard(sign);
+    }
+
+    /// The listener says that it begins a job.
+    fn begins(&mut self, name: String) {
+        tracing::info!("agent: Running job: {name}");
+        self.job.named = true;
+        self.job.expect();
+        self.life.use_up();
+        self.watchdog.acquiring();
+        self.enter_job();
+        self.life.board.describe_job(Job { name: Some(name), ..Job::default() });
     }
 
     async fn worker_gone(&mut self) {
         // A job that waits is gone: its place in the queue goes with it.
         self.wish = None;
         self.job.ended();
+        self.listener.works(false);
         self.watchdog.done();
         tracing::info!("the job's worker is gone");
         // A persistent runner's listener ends after its one job too.
@@ -442,7 +491,15 @@ impl<'a> Session<'a> {
 
     async fn obey_watchdog(&mut self, due: Due) -> ControlFlow<Ended> {
         match due {
+            Due::Ask if self.life.nearly_used_up() => self.watchdog.not_asked(),
             Due::Ask => self.asking = self.life.ask_about_registration(),
+            Due::Lapse => {
+                tracing::info!(
+                    "it is not known whether the agent has its connection again: nothing here may ask the forge"
+                );
+                self.watchdog.forget_doubt();
+                self.life.board.connection_unknown();
+            }
             Due::Idle => {
                 tracing::info!("no job came for as long as OSCR_MAX_IDLE allows");
                 self.retirement.begin(Why::Idle);
@@ -478,8 +535,7 @@ impl<'a> Session<'a> {
                 if let Some(finish) = self.life.provider.agent().stop.finish {
                     self.listener.signal(finish);
                 }
-                self.job.found(worker);
-                self.watchdog.running();
+                self.found(worker);
                 self.life.board.enter(Phase::Draining);
             }
             Retired::Assigned if self.retirement.wait_for_worker(self.life.common.watch.worker) => {
@@ -517,16 +573,15 @@ impl<'a> Session<'a> {
     /// What is left to do once the listener has ended, and what its end means.
     async fn finish(mut self, ended: Ended) -> Ending {
         // The listener's last lines may still be unread; a job that they announce did run, and a short one may be all in them.
-        if self.job.result.is_none() {
-            let _ = self.listener.tail.last_words().await;
-        }
+        let _ = self.listener.tail.last_words().await;
         while let Ok(marker) = self.markers.try_recv() {
             match marker {
-                Marker::Running(_) => self.job.expect(),
-                Marker::Completed(word) => self.job.result = Some(JobResult::read(&word)),
-                Marker::Listening | Marker::Version(_) | Marker::Sign(_) => {}
+                Marker::Running(name) if !self.job.named => self.begins(name),
+                Marker::Completed(job, result) => self.job.completed(job, result),
+                _ => {}
             }
         }
+        self.job.tell();
         drop(self.refused.take());
         drop(self.wish.take());
         if let Some(work) = self.letting_go.take() {
@@ -534,10 +589,17 @@ impl<'a> Session<'a> {
             self.life.board.resource(None);
         }
         tracing::debug!("the listener ended ({ended})");
-        if self.job.seen || self.connected.is_some_and(|since| since.elapsed() >= WELL_AFTER) {
-            self.life.forget_failures();
-        }
+        self.life.board.listener_gone();
+        let ended_by_us = self.retirement.begun() || self.life.stop.urgency() > Urgency::None;
         let ending = self.read_ending(ended);
+        // One that leaves because its job was taken back is no sign of trouble here.
+        if matches!(ending, Ending::Again(_) | Ending::Fatal(_))
+            && !self.well
+            && !ended_by_us
+            && self.farewell.is_none()
+        {
+            self.life.board.ended_early();
+        }
         self.report(&ending);
         ending
     }
@@ -580,7 +642,7 @@ impl<'a> Session<'a> {
         let Some(began) = self.job.began else { return };
         let result = match ending {
             Ending::JobBroken(_) => JobResult::Lost,
-            _ => self.job.result.unwrap_or(JobResult::Unknown),
+            _ => self.job.completed.as_ref().map_or(JobResult::Unknown, |(_, result)| JobResult::read(result)),
         };
         let spans = Spans {
             idle: self.connected.map(|since| began.saturating_duration_since(since)).unwrap_or_default(),

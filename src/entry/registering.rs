@@ -9,8 +9,8 @@ use super::incarnation::Incarnation;
 use super::listening::Ending;
 use super::state::StateError;
 use super::stop::{Stop, Urgency};
-use crate::agent::output::Marker;
 use crate::agent::root;
+use crate::agent::words::{Manner, Marker};
 use crate::config::name::Naming;
 use crate::control::{Phase, Runner};
 use crate::init::{Ended, SpawnError};
@@ -40,8 +40,8 @@ impl Incarnation {
             self.provider.rest();
             let fault = match attempt {
                 Ok(root) => {
+                    // No proof yet that things work: a listener that dies each time is registered each time.
                     metrics::registration(Registered::Made);
-                    self.board.well();
                     return Some(root);
                 }
                 Err(fault) => fault,
@@ -69,8 +69,13 @@ impl Incarnation {
         let Some((pace, left)) = known.and_then(|pace| pace.left().map(|left| (pace, left))) else { return false };
         self.state.state.pace = Some(pace.clone());
         self.wait_out(Phase::BackingOff, &pace.why, left).await;
-        self.board.well();
         true
+    }
+
+    /// Whether the forge's limit of requests is nearly used up, so that what can wait is not asked.
+    pub(super) fn nearly_used_up(&self) -> bool {
+        let known = self.provider.pace().or_else(|| self.state.state.pace.clone());
+        known.is_some_and(|pace| pace.left().is_some())
     }
 
     async fn try_to_register(&mut self) -> Result<PathBuf, Fault> {
@@ -193,7 +198,8 @@ impl Incarnation {
     }
 
     async fn configure(&self, root: &Path, step: &Step) -> Result<(), Fault> {
-        let (mut agent, mut markers) = self.starter.start(root, step).map_err(|error| cannot_start(&error))?;
+        let started = self.starter.start(root, step, Manner::Step);
+        let (mut agent, mut markers) = started.map_err(|error| cannot_start(&error))?;
         let ended = tokio::select! {
             ended = agent.ended() => ended,
             () = self.stop.reached(Urgency::Finish) => self.interrupt(&mut agent).await,
@@ -216,8 +222,10 @@ impl Incarnation {
                 cure: "check that the image holds the libraries that the agent needs".to_owned(),
             }),
             ended => {
-                let words = agent.tail.last_words().await;
-                let words = words.iter().rev().find(|line| !line.is_empty()).cloned().unwrap_or_default();
+                let said = agent.tail.last_words().await;
+                // Whoever has to find out why wants to read all of it.
+                said.iter().for_each(|words| tracing::info!("agent: {words}"));
+                let words = said.last().cloned().unwrap_or_default();
                 Err(self.provider.configure_failed(&format!("the agent's configure step failed ({ended}): {words}")))
             }
         }
@@ -293,7 +301,8 @@ impl Incarnation {
     }
 
     async fn release_by_command(&self, root: &Path, step: &Step) -> Result<Released, Fault> {
-        let (mut agent, _) = self.starter.start(root, step).map_err(|error| cannot_start(&error))?;
+        let started = self.starter.start(root, step, Manner::Step);
+        let (mut agent, _) = started.map_err(|error| cannot_start(&error))?;
         let ended = match timeout(self.common.kill_timeout, agent.ended()).await {
             Ok(ended) => ended,
             Err(_) => self.interrupt(&mut agent).await,

@@ -17,6 +17,17 @@ const CONFLICT: Duration = Duration::from_secs(90);
 const UNKNOWN: u32 = 2;
 /// A runner that the forge calls offline is looked at again so often within its time.
 const LOOKS: u32 = 3;
+/// When the forge is asked about a listener that said it lost its connection: after the words, and then after each answer that
+/// does not clear it up, the last one again and again.
+const DOUBTS: [Duration; 5] = [
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+    Duration::from_secs(120),
+    Duration::from_secs(240),
+    Duration::from_secs(480),
+];
+/// How long such a listener is called cut off if nobody can ask the forge.
+const LAPSE: Duration = Duration::from_secs(5 * 60);
 
 /// What the listener is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +47,10 @@ enum Stage {
 /// What must be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Due {
-    /// Ask the forge about the registration, and report to [`Watchdog::told`].
+    /// Ask the forge about the registration, and report to [`Watchdog::told`] or [`Watchdog::not_asked`].
     Ask,
+    /// Nobody can say any more whether the listener is cut off.
+    Lapse,
     /// End the listener and register anew. The reason is for people.
     Replace(String),
     /// It was idle for as long as it may: end it.
@@ -46,16 +59,28 @@ pub enum Due {
     Overdue,
 }
 
+/// The listener said that it lost its connection. GitHub's does not say when its polls work again.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    since: Instant,
+    /// How often the forge was to be asked because of it.
+    asked: usize,
+    at: Instant,
+}
+
 /// Watches one listener.
 #[derive(Debug)]
 pub struct Watchdog {
     limits: Watch,
     ephemeral: bool,
+    /// Whether the forge can be asked, and may be.
+    can_ask: bool,
     stage: Stage,
     since: Instant,
     /// How long it has listened without a break.
     idle_since: Option<Instant>,
     ask_at: Option<Instant>,
+    doubt: Option<Doubt>,
     offline_since: Option<Instant>,
     conflict_since: Option<Instant>,
     unknown: u32,
@@ -64,15 +89,18 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Watches a listener that starts now. `chance` gives numbers from 0 to 1, for the intervals.
-    pub fn new(limits: Watch, ephemeral: bool, chance: fn() -> f64) -> Self {
+    /// Watches a listener that starts now. `can_ask` says whether there is a credential that can ask the forge, `chance` gives
+    /// numbers from 0 to 1, for the intervals.
+    pub fn new(limits: Watch, ephemeral: bool, can_ask: bool, chance: fn() -> f64) -> Self {
         let mut watchdog = Self {
             limits,
             ephemeral,
+            can_ask: can_ask && limits.interval.is_some(),
             stage: Stage::Starting,
             since: Instant::now(),
             idle_since: None,
             ask_at: None,
+            doubt: None,
             offline_since: None,
             conflict_since: None,
             unknown: 0,
@@ -103,6 +131,7 @@ impl Watchdog {
     pub fn running(&mut self) {
         if self.stage != Stage::Running {
             self.verdict = None;
+            self.doubt = None;
             self.enter(Stage::Running);
         }
     }
@@ -134,24 +163,64 @@ impl Watchdog {
             Sign::Conflict => {
                 self.conflict_since.get_or_insert_with(Instant::now);
             }
-            // It does what can be done, and a forge out of reach cannot be asked either.
-            Sign::Disconnected | Sign::Reconnected => {}
+            // It is about to end.
+            Sign::Refused => self.done(),
+            // It tries again by itself, and while the forge is out of reach it does what can be done.
+            Sign::Disconnected if self.stage == Stage::Listening && self.doubt.is_none() => {
+                // That it is offline is no news now.
+                self.offline_since = None;
+                self.doubt = Some(Doubt { since: Instant::now(), asked: 0, at: self.doubted_until(0) });
+            }
+            // One that has not listened yet says the same when it gets no session; what the forge thinks of it decides.
+            Sign::Disconnected => {}
+            Sign::Reconnected => self.doubt = None,
         }
+    }
+
+    /// Whether the listener said that it lost its connection, and nobody since that it has it back.
+    pub fn doubts(&self) -> bool {
+        self.doubt.is_some()
+    }
+
+    /// Nobody can say whether the listener is cut off.
+    pub fn forget_doubt(&mut self) {
+        self.doubt = None;
+    }
+
+    /// The forge is not to be asked now: later.
+    pub fn not_asked(&mut self) {
+        self.ask_later();
+        if let Some(doubt) = self.doubt {
+            let asked = doubt.asked + 1;
+            self.doubt = Some(Doubt { asked, at: self.doubted_until(asked), ..doubt });
+        }
+    }
+
+    /// The wait before the next question about a listener that lost its connection, give or take a third: a fleet loses it
+    /// together. No longer than the ordinary interval.
+    fn doubted_until(&self, asked: usize) -> Instant {
+        let wait = DOUBTS[asked.min(DOUBTS.len() - 1)].mul_f64((2.0 + 2.0 * (self.chance)()) / 3.0);
+        Instant::now() + self.limits.interval.map_or(wait, |interval| wait.min(interval))
     }
 
     /// What the forge answered.
     pub fn told(&mut self, standing: &Result<Standing, Fault>) {
-        self.ask_later();
+        self.not_asked();
         // A job may have come while the forge was thinking.
         let idle = matches!(self.stage, Stage::Starting | Stage::Listening);
         match standing {
             _ if !idle => self.offline_since = None,
             // It is not well itself: no reason to give a registration up.
             Err(fault) => tracing::debug!("the forge cannot be asked about the registration: {fault}"),
-            Ok(Standing::Online | Standing::Busy) => self.offline_since = None,
+            Ok(Standing::Online | Standing::Busy) => {
+                self.offline_since = None;
+                self.doubt = None;
+            }
             Ok(Standing::Unknown) => {
                 self.verdict = Some("the forge does not know the registration any more".to_owned());
             }
+            // It says so itself, and goes on trying.
+            Ok(Standing::Offline) if self.doubt.is_some() => {}
             Ok(Standing::Offline) => {
                 let since = *self.offline_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= self.limits.offline {
@@ -176,6 +245,10 @@ impl Watchdog {
         match self.stage {
             Stage::Starting | Stage::Listening => {
                 dues.extend(self.ask_at.map(|at| (at, Due::Ask)));
+                dues.extend(self.doubt.map(|doubt| match self.can_ask {
+                    true => (doubt.at, Due::Ask),
+                    false => (doubt.since + LAPSE, Due::Lapse),
+                }));
                 dues.extend(self.conflict_since.filter(|_| self.stage == Stage::Starting).map(|since| {
                     let why = "the forge refuses a session, because of another one under this name";
                     (since + CONFLICT, Due::Replace(why.to_owned()))
@@ -209,7 +282,7 @@ impl Watchdog {
     /// The next question: after the interval, give or take a fifth, so that replicas that were started together do not ask
     /// together.
     fn ask_later(&mut self) {
-        let interval = self.limits.interval;
+        let interval = self.limits.interval.filter(|_| self.can_ask);
         self.ask_at = interval.map(|interval| Instant::now() + interval.mul_f64(0.8 + 0.4 * (self.chance)()));
     }
 }
@@ -232,7 +305,7 @@ mod tests {
     }
 
     fn watchdog() -> Watchdog {
-        Watchdog::new(limits(), true, || 0.5)
+        Watchdog::new(limits(), true, true, || 0.5)
     }
 
     /// What is due within a time, and nothing that is due later.
@@ -261,7 +334,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn questions_are_spread() {
-        let first = |chance| Watchdog::new(limits(), true, chance).ask_at.map(|at| at - Instant::now());
+        let first = |chance| Watchdog::new(limits(), true, true, chance).ask_at.map(|at| at - Instant::now());
         assert_eq!(first(|| 0.0), Some(8 * MINUTE));
         assert_eq!(first(|| 1.0), Some(12 * MINUTE));
     }
@@ -273,7 +346,7 @@ mod tests {
         dog.heard(Sign::Acquiring);
         dog.heard(Sign::Skipped);
         replaced(within(&dog, Duration::ZERO).await, "used up");
-        let mut kept = Watchdog::new(limits(), false, || 0.5);
+        let mut kept = Watchdog::new(limits(), false, true, || 0.5);
         kept.listening();
         kept.heard(Sign::Acquiring);
         kept.heard(Sign::Skipped);
@@ -367,5 +440,84 @@ mod tests {
         assert_eq!(within(&dog, 2 * MINUTE).await, Some(Due::Overdue));
         dog.done();
         assert_eq!(within(&dog, 600 * MINUTE).await, None);
+    }
+
+    /// A listener that listened and then said that it lost its connection.
+    fn cut_off(can_ask: bool, chance: fn() -> f64) -> Watchdog {
+        let mut dog = Watchdog::new(limits(), true, can_ask, chance);
+        dog.listening();
+        dog.heard(Sign::Disconnected);
+        dog
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_lost_connection_the_forge_is_asked_ever_later_until_it_sees_the_runner() {
+        let mut dog = cut_off(true, || 0.5);
+        for minutes in [0.5, 1.0, 2.0, 4.0, 8.0, 8.0] {
+            let wait = MINUTE.mul_f64(minutes);
+            // The words come again for each failing poll, and put nothing off.
+            dog.heard(Sign::Disconnected);
+            assert_eq!(within(&dog, wait - Duration::from_millis(1)).await, None, "{minutes}");
+            assert_eq!(within(&dog, Duration::from_millis(2)).await, Some(Due::Ask), "{minutes}");
+            dog.told(&Err(Fault::Unreachable("down".to_owned())));
+            assert!(dog.doubts());
+        }
+        for standing in [Standing::Online, Standing::Busy] {
+            let mut dog = cut_off(true, || 0.5);
+            dog.told(&Ok(standing));
+            assert!(!dog.doubts());
+            assert_eq!(within(&dog, 9 * MINUTE).await, None, "and then as seldom as ever");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fleet_that_lost_its_connection_together_does_not_ask_together() {
+        let first = |chance| cut_off(true, chance).doubt.map(|doubt| doubt.at - Instant::now());
+        assert_eq!(first(|| 0.0), Some(Duration::from_secs(20)));
+        assert_eq!(first(|| 1.0), Some(Duration::from_secs(40)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runner_that_says_that_it_is_cut_off_is_not_replaced_for_being_offline() {
+        let mut dog = cut_off(true, || 0.5);
+        for _ in 0..6 {
+            assert_eq!(within(&dog, 11 * MINUTE).await, Some(Due::Ask));
+            dog.told(&Ok(Standing::Offline));
+        }
+        assert!(dog.doubts());
+        dog.told(&Ok(Standing::Unknown));
+        replaced(within(&dog, Duration::ZERO).await, "does not know");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_is_put_off_is_asked_at_the_next_step() {
+        let mut dog = cut_off(true, || 0.5);
+        assert_eq!(within(&dog, MINUTE).await, Some(Due::Ask));
+        dog.not_asked();
+        assert_eq!(within(&dog, MINUTE - Duration::from_millis(1)).await, None);
+        assert_eq!(within(&dog, Duration::from_millis(2)).await, Some(Due::Ask));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nobody_can_ask_the_doubt_lapses() {
+        let mut dog = cut_off(false, || 0.5);
+        assert_eq!(within(&dog, 5 * MINUTE - Duration::from_millis(1)).await, None);
+        assert_eq!(within(&dog, Duration::from_millis(2)).await, Some(Due::Lapse));
+        dog.forget_doubt();
+        assert_eq!(within(&dog, 30 * MINUTE).await, None);
+        let mut never = Watchdog::new(Watch { interval: None, ..limits() }, true, true, || 0.5);
+        never.listening();
+        never.heard(Sign::Disconnected);
+        assert_eq!(within(&never, 6 * MINUTE).await, Some(Due::Lapse));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_ends_all_doubt_and_a_listener_that_never_listened_has_none() {
+        let mut dog = cut_off(true, || 0.5);
+        dog.running();
+        assert!(!dog.doubts());
+        let mut starting = watchdog();
+        starting.heard(Sign::Disconnected);
+        assert!(!starting.doubts());
     }
 }

@@ -235,6 +235,8 @@ pub enum Sign {
     Acquiring,
     /// It passed a job over.
     Skipped,
+    /// The forge took back the job that it was offered, and it is about to end.
+    Refused,
     /// Its registration is not known.
     Unknown,
     /// There is another session under its name.
@@ -243,6 +245,46 @@ pub enum Sign {
     Disconnected,
     /// It has got it back.
     Reconnected,
+}
+
+/// Words of an agent for people: all of a line, but for what varies in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Line {
+    /// Whether a time always stands before it. Before others one may.
+    pub timed: bool,
+    /// How it begins.
+    pub start: &'static str,
+    /// How it ends.
+    pub end: &'static str,
+    /// What it says.
+    pub meaning: Meaning,
+}
+
+impl Line {
+    /// With a time.
+    pub const fn timed(start: &'static str, meaning: Meaning) -> Self {
+        Self { timed: true, start, end: "", meaning }
+    }
+
+    /// With or without a time.
+    pub const fn new(start: &'static str, end: &'static str, meaning: Meaning) -> Self {
+        Self { timed: false, start, end, meaning }
+    }
+}
+
+/// What words of an agent say.
+#[derive(Debug, Clone, Copy)]
+pub enum Meaning {
+    /// The listener is connected.
+    Listening,
+    /// It begins a job, whose name is what varies.
+    Running,
+    /// A job is over: its name, this, and its result.
+    Completed(&'static str),
+    /// It is of the version that stands there.
+    Version,
+    /// How it is.
+    Sign(Sign),
 }
 
 /// What is fixed about an agent.
@@ -254,16 +296,10 @@ pub struct AgentFacts {
     pub listener: &'static str,
     /// The process name of a worker.
     pub worker: &'static str,
-    /// The listener's line that says that it is connected.
-    pub listening_marker: &'static str,
-    /// The listener's line that says that a job begins; the job's name follows.
-    pub running_marker: &'static str,
-    /// What stands between a job's name and its result in the listener's line that says that it is over.
-    pub completed_marker: &'static str,
-    /// What stands before the agent's version in a line of the listener's.
-    pub version_marker: &'static str,
-    /// What else the listener may say that tells how it is: all words of one line, and what they mean.
-    pub signs: &'static [(&'static [&'static str], Sign)],
+    /// What its words for people mean, each taken by its whole.
+    pub words: &'static [Line],
+    /// What its traces mean, where it has them on its output: the part of it that traces, how the text begins, and what it says.
+    pub traces: &'static [(&'static str, &'static str, Sign)],
     /// The files in the root that make up a configuration, for a registration that is kept.
     pub configuration: &'static [&'static str],
     /// Variables of ours that the agent gets whatever the user says.

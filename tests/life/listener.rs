@@ -3,10 +3,10 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
-use oscr_sim::forge::ListenerExit;
+use oscr_sim::forge::{Fault, ListenerExit, Match};
 use oscr_sim::protocol::JobResult;
 
-use crate::harness::{Container, Forge, LIMIT, allow, each};
+use crate::harness::{Container, Forge, LIMIT, allow, each, until};
 
 /// One listener is told to end with this code.
 pub fn exit(code: i32) -> ListenerExit {
@@ -27,6 +27,58 @@ fn a_listener_that_ends_without_a_job_is_replaced_under_a_new_name() {
         assert_eq!(container.exit_code(), 0, "code {code}");
         container.assert_state_empty();
     });
+}
+
+#[test]
+fn a_listener_that_ends_by_itself_each_time_is_unhealthy_until_one_has_a_job() {
+    let kinds: [for<'f> fn(&'f Forge) -> Container<'f>; 2] =
+        [|forge| Container::new(forge), |forge| Container::azure(forge)];
+    each(&kinds, |container| {
+        let forge = Forge::start();
+        let mut container = container(&forge);
+        let mut gate = container.gate();
+        let broken = container.path("broken");
+        crate::harness::write(&broken, "", 0o444);
+        container.replace_listener(&format!(
+            "if [ \"$1\" = run ] && [ -e {} ]; then echo '2026-01-01 00:00:00Z: Listening for Jobs'; exit 99; fi",
+            broken.display()
+        ));
+        container.start();
+        until("three have ended", || container.lines_with("trying again in").len() >= 3);
+        let status = container.status();
+        assert_eq!(status["healthy"], false, "{status}");
+        assert!(status["reason"].to_string().contains("listeners in a row"), "{status}");
+        assert_eq!(container.ask(&["health"]).0, 1);
+        fs::remove_file(broken).expect("our own file");
+        // That it registers and listens again proves nothing.
+        forge.listening();
+        let status = container.wait_phase("listening");
+        assert_eq!(status["healthy"], false, "{status}");
+        let job = forge.job(&gate.wait());
+        forge.wait_log(job, "at the gate");
+        assert_eq!(container.wait_phase("running")["healthy"], true);
+        gate.open();
+        assert_eq!(container.exit_code(), 0);
+    });
+}
+
+#[test]
+fn listeners_that_we_end_count_for_nothing() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    container.set("OSCR_WATCH_INTERVAL", "1");
+    container.start();
+    let mut known = 0;
+    for _ in 0..3 {
+        known = forge.another(known).id;
+        // The forge's list does not know it any more, so it is replaced.
+        let matching = Match { method: Some("GET".to_owned()), ..Match::default() };
+        forge.fault(&format!("/actions/runners/{known}"), Fault { matching, status: Some(404), ..Fault::default() });
+    }
+    forge.another(known);
+    let status = container.wait_phase("listening");
+    assert_eq!(status["healthy"], true, "{status}");
+    assert_eq!(container.lines_with("replacing the listener").len(), 3);
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod limits;
 mod listener;
 mod names;
 mod operator;
+mod output;
 mod page;
 mod persistent;
 mod policy;

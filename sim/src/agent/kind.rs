@@ -95,6 +95,8 @@ pub(super) struct Facts {
     pub(super) report: fn(&str, &str) -> Arc<dyn Connection>,
     /// What the listener of a version says when its session is open.
     pub(super) connected: fn(&str) -> Vec<String>,
+    /// Whether it says so when its polls work again.
+    pub(super) says_reconnected: bool,
     /// What the listener makes of a registration that is gone.
     pub(super) gone: Gone,
     /// The exit code of a session that another listener has.

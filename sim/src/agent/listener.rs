@@ -3,7 +3,9 @@
 //! One loop receives everything that can happen as an [`Event`]; threads only turn blocking calls into events, so that a
 //! signal is acted on at once, whatever a request in flight is waiting for.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -83,7 +85,7 @@ pub fn main() -> i32 {
             };
             let code = listener.run();
             let text = format!("{} execution has finished with return code {code}", facts.title);
-            listener.trace.info(&text);
+            listener.trace.info("Listener", &text);
             code
         }
     }
@@ -237,7 +239,7 @@ impl Listener {
         polling.store(false, Ordering::Relaxed);
         // Errors of the deletion are ignored upstream too.
         if let Err(refusal) = self.forge.close_session(session.session) {
-            self.trace.error(&format!("DeleteSession: {refusal}"));
+            self.trace.error("MessageListener", &format!("DeleteSession: {refusal}"));
         }
         match end {
             End::JobDone if self.ephemeral => {
@@ -303,7 +305,7 @@ impl Listener {
                 Err(refusal) => {
                     if !failing {
                         let text = format!("{title} connect error: {refusal}. Retrying until reconnected.");
-                        self.trace.say_timed(&text);
+                        self.trace.complain_timed(&text);
                     }
                     failing = true;
                     Duration::from_secs(1)
@@ -388,12 +390,12 @@ impl Listener {
                     }
                     return End::Ordered(self.obey(&order));
                 }
-                Ok(Event::Message(Message::Job { id, name, offered })) => {
+                Ok(Event::Message(Message::Job { id, offered, .. })) => {
                     if running.is_some() {
-                        self.trace.info(&format!("Skip message deletion for job request message '{id}'."));
+                        self.trace.info("Runner", &format!("Skip message deletion for job request message '{id}'."));
                         continue;
                     }
-                    self.trace.info(&format!("Acknowledging runner request for job '{id}' ({name})."));
+                    self.trace.info("BrokerMessageListener", &format!("Acknowledging runner request '{id}'."));
                     running = self.start_job(id, offered.map(|job| *job));
                 }
                 Ok(Event::Message(Message::Refresh { version })) => {
@@ -406,7 +408,7 @@ impl Listener {
                 }
                 Ok(Event::Message(Message::Cancel { id })) => {
                     if let Some(running) = running.as_mut().filter(|r| r.job.id == id) {
-                        self.trace.info(&format!("Cancellation of job {id} received."));
+                        self.trace.info("JobDispatcher", &format!("Job cancellation request {id} received."));
                         self.tell(running, &WorkerMessage::Cancel);
                         let limit = Duration::from_millis(running.job.worker_kill_ms);
                         running.cancelled = true;
@@ -414,17 +416,20 @@ impl Listener {
                     }
                 }
                 Ok(Event::PollFailed(why)) => {
-                    self.trace.say_timed(&format!("{title} connect error: {why}. Retrying until reconnected."));
+                    self.trace.complain_timed(&format!("{title} connect error: {why}. Retrying until reconnected."));
                 }
-                Ok(Event::PollRecovered) => self.trace.say_timed(&format!("{title} reconnected.")),
+                Ok(Event::PollRecovered) if self.facts().says_reconnected => {
+                    self.trace.say_timed(&format!("{title} reconnected."));
+                }
+                Ok(Event::PollRecovered) => {}
                 Ok(Event::Gone) => {
                     if running.is_some() {
-                        self.trace.info("The registration is gone while a job runs.");
+                        self.trace.info("Runner", "The registration is gone while a job runs.");
                         continue;
                     }
                     match self.facts().gone.text {
                         Some(text) => self.trace.complain(text),
-                        None => self.trace.info("The credential has been revoked. Shutting down."),
+                        None => self.trace.info("Runner", "The credential has been revoked. Shutting down."),
                     }
                     return End::Gone;
                 }
@@ -438,7 +443,10 @@ impl Listener {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     if let Some(running) = running.as_mut() {
-                        self.trace.info(&format!("Kill worker {} after the cancel timeout.", running.worker));
+                        self.trace.info(
+                            "JobDispatcher",
+                            &format!("Kill worker {} after the cancel timeout.", running.worker),
+                        );
                         self.kill_worker(running);
                         running.kill_at = None;
                     }
@@ -451,13 +459,13 @@ impl Listener {
     /// Another version is wanted: the code to end with, unless that is switched off.
     fn refresh(&self, version: &str) -> Option<i32> {
         if std::env::var_os("agent.disableupdate").is_some_and(|value| !value.is_empty()) {
-            self.trace.info("Refresh message received, skipped because agent.disableupdate is set.");
+            self.trace.info("Runner", "Refresh message received, skipped because agent.disableupdate is set.");
             return None;
         }
         self.trace.say("Agent update in process, do not shutdown agent.");
         self.trace.say(&format!("Downloading {version} agent"));
         if let Err(refusal) = self.forge.look_for_package() {
-            self.trace.error(&format!("The package was not found: {refusal}"));
+            self.trace.error("SelfUpdater", &format!("The package was not found: {refusal}"));
         }
         self.trace.say("Agent will exit shortly for update, should back online within 10 seconds.");
         Some(if self.once { ONCE_UPDATING } else { UPDATING })
@@ -467,11 +475,11 @@ impl Listener {
         let job = match self.forge.acquire(id, offered) {
             Ok(job) => job,
             Err(Refusal::Status { status: 404 | 409 | 422, message, .. }) => {
-                self.trace.info(&format!("Skipping message Job. {message}"));
+                self.trace.info("Runner", &format!("Skipping message Job. {message}"));
                 return None;
             }
             Err(refusal) => {
-                self.trace.error(&format!("Job {id} was not acquired: {refusal}"));
+                self.trace.error("Runner", &format!("Job {id} was not acquired: {refusal}"));
                 return None;
             }
         };
@@ -502,14 +510,25 @@ impl Listener {
     fn spawn_worker(&self) -> std::io::Result<(Child, std::process::ChildStdin)> {
         let bin = self.root.join("bin");
         let visible = self.facts().log_on_stdout.is_some_and(super::flag);
-        let output = || if visible { Stdio::inherit() } else { Stdio::null() };
         let mut worker = Command::new(self.root.join(self.facts().worker))
             .arg("spawnclient")
             .current_dir(&bin)
             .stdin(Stdio::piped())
-            .stdout(output())
-            .stderr(output())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()?;
+        // What the worker prints, or a job in its place, becomes the listener's own, without a trace of having been written.
+        for pipe in [worker.stdout.take().map(OwnedFd::from), worker.stderr.take().map(OwnedFd::from)] {
+            let pipe = File::from(pipe.ok_or(std::io::ErrorKind::BrokenPipe)?);
+            thread::spawn(move || {
+                for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                    if visible && !line.is_empty() {
+                        // Standard output may be closed; the job goes on.
+                        let _ = std::io::stdout().lock().write_all(&[&line[..], b"\n"].concat());
+                    }
+                }
+            });
+        }
         let orders = worker.stdin.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
         Ok((worker, orders))
     }
@@ -539,14 +558,14 @@ impl Listener {
     fn write_order(&self, orders: &mut impl std::io::Write, message: &WorkerMessage) {
         let line = serde_json::to_string(message).expect("messages have only string keys");
         if let Err(error) = writeln!(orders, "{line}").and_then(|()| orders.flush()) {
-            self.trace.error(&format!("The worker does not listen: {error}"));
+            self.trace.error("JobDispatcher", &format!("The worker does not listen: {error}"));
         }
     }
 
     fn kill_worker(&self, running: &Running) {
         let pid = Pid::from_raw(running.worker.cast_signed());
         if let Err(error) = kill(pid, Signal::SIGKILL) {
-            self.trace.error(&format!("kill {pid}: {error}"));
+            self.trace.error("JobDispatcher", &format!("kill {pid}: {error}"));
         }
     }
 
@@ -573,7 +592,7 @@ impl Listener {
         let result = known.unwrap_or(if running.cancelled { JobResult::Canceled } else { JobResult::Failed });
         if known.is_none() {
             let text = format!("Worker finished for job {}. Code: {code:?}", running.job.id);
-            self.trace.error(&text);
+            self.trace.error("JobDispatcher", &text);
             self.report(&running.job, result);
         }
         self.trace.say_timed(&format!("Job {} completed with result: {}", running.job.name, result.word()));
@@ -582,7 +601,7 @@ impl Listener {
     /// Completes the job in place of a worker that could not.
     fn report(&self, job: &JobMessage, result: JobResult) {
         if let Err(refusal) = (self.facts().report)(&self.server, &job.token).complete(job.id, result) {
-            self.trace.error(&format!("The job's end was not reported: {refusal}"));
+            self.trace.error("JobDispatcher", &format!("The job's end was not reported: {refusal}"));
         }
     }
 

@@ -94,7 +94,7 @@ fn delete_config_files(kind: Kind, root: &Path, trace: &trace::Trace) {
             Ok(()) if name != ".credentials_rsaparams" => trace.say(&format!("√ Removed {name}")),
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                trace.info(&format!("Does not exist. Skipping {name}"));
+                trace.info("ConfigurationManager", &format!("Does not exist. Skipping {name}"));
             }
             Err(error) => trace.complain(&format!("{}: {error}", path.display())),
         }

@@ -13,8 +13,9 @@ use super::kind::Facts;
 #[derive(Debug)]
 pub(super) struct Trace {
     file: Mutex<Option<File>>,
-    component: &'static str,
     on_stdout: bool,
+    /// What tells the two programs apart on standard output.
+    program: &'static str,
 }
 
 impl Trace {
@@ -28,38 +29,43 @@ impl Trace {
             .and_then(|()| OpenOptions::new().create(true).append(true).open(&path))
             .map_err(|error| eprintln!("{}: {error}", path.display()))
             .ok();
-        Self { file: Mutex::new(file), component, on_stdout: facts.log_on_stdout.is_some_and(super::flag) }
+        let program = if component == "Worker" { "WORKER" } else { "RUNNER" };
+        Self { file: Mutex::new(file), on_stdout: facts.log_on_stdout.is_some_and(super::flag), program }
     }
 
-    /// A line of the log, also on standard output where a variable asks for that.
-    pub(super) fn info(&self, text: &str) {
-        self.write("INFO", text);
+    /// What a part of the program has to say, for the log, also on standard output where a variable asks for that.
+    pub(super) fn info(&self, source: &str, text: &str) {
+        self.write("INFO", source, text);
     }
 
     /// An error for the log.
-    pub(super) fn error(&self, text: &str) {
-        self.write("ERR ", text);
+    pub(super) fn error(&self, source: &str, text: &str) {
+        self.write("ERR ", source, text);
     }
 
-    fn write(&self, level: &str, text: &str) {
-        let line = format!("[{} {level} {}] {text}\n", now(), self.component);
+    /// Each line of it has the prefix.
+    fn write(&self, level: &str, source: &str, text: &str) {
+        let time = now();
+        let write = |to: &mut dyn std::io::Write, begin: &str| {
+            text.split('\n').try_for_each(|line| writeln!(to, "[{begin}{time} {level} {source}] {line}"))
+        };
         if self.on_stdout {
             // Standard output may be closed; the agent goes on.
-            let _ = std::io::stdout().write_all(line.as_bytes());
+            let _ = write(&mut std::io::stdout().lock(), &format!("{} ", self.program));
         }
         if let Ok(mut file) = self.file.lock()
             && let Some(file) = file.as_mut()
         {
             // A full disk must not end the agent.
-            let _ = file.write_all(line.as_bytes());
+            let _ = write(file, "");
         }
     }
 
     /// A line for people.
     pub(super) fn say(&self, text: &str) {
+        self.info("Terminal", &format!("WRITE LINE: {text}"));
         // Standard output may be closed; the agent goes on.
         let _ = writeln!(std::io::stdout(), "{text}");
-        self.info(&format!("WRITE LINE: {text}"));
     }
 
     /// A line for people with the time before it, as the listener's markers have it.
@@ -67,11 +73,16 @@ impl Trace {
         self.say(&format!("{}: {text}", now()));
     }
 
+    /// An error for people with the time before it.
+    pub(super) fn complain_timed(&self, text: &str) {
+        self.complain(&format!("{}: {text}", now()));
+    }
+
     /// An error for people.
     pub(super) fn complain(&self, text: &str) {
+        self.error("Terminal", &format!("WRITE ERROR: {text}"));
         // Standard error may be closed; the agent goes on.
         let _ = writeln!(std::io::stderr(), "{text}");
-        self.error(&format!("WRITE ERROR: {text}"));
     }
 }
 

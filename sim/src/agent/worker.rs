@@ -95,7 +95,10 @@ pub fn main() -> i32 {
     };
     let (happenings, received) = mpsc::channel();
     forward_orders(happenings.clone());
-    trace.info(&format!("Job '{}' ({}) on '{runner}'", job.name, job.id));
+    trace.info("Worker", &format!("Job '{}' ({}) on '{runner}'", job.name, job.id));
+    // All of it, the event and the scripts included, as upstream.
+    let whole = serde_json::to_string_pretty(&job).expect("a job has only string keys");
+    trace.info("Worker", &format!("Job message:\n {}", whole.replace(&job.token, "***")));
     let forge = (kind.facts().report)(&server, &job.token);
     let log = uploader(Arc::clone(&forge), job.id);
     let id = job.id;
@@ -104,7 +107,7 @@ pub fn main() -> i32 {
     // All lines are at the forge before the job is over there.
     log.flush();
     complete(&*forge, &trace, id, result);
-    trace.info(&format!("Job completed with result {}", result.word()));
+    trace.info("Worker", &format!("Job completed with result {}", result.word()));
     result.worker_code()
 }
 
@@ -129,7 +132,7 @@ fn complete(forge: &dyn Connection, trace: &Trace, id: u64, result: JobResult) {
         match forge.complete(id, result) {
             Ok(()) => return,
             Err(refusal) => {
-                trace.error(&format!("The job's end was not reported: {refusal}"));
+                trace.error("Worker", &format!("The job's end was not reported: {refusal}"));
                 if refusal.status().is_some_and(|s| s < 500) {
                     return;
                 }

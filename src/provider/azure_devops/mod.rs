@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 use super::finding::Finding;
 use super::http::Http;
 use super::{
-    AgentFacts, Answer, Entry, Fault, Findings, Grant, LabelledBy, Package, Provider, Reading, Registration, Released,
-    Releasing, Sign, Standing, Step, StopPlan, Wanted, read_agents_json,
+    AgentFacts, Answer, Entry, Fault, Findings, Grant, LabelledBy, Line, Meaning, Package, Provider, Reading,
+    Registration, Released, Releasing, Sign, Standing, Step, StopPlan, Wanted, read_agents_json,
 };
 use crate::config::SecretSource;
 use crate::init::Ended;
@@ -29,20 +29,22 @@ const LISTENER: &str = "bin/Agent.Listener";
 /// The file of user capabilities: the agent reads it when it configures itself and for each session.
 const CAPABILITIES: &str = ".capabilities";
 
-const AGENT: AgentFacts = AgentFacts {
+/// The official agent.
+pub(crate) const AGENT: AgentFacts = AgentFacts {
     title: "Azure Pipelines agent",
     listener: LISTENER,
     worker: "Agent.Worker",
-    listening_marker: "Listening for Jobs",
-    running_marker: "Running job: ",
-    completed_marker: " completed with result: ",
-    // Only its configure step says it.
-    version_marker: "agent v",
-    signs: &[
-        (&["session", "already exists"], Sign::Conflict),
-        (&["Agent connect error"], Sign::Disconnected),
-        (&["Agent reconnected"], Sign::Reconnected),
+    words: &[
+        Line::timed("Listening for Jobs", Meaning::Listening),
+        Line::timed("Running job: ", Meaning::Running),
+        Line::timed("Job ", Meaning::Completed(" completed with result: ")),
+        // Only its configure step says it, in a picture.
+        Line::new("agent v", "", Meaning::Version),
+        Line::new("A session for this agent already exists.", "", Meaning::Sign(Sign::Conflict)),
+        Line::timed("Agent connect error: ", Meaning::Sign(Sign::Disconnected)),
+        Line::timed("Agent reconnected.", Meaning::Sign(Sign::Reconnected)),
     ],
+    traces: &[],
     configuration: &[".agent", ".credentials", ".credentials_rsaparams", CAPABILITIES],
     env: &[],
     env_allowed: &[

@@ -14,8 +14,8 @@ use serde::Deserialize;
 
 use super::http::Http;
 use super::{
-    AgentFacts, Answer, Entry, Fault, Findings, Grant, HookVariables, LabelledBy, Once, Package, Provider, Reading,
-    Registration, Released, Releasing, Sign, Standing, Step, StopPlan, Wanted, read_agents_json,
+    AgentFacts, Answer, Entry, Fault, Findings, Grant, HookVariables, LabelledBy, Line, Meaning, Once, Package,
+    Provider, Reading, Registration, Released, Releasing, Sign, Standing, Step, StopPlan, Wanted, read_agents_json,
 };
 use crate::config::SecretSource;
 use crate::init::Ended;
@@ -32,17 +32,23 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
     title: "GitHub Actions runner",
     listener: LISTENER,
     worker: "Runner.Worker",
-    listening_marker: "Listening for Jobs",
-    running_marker: "Running job: ",
-    completed_marker: " completed with result: ",
-    version_marker: "Current runner version: '",
-    signs: &[
-        (&["Acknowledging runner request"], Sign::Acquiring),
-        (&["Skipping message Job"], Sign::Skipped),
-        (&["egistration", "was not found"], Sign::Unknown),
-        (&["session", "already exists"], Sign::Conflict),
-        (&["Runner connect error"], Sign::Disconnected),
-        (&["Runner reconnected"], Sign::Reconnected),
+    words: &[
+        Line::timed("Listening for Jobs", Meaning::Listening),
+        Line::timed("Running job: ", Meaning::Running),
+        Line::timed("Job ", Meaning::Completed(" completed with result: ")),
+        Line::new("Current runner version: '", "'", Meaning::Version),
+        Line::new("Registration ", " was not found.", Meaning::Sign(Sign::Unknown)),
+        Line::new("An error occurred: Registration ", " was not found.", Meaning::Sign(Sign::Unknown)),
+        Line::timed("Runner connect error: Registration ", Meaning::Sign(Sign::Unknown)),
+        Line::new("A session for this runner already exists.", "", Meaning::Sign(Sign::Conflict)),
+        Line::timed("Runner connect error: ", Meaning::Sign(Sign::Disconnected)),
+        // Of a server's own (GHES); github.com's runner says nothing when its polls work again.
+        Line::timed("Runner reconnected.", Meaning::Sign(Sign::Reconnected)),
+    ],
+    traces: &[
+        ("BrokerMessageListener", "Acknowledging runner request ", Sign::Acquiring),
+        ("Runner", "Acknowledge returned job-not-found ", Sign::Refused),
+        ("Runner", "Skipping message Job.", Sign::Skipped),
     ],
     configuration: &[".runner", ".credentials", ".credentials_rsaparams"],
     env: &[
@@ -50,6 +56,8 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
         ("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE", "1"),
         // Without it, a listener that passes its job over says nothing.
         ("ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT", "1"),
+        // By its prefix each line of a job's message is known, and shown to nobody.
+        ("ACTIONS_RUNNER_DISABLE_STDOUT_MULTILINE_LOG_PREFIXING", "0"),
     ],
     env_allowed: &[
         "ACTIONS_RUNNER_*",

@@ -88,6 +88,7 @@ pub(super) const FACTS: Facts = Facts {
     connect,
     report: |server, token| Arc::new(Queue::new(server, &format!("Bearer {token}"))),
     connected: |_| vec!["Scanning for tool capabilities.".into(), "Connecting to the server.".into()],
+    says_reconnected: true,
     gone: Gone { text: None, clean_up: false },
     conflict_code: 1,
     lay_out,

@@ -47,7 +47,7 @@ fn tried<T>(trace: &Trace, mut request: impl FnMut() -> Result<T, Refusal>) -> R
         left -= 1;
         match request() {
             Err(refusal) if left > 0 && !matches!(refusal.status(), Some(400..500)) => {
-                trace.info(&format!("Retrying after: {refusal}"));
+                trace.info("ConfigurationManager", &format!("Retrying after: {refusal}"));
                 std::thread::sleep(Duration::from_secs(1));
             }
             other => return other,

@@ -71,6 +71,7 @@ pub(super) const FACTS: Facts = Facts {
     connect: |_root, settings, secret| Arc::new(Queue(client(super::listener::text(settings, "serverUrl"), secret))),
     report: |server, token| Arc::new(Queue(client(server, token))),
     connected: |version| vec!["\n√ Connected to GitHub\n".into(), format!("Current runner version: '{version}'")],
+    says_reconnected: false,
     gone: Gone {
         text: Some("The runner no longer exists on the server. Cleaning up local configuration."),
         clean_up: true,
