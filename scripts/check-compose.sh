@@ -3,7 +3,9 @@
 # machine's own .env and COMPOSE_ variables have no say.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-unset COMPOSE_FILE COMPOSE_PROFILES COMPOSE_PROJECT_NAME COMPOSE_ENV_FILES GITHUB_PAT RUNNER_TOKEN ACCESS_TOKEN GH_PAT CI_PROVIDER ADO_PAT ADO_CLIENT_SECRET AZP_TOKEN
+# The variables of the secrets, as compose.yml lists them.
+mapfile -t secrets < <(sed -n 's/^    environment: \([A-Z_]*\)$/\1/p' compose.yml)
+unset COMPOSE_FILE COMPOSE_PROFILES COMPOSE_PROJECT_NAME COMPOSE_ENV_FILES CI_PROVIDER "${secrets[@]}"
 
 check() {
     local what=$1
@@ -16,7 +18,12 @@ check() {
 
 check "compose.yml without .env" --env-file /dev/null --file compose.yml --profile '*'
 check "compose.yml with .env.example" --env-file .env.example --file compose.yml
-GITHUB_PAT=a RUNNER_TOKEN=b ACCESS_TOKEN=c GH_PAT=d check "compose.yml with all secrets" --env-file .env.example --file compose.yml
+for provider in github azure-devops; do
+    (
+        export CI_PROVIDER=$provider "${secrets[@]/%/=x}"
+        check "compose.yml with all of $provider's secrets" --env-file .env.example --file compose.yml
+    )
+done
 # What may be added to it, for each forge.
 for file in compose.docker-socket.yml compose.docker-dind.yml compose.docker-own.yml compose.sudo.yml compose.hardened.yml; do
     for provider in github azure-devops; do
@@ -36,6 +43,16 @@ for pair in github:github-runner azure-devops:azure-devops-agent; do
         exit 1
     }
 done
-ADO_PAT=a ADO_CLIENT_SECRET=b AZP_TOKEN=c CI_PROVIDER=azure-devops check "compose.yml with all of Azure DevOps' secrets" \
-    --env-file .env.example --file compose.yml
+
+# Each runner of compose.boards.yml has one secret, whatever is given to the runner of compose.yml.
+boards() { docker compose --env-file .env.example --file compose.boards.yml config "$@"; }
+given=$(
+    export "${secrets[@]/%/=x}"
+    boards | awk '/^  [a-z]/ { service = $1 } $1 ~ /_FILE:$/ && $2 ~ /^\/run\/secrets\// { print service, $1 }'
+)
+[ "$given" = "$(boards --services | sort | sed 's/$/: GITHUB_PAT_FILE:/')" ] || {
+    echo "each service of compose.boards.yml must be given GITHUB_PAT_FILE and no other secret, and these are:" >&2
+    echo "$given" >&2
+    exit 1
+}
 echo "compose files: good"

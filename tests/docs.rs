@@ -235,6 +235,33 @@ fn compose_hands_on_every_setting_under_every_name() {
 }
 
 #[test]
+fn what_is_said_of_the_runner_of_compose_yml_does_not_reach_those_of_compose_boards_yml() {
+    let boards = read("compose.boards.yml");
+    let own = |name: &str| boards.contains(&format!("\n      {name}: "));
+    let blank = |name: &str| boards.contains(&format!("\n  {name}: \"\"\n"));
+    for setting in tables().filter(|(table, _)| ["common", "github"].contains(table)).flat_map(|(_, table)| table) {
+        for name in names(setting) {
+            if setting.kind == Kind::Secret {
+                let file = format!("{name}_FILE");
+                assert!(own(&file) || blank(&file), "{file} can be given, or name a file that is not there");
+            } else if own(setting.name) {
+                assert!(own(name) || blank(name), "{name} can contradict {}", setting.name);
+            }
+        }
+    }
+    // Of Azure DevOps' services the page has a sentence.
+    let page = read("docs/shared-hardware.md");
+    let secrets = tables().filter(|(table, _)| *table == "azure-devops").flat_map(|(_, table)| table);
+    for name in secrets.filter(|setting| setting.kind == Kind::Secret).flat_map(names).filter(|name| *name != "ADO_PAT")
+    {
+        assert!(
+            page.contains(&format!("`{name}_FILE`")),
+            "docs/shared-hardware.md does not say what to do with {name}"
+        );
+    }
+}
+
+#[test]
 fn the_example_environment_names_only_what_somebody_reads() {
     let mut known: BTreeSet<String> = OF_COMPOSE.iter().chain(FOREIGN).map(|name| (*name).to_owned()).collect();
     for setting in settings() {

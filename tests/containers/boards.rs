@@ -26,9 +26,9 @@ const SOON: Duration = Duration::from_secs(30);
 /// No board may be free for longer while somebody waits for it.
 const TOO_LONG: Duration = Duration::from_secs(1);
 /// So often it is looked whether that is so.
-const LOOK: Duration = Duration::from_millis(20);
+pub const LOOK: Duration = Duration::from_millis(20);
 const ORGANISATIONS: [&str; 2] = ["acme", "umbrella"];
-const BOARDS: [&str; 2] = ["board-1", "board-2"];
+pub const BOARDS: [&str; 2] = ["board-1", "board-2"];
 /// As many as fit into about a minute; `make soak-boards` sets OSCR_BOARDS_JOBS to 500.
 const UNDER_FIRE: usize = 100;
 
@@ -324,7 +324,7 @@ impl Drop for Lab {
     }
 }
 
-fn survey(locks: &Path, board: usize) -> Survey {
+pub fn survey(locks: &Path, board: usize) -> Survey {
     let id: ResourceId = BOARDS[board].parse().expect("an id");
     Survey::of(&LockDirectory::checked(locks), &id)
 }
@@ -337,7 +337,7 @@ fn owner(queue: &Path, name: &str) -> String {
     claim["who"].as_str().unwrap_or_default().to_owned()
 }
 
-fn a_job(board: &str, organisation: &str, name: &str, script: &str) -> JobSpec {
+pub fn a_job(board: &str, organisation: &str, name: &str, script: &str) -> JobSpec {
     JobSpec {
         repository: Some(format!("{organisation}/firmware")),
         labels: vec![board.to_owned()],

@@ -103,7 +103,7 @@ fn uses_docker(log: &str) {
 }
 
 /// Whether a daemon without root can be at all; if not, says that nothing is tried.
-fn rootless_works_here() -> bool {
+pub fn rootless_works_here() -> bool {
     let restricted = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
     let works = std::fs::read_to_string(restricted).map_or(true, |text| text.trim() != "1");
     if !works {

@@ -17,6 +17,7 @@ mod privileges;
 mod provider;
 mod runner;
 mod secrets;
+mod shipped;
 mod soak;
 mod stop;
 mod world;
@@ -74,6 +75,10 @@ const IN_JIT_MODE: &[WithForge] = table![
 
 const IN_TOKEN_MODE: &[WithForge] = table![
     soak::a_pool_under_fire_loses_no_job_leaves_no_ghost_and_does_not_grow,
+    shipped::two_organisations_take_turns_on_the_boards_of_compose_boards_yml,
+    shipped::a_job_on_compose_docker_dind_yml_has_an_engine,
+    shipped::a_job_on_compose_hardened_yml_cannot_change_the_image,
+    shipped::a_job_on_compose_sudo_yml_can_be_root,
     plain::a_container_with_dockers_init_works,
     plain::what_a_failing_test_prints_has_the_log_of_every_container,
     plain::a_read_only_container_works_and_cleans_up_after_a_killed_predecessor,

@@ -1,0 +1,307 @@
+//! The compose files as users have them: nothing is added to them, and all that varies is in an `.env`.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use oscr::resource::Survey;
+use oscr_sim::forge::{Job, JobSpec, JobStatus};
+use oscr_sim::protocol::JobResult;
+
+use crate::boards::{BOARDS, LOOK, a_job, survey};
+use crate::docker::{self, Container, command};
+use crate::jobs_docker::rootless_works_here;
+use crate::world::{RUNNER, World, root, tag};
+
+/// For what only takes that long when something is broken.
+const LONG: Duration = Duration::from_secs(100);
+
+/// The project's own files, with an `.env` of a user who has filled in the example. In the project of a world, so that
+/// runners reach the forge and go with it.
+struct Shipped<'a> {
+    world: &'a World,
+    env: PathBuf,
+}
+
+impl<'a> Shipped<'a> {
+    /// These values follow the lines of the example, of which the last counts. Each must be of a variable that some
+    /// shipped file names.
+    fn new(world: &'a World, values: &[(&str, &str)]) -> Self {
+        let read = |file: &Path| fs::read_to_string(file).expect("the project's files can be read");
+        let mut env = read(&root().join(".env.example"));
+        let mut shipped = env.clone();
+        for file in fs::read_dir(root()).expect("the project can be read") {
+            let file = file.expect("it can be listed").path();
+            if file.extension().is_some_and(|end| end == "yml") {
+                shipped += &read(&file);
+            }
+        }
+        let named: Vec<&str> = shipped.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+        let common = [("OSCR_TAG", tag()), ("GITHUB_HOST", "http://forge:8080")];
+        for (name, value) in common.iter().chain(values) {
+            assert!(named.contains(name), "no shipped file names {name}");
+            env += &format!("{name}={value}\n");
+        }
+        let file = world.folder.path().join("env");
+        fs::write(&file, env).expect("an .env can be written");
+        Self { world, env: file }
+    }
+
+    /// `docker compose` in the project's folder, which must succeed; its standard output.
+    #[track_caller]
+    fn compose(&self, arguments: &[&str]) -> String {
+        let mut command = command(&["compose", "--project-name", self.world.name(), "--env-file"]);
+        command.arg(&self.env).args(arguments).current_dir(root());
+        docker::run(&mut command)
+    }
+
+    #[track_caller]
+    fn containers(&self, service: &str) -> Vec<Container> {
+        let ids = self.compose(&["ps", "--all", "--quiet", "--no-trunc", service]);
+        ids.lines().map(|id| Container { id: id.to_owned() }).collect()
+    }
+
+    /// One healthy runner of `compose.yml`.
+    #[track_caller]
+    fn up_one(&self) -> Container {
+        self.compose(&["up", "--detach"]);
+        wait_listening(self.world, 1);
+        let container = self.containers("github-runner").remove(0);
+        wait_healthy(&container);
+        container
+    }
+
+    /// Runs a job to its end, which must be a good one; its log.
+    #[track_caller]
+    fn job(&self, name: &str, script: &str) -> String {
+        let id = self.world.forge.submit(&JobSpec::script(name, script));
+        succeeded(self.world, id).log
+    }
+}
+
+/// Waits until so many runners listen: five at once take their time to start.
+#[track_caller]
+fn wait_listening(world: &World, runners: usize) {
+    let condition = format!("min_runners={runners}&online=true&idle=true");
+    world.forge.wait(&condition, LONG).unwrap_or_else(|why| panic!("{runners} runners should listen: {why}"));
+}
+
+/// Waits until Docker calls it healthy. It may do so already: then the event may be forgotten, because Docker keeps few.
+#[track_caller]
+fn wait_healthy(container: &Container) {
+    if container.inspect()["State"]["Health"]["Status"] != "healthy" {
+        container.wait_event("health_status: healthy", LONG);
+    }
+}
+
+#[track_caller]
+fn succeeded(world: &World, id: u64) -> Job {
+    let job = world.forge.wait_job(id, JobStatus::Completed, LONG);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    job
+}
+
+/// Looks at a board until what is seen is as wanted.
+#[track_caller]
+fn wait_board(locks: &Path, board: usize, what: &str, wanted: impl Fn(&Survey) -> bool) {
+    let until = Instant::now() + LONG;
+    loop {
+        let survey = survey(locks, board);
+        if wanted(&survey) {
+            return;
+        }
+        assert!(Instant::now() < until, "{what}: {survey:?}");
+        thread::sleep(LOOK);
+    }
+}
+
+/// The numbers of the groups that own the devices, which the image does not know.
+const SERIAL_GID: u32 = 4711;
+const KVM_GID: u32 = 4712;
+
+/// A character device of the kernel's (major number 1) under a name of ours, for root and one group.
+fn device(path: &Path, minor: u64, group: u32) {
+    mknod(path, SFlag::S_IFCHR, Mode::empty(), makedev(1, minor)).expect("root can make device nodes");
+    chown(path, None, Some(group)).expect("root can give a file to any group");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).expect("its mode can be set");
+}
+
+/// What a job does with the board that it has.
+const USE: &str = r#"
+echo "start $(date +%s%N)"
+echo "groups $(id -G)"
+exec 3<>/dev/ttyUSB0 4</dev/kvm
+echo "device $(stat -c %t:%T /dev/ttyUSB0), kvm $(stat -c %t:%T /dev/kvm), resource $OSCR_RESOURCE"
+"#;
+const END: &str = "echo \"end $(date +%s%N)\"\n";
+
+/// The time that a job printed after this word, in nanoseconds.
+#[track_caller]
+fn stamp(job: &Job, word: &str) -> u128 {
+    let found = job.log.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')?.parse().ok());
+    found.unwrap_or_else(|| panic!("«{}» does not say {word}: {}", job.name, job.log))
+}
+
+pub fn two_organisations_take_turns_on_the_boards_of_compose_boards_yml(world: &World) {
+    let folder = world.folder.path();
+    let path = |name: &str| folder.join(name).to_str().expect("a path is text").to_owned();
+    // zero, null and full: each can be opened, and is told from the others by its number.
+    for (name, minor, group) in [("tty-1", 5, SERIAL_GID), ("tty-2", 3, SERIAL_GID), ("kvm", 7, KVM_GID)] {
+        device(&folder.join(name), minor, group);
+    }
+    for name in ["locks-1", "locks-2", "hooks"] {
+        fs::create_dir(folder.join(name)).expect("a directory can be made");
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).expect("its mode can be set");
+    }
+    for name in ["acme_pat", "umbrella_pat"] {
+        fs::write(folder.join(name), &world.pat).expect("a secret can be written");
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o400)).expect("its mode can be set");
+    }
+    let (serial, kvm) = (SERIAL_GID.to_string(), KVM_GID.to_string());
+    let shipped = Shipped::new(
+        world,
+        &[
+            ("COMPOSE_FILE", "compose.boards.yml"),
+            ("ACME_PAT_FILE", &path("acme_pat")),
+            ("UMBRELLA_PAT_FILE", &path("umbrella_pat")),
+            ("BOARD_1_TTY", &path("tty-1")),
+            ("BOARD_2_TTY", &path("tty-2")),
+            ("KVM_DEVICE", &path("kvm")),
+            ("BOARD_1_LOCKS", &path("locks-1")),
+            ("BOARD_2_LOCKS", &path("locks-2")),
+            ("BOARD_HOOKS", &path("hooks")),
+            ("SERIAL_GID", &serial),
+            ("KVM_GID", &kvm),
+            // The same machine has a runner of compose.yml, whose settings are not these runners'.
+            ("GITHUB_PAT", "ghp_ofAnotherRunner000000000000000000000"),
+            ("GITHUB_REPO", "another"),
+            ("REPO_URL", "https://github.com/another/one"),
+            ("LABELS", "another"),
+            ("RUNNER_NAME", "another"),
+            ("RUNNER_LOCK_DIR", "/another"),
+            ("GITHUB_APP_ID", "1"),
+            ("RUNNER_TOKEN", "another"),
+            ("ACCESS_TOKEN", "another"),
+        ],
+    );
+    shipped.compose(&["up", "--detach", "--scale", "acme-board-1=2"]);
+    wait_listening(world, 5);
+    for (service, scale) in [("acme-board-1", 2), ("acme-board-2", 1), ("umbrella-board-1", 1), ("umbrella-board-2", 1)]
+    {
+        let (organisation, board) = service.split_once('-').expect("a service is called so");
+        let containers = shipped.containers(service);
+        assert_eq!(containers.len(), scale, "{service}");
+        for container in &containers {
+            wait_healthy(container);
+            let facts = container.inspect();
+            assert_eq!(facts["RestartCount"], 0, "{service}");
+            let mounts = facts["Mounts"].as_array().expect("it has mounts");
+            let secret = mounts.iter().find(|mount| mount["Destination"] == "/run/secrets/github_pat");
+            let own = path(&format!("{organisation}_pat"));
+            assert!(secret.is_some_and(|mount| mount["Source"] == own.as_str()), "{service}: {mounts:?}");
+            let runner = world.forge.wait_runner(container.host(), 0);
+            assert_eq!(runner.scope, format!("orgs/{organisation}"), "{service}");
+            assert!(runner.labels.iter().any(|label| label == board), "{service}: {runner:?}");
+        }
+    }
+
+    // One job has board 1 until it is told to end, and two wait for it in the order in which they came.
+    let locks = folder.join("locks-1");
+    let send = |organisation: &str, board: usize, name: &str, script: &str| {
+        world.forge.submit(&a_job(BOARDS[board], organisation, name, &format!("{USE}{script}{END}")))
+    };
+    let holder = send("acme", 0, "holder", "until [ -e /tmp/go-on ]; do sleep 0.1; done\n");
+    wait_board(&locks, 0, "acme should have board-1", |board| {
+        board.holder.as_ref().is_some_and(|holder| holder.to_string().contains("acme"))
+    });
+    let second = send("umbrella", 0, "second", "");
+    wait_board(&locks, 0, "umbrella should wait for board-1", |board| board.queue.len() == 1);
+    let third = send("acme", 0, "third", "");
+    wait_board(&locks, 0, "acme should wait for board-1 too", |board| board.queue.len() == 2);
+    // Nobody has board 2, on which both work meanwhile.
+    let others = ["acme", "umbrella"].map(|organisation| send(organisation, 1, "other", ""));
+    let mut others = others.map(|id| succeeded(world, id));
+    let runner = world.forge.job(holder).runner.expect("a job that runs has a runner");
+    let container = shipped.containers("acme-board-1").into_iter().find(|container| runner.contains(container.host()));
+    container.expect("its container is there").must_exec(RUNNER, "touch /tmp/go-on");
+    let turns = [holder, second, third].map(|id| succeeded(world, id));
+    for job in &turns[1..] {
+        assert!(job.log.contains("waiting for board-1: held by"), "{}", job.log);
+    }
+    others.sort_by_key(|job| stamp(job, "start"));
+    for jobs in [&turns[..], &others[..]] {
+        for pair in jobs.windows(2) {
+            let (end, start) = (stamp(&pair[0], "end"), stamp(&pair[1], "start"));
+            assert!(end <= start, "«{}» and «{}» had the board at the same time", pair[0].name, pair[1].name);
+        }
+    }
+    for (jobs, used) in [
+        (&turns[..], "device 1:5, kvm 1:7, resource board-1\n"),
+        (&others[..], "device 1:3, kvm 1:7, resource board-2\n"),
+    ] {
+        for job in jobs {
+            assert!(job.log.contains(used), "{}", job.log);
+            let groups = job.log.lines().find_map(|line| line.strip_prefix("groups ")).unwrap_or_default();
+            let groups: Vec<&str> = groups.split(' ').collect();
+            assert!(groups.contains(&serial.as_str()) && groups.contains(&kvm.as_str()), "{}", job.log);
+        }
+    }
+}
+
+pub fn a_job_on_compose_hardened_yml_cannot_change_the_image(world: &World) {
+    let token = world.pat_from_file(&world.pat);
+    let shipped = Shipped::new(
+        world,
+        &[
+            ("COMPOSE_FILE", "compose.yml:compose.hardened.yml"),
+            ("GITHUB_OWNER", "acme"),
+            ("GITHUB_REPO", "widgets"),
+            ("GITHUB_PAT_FILE", token.to_str().expect("a path is text")),
+        ],
+    );
+    let container = shipped.up_one();
+    let (changed, said) = container.exec("0", "touch /etc/changed");
+    assert!(!changed && said.contains("Read-only file system"), "{said}");
+    let log = shipped.job("hardened", "cd \"$HOME\" && echo kept >file && cp file /work/ && cat /work/file\n");
+    assert!(log.contains("kept\n"), "{log}");
+}
+
+pub fn a_job_on_compose_sudo_yml_can_be_root(world: &World) {
+    let shipped = Shipped::new(
+        world,
+        &[
+            ("COMPOSE_FILE", "compose.yml:compose.sudo.yml"),
+            ("GITHUB_OWNER", "acme"),
+            ("GITHUB_REPO", "widgets"),
+            ("GITHUB_PAT", &world.pat),
+        ],
+    );
+    shipped.up_one();
+    let log = shipped.job("sudo", "echo \"user $(id -u), with sudo $(sudo -n id -u)\"\n");
+    assert!(log.contains(&format!("user {RUNNER}, with sudo 0\n")), "{log}");
+}
+
+pub fn a_job_on_compose_docker_dind_yml_has_an_engine(world: &World) {
+    if !rootless_works_here() {
+        return;
+    }
+    // For what its volumes are called when the world is removed.
+    world.also("compose.docker-dind.yml");
+    let shipped = Shipped::new(
+        world,
+        &[
+            ("COMPOSE_FILE", "compose.yml:compose.docker-dind.yml"),
+            ("GITHUB_OWNER", "acme"),
+            ("GITHUB_REPO", "widgets"),
+            ("GITHUB_PAT", &world.pat),
+        ],
+    );
+    shipped.up_one();
+    let ask = "docker version --format 'server {{.Server.Version}}'\n\
+        docker info --format 'rootless {{.SecurityOptions}}, containers {{.Containers}}'\n";
+    let log = shipped.job("docker", ask);
+    assert!(log.contains("server ") && log.contains("name=rootless") && log.contains("containers 0\n"), "{log}");
+}
