@@ -5,12 +5,14 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
+use nix::fcntl::{OFlag, open};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Pid, Uid, getpgrp, getpid, setgid, setgroups, setpgid, setsid, setuid, tcgetpgrp, tcsetpgrp};
 
 use super::caps::{self, Capabilities};
+use super::directory;
 use super::signal::{self, SignalSet};
 
 /// The user that a child becomes.
@@ -138,15 +140,36 @@ fn close_inherited() {
     if result == 0 {
         return;
     }
-    // Before Linux 5.11, or under a filter that does not know the call: one by one, as far as descriptors go.
+    // Before Linux 5.11, in gVisor, or under a filter that does not know the call: those that are open, one by one.
+    if close_listed(first.cast_signed()).is_ok() {
+        return;
+    }
+    // Without /proc: all that could be, as far as descriptors go. Where a million are allowed that takes a tenth of a second.
     let limit = match nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE) {
         Ok((_, hard)) => i32::try_from(hard.min(1 << 20)).unwrap_or(1 << 20),
         Err(_) => 1 << 16,
     };
-    for fd in 3..limit {
-        // SAFETY: F_SETFD on a number that is not open fails with EBADF and changes nothing.
-        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    (3..limit).for_each(close_on_exec);
+}
+
+/// The same for each descriptor from `first` on that the kernel lists.
+fn close_listed(first: RawFd) -> io::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let list = open(c"/proc/self/fd", flags, Mode::empty())?;
+    let mut buffer = [0; 4096];
+    loop {
+        let filled = directory::read(&list, &mut buffer)?;
+        if filled == 0 {
+            return Ok(());
+        }
+        let numbers = directory::entries(&buffer[..filled]).filter_map(|entry| entry.name.to_str().ok()?.parse().ok());
+        numbers.filter(|fd| *fd >= first).for_each(close_on_exec);
     }
+}
+
+fn close_on_exec(fd: RawFd) {
+    // SAFETY: F_SETFD on a number that is not open fails with EBADF and changes nothing.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
 }
 
 /// Takes one child that ended or was stopped, whichever it is, without blocking. `None` when all children are running.
