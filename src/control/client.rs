@@ -5,6 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::PassCred;
+
 use super::{Event, HookAnswer, HookRequest, Job, Payload, Request, Status};
 use crate::policy::Evidence;
 
@@ -34,12 +37,20 @@ pub enum ClientError {
     Socket(#[from] io::Error),
 }
 
+/// Connects so that all that is sent says who sent it: some kernels cannot tell the other end otherwise.
+fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
+    let stream = UnixStream::connect(socket).map_err(|error| ClientError::Nobody(socket.to_owned(), error))?;
+    // Where that is not to be had, PID 1 is told by other means.
+    let _ = setsockopt(&stream, PassCred, &true);
+    Ok(stream)
+}
+
 /// Sends one request and returns the answer.
 ///
 /// # Errors
 /// See [`ClientError`].
 pub fn ask(socket: &Path, request: &Request) -> Result<serde_json::Value, ClientError> {
-    let mut stream = UnixStream::connect(socket).map_err(|error| ClientError::Nobody(socket.to_owned(), error))?;
+    let mut stream = connect(socket)?;
     if !matches!(request, Request::Drain { .. }) {
         stream.set_read_timeout(Some(PATIENCE))?;
     }
@@ -74,7 +85,7 @@ pub fn hook(
     evidence: &Evidence,
     mut say: impl FnMut(&str),
 ) -> Result<HookAnswer, ClientError> {
-    let mut stream = UnixStream::connect(socket).map_err(|error| ClientError::Nobody(socket.to_owned(), error))?;
+    let mut stream = connect(socket)?;
     let (payload, bytes) = match &evidence.payload {
         None => (Payload::None, &[][..]),
         Some(Ok(bytes)) => (Payload::Bytes(bytes.len() as u64), bytes.as_slice()),

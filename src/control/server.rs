@@ -1,16 +1,19 @@
 //! PID 1's end of the socket.
 
 use std::fs;
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::{Pid, Uid};
+use nix::sys::socket::sockopt::PassCred;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt};
+use nix::unistd::{Pid, Uid, getpid};
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Take};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Interest, Take};
 use tokio::net::unix::WriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -92,14 +95,18 @@ pub async fn serve(listener: UnixListener, board: Board, orders: mpsc::Unbounded
                 continue;
             }
         };
-        let peer = Peer::of(&stream);
+        let peer = Peer::named(&stream);
         let place = match Arc::clone(&places).try_acquire_owned() {
             Ok(place) => Some(place),
-            Err(_) if peer.ours => None,
+            Err(_) if peer.as_ref().is_some_and(|peer| peer.ours) => None,
             Err(_) => continue,
         };
         let (board, orders, payloads) = (board.clone(), orders.clone(), Arc::clone(&payloads));
         tokio::task::spawn_local(async move {
+            let peer = match peer {
+                Some(peer) => peer,
+                None => Peer::of_message(&stream).await,
+            };
             answer(stream, &peer, &board, &orders, &payloads).await;
             drop(place);
         });
@@ -114,12 +121,40 @@ struct Peer {
 }
 
 impl Peer {
-    fn of(stream: &UnixStream) -> Self {
-        let credentials = stream.peer_cred().ok();
-        let ours = |uid| uid == 0 || uid == Uid::effective().as_raw();
-        Self {
-            ours: credentials.as_ref().is_some_and(|peer| ours(peer.uid())),
-            pid: credentials.and_then(|peer| peer.pid()).map(Pid::from_raw),
+    fn new(uid: u32, pid: Option<i32>) -> Self {
+        let pid = pid.filter(|pid| *pid > 0).map(Pid::from_raw);
+        Self { pid, ours: uid == 0 || uid == Uid::effective().as_raw() }
+    }
+
+    /// Who connected. `None` where the kernel names ourselves, who never do: gVisor names whoever asks it.
+    fn named(stream: &UnixStream) -> Option<Self> {
+        let credentials = stream.peer_cred().ok()?;
+        let ourselves = credentials.pid() == Some(getpid().as_raw());
+        (!ourselves).then(|| Self::new(credentials.uid(), credentials.pid()))
+    }
+
+    /// Who sent the first byte, which is left to be read. Somebody unknown, who may do nothing but look, when it does not say.
+    async fn of_message(stream: &UnixStream) -> Self {
+        let look = || {
+            let mut byte = [0];
+            let mut parts = [IoSliceMut::new(&mut byte)];
+            // Room for nothing else: descriptors that somebody sends along must not become ours.
+            let mut space = nix::cmsg_space!(UnixCredentials);
+            let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+            let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+            let sender = message.cmsgs()?.find_map(|part| match part {
+                ControlMessageOwned::ScmCredentials(sender) => Some(Self::new(sender.uid(), Some(sender.pid()))),
+                _ => None,
+            });
+            sender.ok_or(io::Error::from(io::ErrorKind::InvalidData))
+        };
+        let sender = async {
+            setsockopt(stream, PassCred, &true)?;
+            stream.async_io(Interest::READABLE, look).await
+        };
+        match timeout(PATIENCE, sender).await {
+            Ok(Ok(peer)) => peer,
+            Ok(Err(_)) | Err(_) => Self { pid: None, ours: false },
         }
     }
 }
@@ -264,6 +299,28 @@ mod tests {
             r#"{{"request":"hook","event":"job-started","job":{{}},"facts":{{"event":"push"}},"payload":{payload}}}"#
         )
         .unwrap();
+    }
+
+    #[test]
+    fn where_the_kernel_names_ourselves_only_who_says_so_is_somebody() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            for says in [true, false] {
+                let (client, server) = Client::pair().unwrap();
+                server.set_nonblocking(true).unwrap();
+                let mut server = UnixStream::from_std(server).unwrap();
+                assert!(Peer::named(&server).is_none(), "both ends are this process");
+                if says {
+                    setsockopt(&client, PassCred, &true).unwrap();
+                }
+                (&client).write_all(b"hello").unwrap();
+                let peer = Peer::of_message(&server).await;
+                assert_eq!((peer.pid, peer.ours), (says.then(getpid), says));
+                let mut first = [0; 5];
+                server.read_exact(&mut first).await.unwrap();
+                assert_eq!(&first, b"hello");
+            }
+        });
     }
 
     #[test]
