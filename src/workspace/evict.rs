@@ -6,10 +6,11 @@
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
+use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::dir::Dir;
@@ -18,7 +19,7 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::wipe::{Spare, wipe};
+use super::wipe::{Spare, mounts_below, wipe};
 use crate::encode::seconds;
 
 /// How deep an entry may be for its size to be known. Only a hostile job's is deeper, and such an entry is evicted whatever its age.
@@ -58,7 +59,11 @@ struct Entry {
 pub fn shrink(cache: &Path, most: u64) -> io::Result<Shrunk> {
     let top = open(cache, DIRECTORY, Mode::empty())?;
     let now = seconds(SystemTime::now()).cast_signed();
-    let mut measure = Measure { device: fstat(&top)?.st_dev, now, linked: HashSet::new() };
+    // As the list of mounts has it, whatever links lead there.
+    let path = fs::read_link(format!("/proc/self/fd/{}", top.as_raw_fd())).unwrap_or_else(|_| cache.to_owned());
+    let mounted =
+        mounts_below(&path).filter_map(|mount| Some(mount.point.strip_prefix(&path).ok()?.to_owned())).collect();
+    let mut measure = Measure { device: fstat(&top)?.st_dev, now, mounted, linked: HashSet::new() };
     let mut entries = measure.top(&top)?;
     let mut shrunk = Shrunk { left: entries.iter().map(|entry| entry.bytes).sum(), ..Shrunk::default() };
     entries.sort_by_key(|entry| entry.used);
@@ -95,6 +100,9 @@ fn remove(top: &OwnedFd, entry: &Entry, path: &Path) -> io::Result<()> {
 struct Measure {
     device: u64,
     now: i64,
+    /// What is mounted somewhere in the cache, seen from there. One of the same file system is told by nothing else where the kernel
+    /// cannot be asked to cross none.
+    mounted: HashSet<PathBuf>,
     linked: HashSet<u64>,
 }
 
@@ -103,6 +111,9 @@ impl Measure {
         let mut entries = Vec::new();
         for item in Dir::from_fd(reopen(top)?)?.iter().filter_map(Result::ok).filter(is_entry) {
             let name = item.file_name().to_owned();
+            if self.mounted.contains(Path::new(OsStr::from_bytes(name.to_bytes()))) {
+                continue;
+            }
             let Ok(stat) = fstatat(top, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
             let mut entry = Entry { name, bytes: 0, used: 0, directory: is_directory(&stat) };
             let name = entry.name.clone();
@@ -178,7 +189,7 @@ fn open_beneath(parent: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
             Err(Errno::EPERM) => openat(parent, name, DIRECTORY, Mode::empty()),
             other => other,
         },
-        // Before Linux 5.6. A mount of another file system has been told by its device.
+        // Before Linux 5.6. Mounts were told by their device, or by the list of them.
         Err(Errno::ENOSYS) => openat(parent, name, DIRECTORY, Mode::empty()),
         other => other,
     }
@@ -202,7 +213,7 @@ fn is_directory(stat: &FileStat) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::{self, File, FileTimes};
+    use std::fs::{File, FileTimes};
     use std::os::unix::fs::symlink;
     use std::time::{Duration, UNIX_EPOCH};
 

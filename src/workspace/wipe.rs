@@ -138,7 +138,7 @@ pub fn wipe_so(top: &Path, spare: &Spare, manner: Manner<'_>) -> io::Result<Wipe
 pub const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_RDONLY).union(OFlag::O_CLOEXEC);
 
 /// What is mounted below a directory, but not on it. An unreadable list is an empty one: it is needed to keep what leads to a mount,
-/// and by kernels without `openat2`.
+/// and where the kernel has no `openat2`.
 pub fn mounts_below(top: &Path) -> impl Iterator<Item = mounts::Mount> {
     let all = mounts::list().unwrap_or_default().into_iter();
     all.filter(move |mount| mount.point.starts_with(top) && mount.point != top)

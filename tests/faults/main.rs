@@ -5,6 +5,9 @@
 //! faults -- grant::` runs the rows of one step, `-- azure::` those of one forge.
 
 #[allow(dead_code, reason = "shared with the life tests, which use all of it")]
+#[path = "../life/filter.rs"]
+mod filter;
+#[allow(dead_code, reason = "shared with the life tests, which use all of it")]
 #[path = "../life/forge.rs"]
 mod forge;
 #[allow(dead_code, reason = "shared with the life tests, which use all of it")]

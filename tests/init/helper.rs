@@ -11,6 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use nix::unistd::{getegid, geteuid, getgroups, getpid, getsid};
 use oscr::os::signal::{self, SignalSet};
 
+use crate::filter::Filter;
 use crate::stress;
 use crate::world::words;
 
@@ -58,7 +59,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         }
         // Executes a command that may not make a system call (with a certain first argument).
         ["deny", call, argument, error, ..] => {
-            deny(call.parse().unwrap(), argument.parse().ok(), error.parse().unwrap());
+            let filter = Filter::new(call.parse().unwrap(), argument.parse().ok(), error.parse().unwrap());
+            filter.install().unwrap();
             execute(&arguments[4..])
         }
         // Says who and where it is.
@@ -98,23 +100,4 @@ fn signals(name: &str, out: &mut dyn Write) -> ExitCode {
             }
         }
     }
-}
-
-/// Lets a system call fail from now on, as a container's filter does.
-fn deny(call: u32, argument: Option<u32>, error: u32) {
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    // `struct seccomp_data`: the call's number at 0, the lower half of its first argument at 16.
-    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let mut filter = vec![step(LOAD, 0, 0, 0), step(EQUAL, 0, 3, call)];
-    filter.extend(match argument {
-        Some(value) => [step(LOAD, 0, 0, 16), step(EQUAL, 0, 1, value)],
-        None => [step(LOAD, 0, 0, 0), step(EQUAL, 0, 1, call)],
-    });
-    filter.extend([step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | error), step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW)]);
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: the program and the filter that it points to live through the call, which copies them.
-    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
-    assert_eq!(result, 0, "{}", io::Error::last_os_error());
 }

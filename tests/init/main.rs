@@ -8,6 +8,8 @@
 
 mod accounts;
 mod exit;
+#[path = "../life/filter.rs"]
+mod filter;
 mod forwarding;
 mod harness;
 mod helper;

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,6 +22,7 @@ use nix::unistd::{Pid, Uid};
 use oscr_sim::agent::Kind;
 use serde_json::Value;
 
+use crate::filter::Filter;
 pub use crate::forge::{Forge, LIMIT};
 
 /// Where the binary lies in the container.
@@ -46,6 +48,8 @@ pub struct Container<'f> {
     mounts: Vec<[PathBuf; 2]>,
     /// A script to run in that namespace before PID 1 begins.
     before: String,
+    /// What no process of it may call.
+    filters: Vec<Filter>,
     log: Log,
     running: Option<Running>,
     _folder: tempfile::TempDir,
@@ -162,6 +166,7 @@ impl<'f> Container<'f> {
             env: BTreeMap::new(),
             mounts: Vec::new(),
             before: String::new(),
+            filters: Vec::new(),
             log: Log::default(),
             running: None,
             root,
@@ -252,6 +257,13 @@ impl<'f> Container<'f> {
         script.clone_into(&mut self.before);
     }
 
+    /// Lets a system call fail in the next incarnations.
+    #[allow(dead_code, reason = "the table of faults needs no such thing")]
+    pub fn deny(&mut self, call: libc::c_long, error: libc::c_int) {
+        let call = call.try_into().expect("a system call's number");
+        self.filters.push(Filter::new(call, None, error.unsigned_abs()));
+    }
+
     /// A place below the root.
     pub fn path(&self, place: &str) -> PathBuf {
         self.root.join(place)
@@ -285,6 +297,11 @@ impl<'f> Container<'f> {
             command.arg(self.path(BINARY));
         } else {
             command.args(["sh", "-ec", &script, "sh"]).arg(self.path(BINARY)).args(self.mounts.iter().flatten());
+        }
+        let filters = self.filters.clone();
+        // SAFETY: the closure runs in the forked child and makes system calls only; it allocates nothing.
+        unsafe {
+            command.pre_exec(move || filters.iter().try_for_each(Filter::install));
         }
         // Before it can have begun, so that it was up for no longer than we say.
         let started = Instant::now();
