@@ -46,7 +46,13 @@ pub fn environment_without_trace() -> io::Result<Vec<(OsString, OsString)>> {
     let pairs: Vec<(&str, &str)> =
         secret.iter().filter_map(|(name, value)| name.to_str().zip(value.to_str())).collect();
     let json = Zeroizing::new(serde_json::to_vec(&pairs).map_err(io::Error::from)?);
-    let (_stash, number) = os::stash(&json)?;
+    let (_stash, number) = os::stash(&json).map_err(|error| {
+        let names: Vec<&str> = pairs.iter().map(|(name, _)| *name).collect();
+        let names = names.join(", ");
+        io::Error::other(format!(
+            "{error} (memfd_create): let the engine's filter of system calls pass it, or give {names} as files"
+        ))
+    })?;
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
     let error = Command::new("/proc/self/exe")

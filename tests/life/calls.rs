@@ -29,3 +29,16 @@ fn a_mount_in_a_cache_is_nobodys_to_empty_without_openat2() {
         assert_eq!(container.names("others"), ["data"]);
     });
 }
+
+#[test]
+fn a_token_in_a_variable_needs_a_file_in_memory_and_says_so() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    container.unset("GITHUB_PAT_FILE");
+    container.set("GITHUB_PAT", &forge.pat());
+    container.deny(libc::SYS_memfd_create, EPERM);
+    container.start();
+    assert_eq!(container.exit_code(), 70);
+    let said = container.wait_line("memfd_create");
+    assert!(said.contains("give GITHUB_PAT as files"), "{said}");
+}
