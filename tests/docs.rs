@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use oscr::agent::worker::Watch;
 use oscr::config::table::{COMMON, Kind, Setting, markdown};
 use oscr::control::{Board, Job, Phase, Runner};
 use oscr::entry::exit;
@@ -150,6 +151,7 @@ fn every_field_of_the_status_is_described_and_no_other() {
         bounding: Vec::new(),
         no_new_privileges: true,
         seccomp: true,
+        watch: Watch::Told,
         user_namespaces: None,
         runtime: Runtime::Runc,
         read_only_root: false,

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use nix::sys::prctl;
 use nix::unistd::Gid;
 
-use super::{agent_account, configure, out_of_reach, space};
+use super::{agent_account, configure, invisible, out_of_reach, space};
 use crate::agent::access::{WRITE, may};
 use crate::agent::root;
+use crate::agent::worker::Watch;
 use crate::config::{Common, Environment, Network, Problem};
 use crate::init::account::Account;
 use crate::log;
@@ -66,6 +67,7 @@ pub fn doctor(out: &mut dyn Write) -> io::Result<ExitCode> {
             if let Err(finding) = version {
                 say(finding)?;
             }
+            say(worker(identity.as_ref()))?;
             hardware(common, identity.as_ref()).into_iter().try_for_each(&mut say)?;
             disk(common).into_iter().try_for_each(&mut say)?;
             cgroup(&common.places.cgroup()).into_iter().try_for_each(&mut say)?;
@@ -250,6 +252,14 @@ fn ask_version(root: &Path, listener: &Path, account: &Account, identity: Option
     match (status.success(), version) {
         (true, true) => Ok(first.to_owned()),
         _ => Err(format!("asked for its version it ended with {status} and said {first:?}")),
+    }
+}
+
+/// Whether it can be told when a job runs.
+fn worker(identity: Option<&Identity>) -> Finding {
+    match invisible(identity) {
+        Some(problem) => Finding::fail("worker", format!("{} {}", problem.setting, problem.what), problem.cure),
+        None => Finding::ok("worker", format!("watched: {}", Watch::here())),
     }
 }
 

@@ -417,7 +417,7 @@ impl<'a> Session<'a> {
             ControlFlow::Continue(())
         };
         let ends = self.job.worker.as_ref().zip(hooked.peer);
-        let of_our_job = ends.is_some_and(|(worker, peer)| descends(peer, worker.pid));
+        let of_our_job = ends.is_some_and(|(worker, peer)| worker.lives() && descends(peer, worker.pid));
         let policy = &self.life.common.policy;
         if !self.judged && !policy.allows_everything() {
             if !of_our_job {

@@ -39,7 +39,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 
 use crate::agent::access::{READ, WRITE, may};
-use crate::agent::{env, hooks, root, system_env};
+use crate::agent::{env, hooks, root, system_env, worker};
 use crate::config::name::hostname;
 use crate::config::table::COMMON;
 use crate::config::{Common, Environment, Hardware, Problem, Reader, SecretSource};
@@ -136,6 +136,9 @@ pub fn run(signals: Signals) -> ExitCode {
     if let Err(error) = prctl::set_dumpable(false).and_then(|()| no_core_dumps()) {
         return fatal(&format!("this process cannot be protected from others: {error}"), exit::SOFTWARE);
     }
+    if let Err(blind) = worker::prove_mounted() {
+        return misconfigured(&[problem("/proc", &blind, blind.cure())]);
+    }
     let variables = match secrets::environment_without_trace() {
         Ok(variables) => variables,
         Err(error) => {
@@ -156,6 +159,9 @@ pub fn run(signals: Signals) -> ExitCode {
         return fatal(&format!("capabilities cannot be given up: {error}"), exit::SOFTWARE);
     }
     // As it is from now on.
+    if let Some(problem) = invisible(prepared.identity.as_ref()) {
+        return misconfigured(&[problem]);
+    }
     prepared.say_posture(&secrets::given(&environment));
     // It holds what was given as plain variables.
     drop(environment);
@@ -355,6 +361,12 @@ fn space(common: &Common) -> Space {
     Space::new(common.min_free, &common.work_directory, [common.places.agent_roots(), temporary])
 }
 
+/// That the agent's processes cannot be seen: then nobody could tell a job's hook from another's, nor when a job is over.
+fn invisible(agent: Option<&Identity>) -> Option<Problem> {
+    let blind = worker::prove_visible(agent).err()?;
+    Some(problem("/proc", &blind, blind.cure()))
+}
+
 fn problem(setting: &str, error: &dyn std::error::Error, cure: &str) -> Problem {
     Problem { setting: setting.to_owned(), what: error.to_string(), cure: cure.to_owned() }
 }
@@ -538,6 +550,7 @@ pub fn check(out: &mut dyn io::Write) -> io::Result<ExitCode> {
     }
     let mut problems = Vec::new();
     let (_, identity) = agent_account(&configured.common, &mut problems);
+    problems.extend(invisible(identity.as_ref()));
     if !problems.is_empty() {
         return Ok(misconfigured(&problems));
     }

@@ -178,5 +178,5 @@ impl Incarnation {
 }
 
 fn listener_lives(listener: &Running) -> bool {
-    Stat::read(listener.pid).is_some_and(|stat| stat.state != 'Z')
+    Stat::read(listener.pid).is_some_and(|stat| stat.lives())
 }

@@ -199,12 +199,12 @@ pub fn no_new_privileges() -> bool {
 /// When no child can be made.
 pub fn may_make_user_namespace(identity: Option<&super::child::Identity>) -> io::Result<bool> {
     use nix::sys::wait::{WaitStatus, waitpid};
-    use nix::unistd::{ForkResult, fork, setgid, setgroups, setuid};
+    use nix::unistd::{ForkResult, fork};
+
+    use super::child::become_user;
     let attempt = || -> nix::Result<()> {
         if let Some(identity) = identity {
-            setgroups(&identity.groups)?;
-            setgid(identity.gid)?;
-            setuid(identity.uid)?;
+            become_user(identity)?;
         }
         limit(Capabilities::NONE).map_err(|_| Errno::EPERM)?;
         // SAFETY: unshare takes an integer; this process has one thread, being a forked child.

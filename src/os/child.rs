@@ -5,11 +5,15 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Pid, Uid, getpgrp, getpid, setgid, setgroups, setpgid, setsid, setuid, tcgetpgrp, tcsetpgrp};
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::unistd::{
+    ForkResult, Gid, Pid, Uid, fork, getpgrp, getpid, setgid, setgroups, setpgid, setsid, setuid, tcgetpgrp, tcsetpgrp,
+};
 
 use super::caps::{self, Capabilities};
 use super::directory;
@@ -90,10 +94,7 @@ fn apply(setup: &Setup, parent: Pid) -> io::Result<()> {
         let _ = caps::empty_bounding_set();
     }
     if let Some(identity) = &setup.identity {
-        // Groups first and user last: each step needs the privilege that the next one gives up.
-        setgroups(&identity.groups)?;
-        setgid(identity.gid)?;
-        setuid(identity.uid)?;
+        become_user(identity)?;
     }
     if setup.no_capabilities {
         // A change of user leaves the inheritable set as it is, and without one everything stays.
@@ -170,6 +171,34 @@ fn close_listed(first: RawFd) -> io::Result<()> {
 fn close_on_exec(fd: RawFd) {
     // SAFETY: F_SETFD on a number that is not open fails with EBADF and changes nothing.
     unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+}
+
+/// Makes a process of this user (our own where there is none), which ends at once, lets `look` look at it, and takes it away.
+///
+/// # Errors
+/// When there is no room for a process.
+pub fn look_at_a_child<T>(identity: Option<&Identity>, look: impl FnOnce(Pid) -> T) -> io::Result<T> {
+    // SAFETY: the child calls only what is async-signal-safe, allocates nothing, and leaves by `_exit`.
+    let child = match unsafe { fork() }? {
+        ForkResult::Child => {
+            let code = i32::from(identity.is_some_and(|identity| become_user(identity).is_err()));
+            // SAFETY: `_exit` takes an integer and does not return.
+            unsafe { libc::_exit(code) }
+        }
+        ForkResult::Parent { child } => child,
+    };
+    // It is there, as a zombie and with all that tells whose it was, until it is waited for in earnest.
+    while waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
+    let seen = look(child);
+    while waitpid(child, None) == Err(Errno::EINTR) {}
+    Ok(seen)
+}
+
+/// Groups first and user last: each step needs the privilege that the next one gives up.
+pub fn become_user(identity: &Identity) -> nix::Result<()> {
+    setgroups(&identity.groups)?;
+    setgid(identity.gid)?;
+    setuid(identity.uid)
 }
 
 /// Takes one child that ended or was stopped, whichever it is, without blocking. `None` when all children are running.

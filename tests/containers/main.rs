@@ -80,6 +80,7 @@ const IN_TOKEN_MODE: &[WithForge] = table![
     shipped::a_job_on_compose_hardened_yml_cannot_change_the_image,
     shipped::a_job_on_compose_sudo_yml_can_be_root,
     plain::a_container_with_dockers_init_works,
+    plain::a_container_under_a_filter_that_knows_no_newer_system_calls_works,
     plain::what_a_failing_test_prints_has_the_log_of_every_container,
     plain::a_read_only_container_works_and_cleans_up_after_a_killed_predecessor,
     jobs_docker::a_docker_without_root_beside_the_runner_serves_jobs_and_is_swept,

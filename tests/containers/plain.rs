@@ -56,6 +56,25 @@ pub fn a_container_that_is_not_root_works_and_says_what_that_weakens(world: &Wor
     stops_cleanly(world, &world.docker_run(&["--user", "1001", "--cap-drop", "ALL"]));
 }
 
+/// As an engine whose filter is older than these calls, whichever way it refuses what it does not know.
+pub fn a_container_under_a_filter_that_knows_no_newer_system_calls_works(world: &World) {
+    for (error, refusal) in [("EPERM", 1), ("ENOSYS", 38)] {
+        let file = tempfile::NamedTempFile::new().expect("a file in /tmp");
+        let rule = serde_json::json!({
+            "names": ["pidfd_open", "openat2", "close_range", "faccessat2"],
+            "action": "SCMP_ACT_ERRNO",
+            "errnoRet": refusal,
+        });
+        let profile = serde_json::json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] });
+        std::fs::write(file.path(), profile.to_string()).expect("room in /tmp");
+        let option = format!("seccomp={}", file.path().display());
+        let container = world.docker_run(&["--security-opt", &option]);
+        world.forge.wait_runner(container.host(), 0);
+        assert_eq!(container.status()["posture"]["watch"], "looked", "{error}");
+        does_one_job(world, &container);
+    }
+}
+
 /// Of each service, and of what `docker run` started.
 pub fn what_a_failing_test_prints_has_the_log_of_every_container(world: &World) {
     let all = [world.container_of("forge"), world.up_one(), world.docker_run(&[])];

@@ -95,6 +95,7 @@ fn where_all_is_well_everything_is_looked_at_in_order_and_nothing_changes() {
         "credential",
         "labels",
         "agent",
+        "worker",
         "lock",
         "disk",
         "cgroup",

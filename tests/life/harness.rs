@@ -444,6 +444,16 @@ impl<'f> Container<'f> {
         command
     }
 
+    /// The same in namespaces of its own, after a script that mounts something there.
+    #[allow(dead_code, reason = "the table of faults needs no such thing")]
+    pub fn command_after(&self, script: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new("unshare");
+        command.args(["--fork", "--pid", "--mount-proc", "--kill-child=SIGKILL", "sh", "-ec"]);
+        command.arg(format!("{script}\nexec \"$@\"")).arg("sh").arg(self.path(BINARY)).args(arguments);
+        command.env_clear().envs(&self.env).stdin(Stdio::null());
+        command
+    }
+
     /// `oscr-entry …`: code, standard output, standard error.
     #[track_caller]
     pub fn ask(&self, arguments: &[&str]) -> (i32, String, String) {

@@ -16,6 +16,7 @@ pub use runtime::Runtime;
 
 use super::privileges::NEEDED;
 use crate::agent::access::{READ, WRITE, may};
+use crate::agent::worker::Watch;
 use crate::config::{Common, SecretSource};
 use crate::os::caps::{Capabilities, may_make_user_namespace};
 use crate::os::child::Identity;
@@ -63,6 +64,8 @@ pub struct Posture {
     pub no_new_privileges: bool,
     /// Whether system calls are filtered.
     pub seccomp: bool,
+    /// How the end of a job's worker is noticed.
+    pub watch: Watch,
     /// Whether a job may make user namespaces; `None` when it could not be tried.
     pub user_namespaces: Option<bool>,
     /// The kind of runtime.
@@ -203,6 +206,7 @@ impl Posture {
             bounding: kernel.set("CapBnd").names(),
             no_new_privileges: kernel.line("NoNewPrivs") == "1",
             seccomp: kernel.line("Seccomp") == "2",
+            watch: Watch::here(),
             user_namespaces: None,
             runtime: Runtime::detect(&kernel.mounts, &kernel.version, &kernel.command_line),
             read_only_root: root.is_some_and(|mount| !mount.writable),
@@ -323,6 +327,7 @@ impl fmt::Display for Posture {
         row("... that programs could get", &listed(&self.bounding))?;
         row("no new privileges", yes(self.no_new_privileges))?;
         row("system calls filtered", yes(self.seccomp))?;
+        row("workers are watched", &self.watch.to_string())?;
         row("user namespaces for jobs", self.user_namespaces.map_or("unknown", yes))?;
         row("runtime", &self.runtime.to_string())?;
         row("read-only root", yes(self.read_only_root))?;
