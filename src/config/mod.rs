@@ -234,6 +234,12 @@ impl Places {
         self.state().join("trash")
     }
 
+    /// What the wiped places were like before the first job. Beside the state, and like it root's alone.
+    #[must_use]
+    pub fn marks(&self) -> PathBuf {
+        self.state().join("marks.json")
+    }
+
     /// The control socket and the hook shims.
     #[must_use]
     pub fn run(&self) -> PathBuf {

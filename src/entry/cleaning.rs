@@ -59,14 +59,15 @@ impl Incarnation {
                 return Err(SlateError::Ipc(format!("{left} remain ({ended})")));
             }
         }
-        let (slate, mut custody) = (self.slate.clone(), self.custody.take().filter(|_| self.tainted.is_none()));
-        let (custody, looked, wiped) = on_a_thread(move || {
+        let (mut slate, mut custody) = (self.slate.clone(), self.custody.take().filter(|_| self.tainted.is_none()));
+        let (slate, custody, looked, wiped) = on_a_thread(move || {
             // Before the wipe, which changes the links of the agent's files, and so the time of their last change.
             let looked = custody.as_mut().map_or(Ok(None), Custody::look);
             let wiped = slate.clean();
-            (custody, looked, wiped)
+            (slate, custody, looked, wiped)
         })
         .await;
+        self.slate = slate;
         self.custody = custody;
         let findings = looked.map_err(SlateError::Unreadable)?;
         let mut wiped = wiped?;

@@ -51,7 +51,7 @@ use crate::log;
 use crate::os::child::Identity;
 use crate::provider::{PROVIDERS, Provider, token_cache};
 use crate::resource::LockDirectory;
-use crate::workspace::{Owned, Slate, Space, Trash, taint, take_for_root};
+use crate::workspace::{Origin, Owned, Slate, Space, Trash, taint, take_for_root};
 use children::{Children, Starter, attend};
 pub use doctor::doctor;
 use hardware::Guard;
@@ -407,6 +407,7 @@ fn slate(common: &Common, account: &Account) -> Slate {
         kept: common.caches.clone(),
         // An ordinary user has no place that its jobs cannot reach.
         trash: Uid::effective().is_root().then(|| Trash::at(places.trash())),
+        origin: if Uid::effective().is_root() { Origin::at(places.marks()) } else { Origin::default() },
     }
 }
 

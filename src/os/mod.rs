@@ -7,6 +7,7 @@
 pub mod caps;
 pub mod child;
 pub mod directory;
+pub mod flags;
 pub mod ipc;
 pub mod memory;
 pub mod mounts;
@@ -16,7 +17,9 @@ pub mod xattr;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -86,28 +89,19 @@ pub fn inherited(number: RawFd) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(number) })
 }
 
-/// Takes the flags off a file that keep even its owner from removing it (`chattr +i`, `chattr +a`). `false` when it had none.
-///
-/// # Errors
-/// When the file system knows no flags, or this process lacks the capability `LINUX_IMMUTABLE`.
-pub fn unlock(file: &impl AsFd) -> io::Result<bool> {
-    const IMMUTABLE: libc::c_int = 0x10;
-    const APPEND_ONLY: libc::c_int = 0x20;
-    let fd = file.as_fd().as_raw_fd();
-    let mut flags: libc::c_int = 0;
-    // SAFETY: the kernel writes one `int` (in spite of the request's name, which says `long`), which lives through the call.
-    if unsafe { libc::ioctl(fd, libc::FS_IOC_GETFLAGS as _, &raw mut flags) } < 0 {
-        return Err(io::Error::last_os_error());
+/// When an open file was made, on its file system's clock. `None` where that is not known.
+#[must_use]
+pub fn born(file: &impl AsFd) -> Option<Duration> {
+    let mut facts = MaybeUninit::<libc::statx>::zeroed();
+    let (fd, flags) = (file.as_fd().as_raw_fd(), libc::AT_EMPTY_PATH);
+    // SAFETY: the empty name and the structure, which the kernel fills, live through the call.
+    let done = unsafe { libc::statx(fd, c"".as_ptr(), flags, libc::STATX_BTIME, facts.as_mut_ptr()) };
+    // SAFETY: it holds nothing but integers, for which zeroes are as good as any.
+    let facts = unsafe { facts.assume_init() };
+    if done < 0 || facts.stx_mask & libc::STATX_BTIME == 0 {
+        return None;
     }
-    if flags & (IMMUTABLE | APPEND_ONLY) == 0 {
-        return Ok(false);
-    }
-    flags &= !(IMMUTABLE | APPEND_ONLY);
-    // SAFETY: the kernel reads one `int`, which lives through the call.
-    if unsafe { libc::ioctl(fd, libc::FS_IOC_SETFLAGS as _, &raw const flags) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(true)
+    Some(Duration::new(u64::try_from(facts.stx_btime.tv_sec).ok()?, facts.stx_btime.tv_nsec))
 }
 
 /// Lets the runtime wait until `fd` is readable.

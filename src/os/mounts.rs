@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One line of `/proc/<pid>/mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,13 @@ pub struct Mount {
 /// When `/proc` is not there.
 pub fn list() -> io::Result<Vec<Mount>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// The mount of a list that a path without links leads to.
+#[must_use]
+pub fn under<'a>(list: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+    // The last one of several at the same place covers the others.
+    list.iter().filter(|mount| path.starts_with(&mount.point)).max_by_key(|mount| mount.point.components().count())
 }
 
 /// Reads a list. A line that is not understood is left out.
@@ -85,6 +92,16 @@ mod tests {
         );
         assert_eq!((mounts[1].point.to_str(), mounts[1].source.as_str()), (Some("/a b\\c"), "my disk"));
         assert!(mounts[1].writable);
+    }
+
+    #[test]
+    fn a_path_is_on_the_mount_next_above_it_and_on_the_last_of_several() {
+        let list = b"1 0 8:1 / / rw - ext4 root rw\n2 1 8:2 / /a rw - ext4 first rw\n\
+                     3 2 8:3 / /a rw - ext4 second rw\n4 3 8:4 / /a/b rw - ext4 third rw\n";
+        let mounts = parse(list);
+        let source = |path: &str| under(&mounts, Path::new(path)).map(|mount| mount.source.as_str());
+        assert_eq!(source("/ab"), Some("root"));
+        assert_eq!((source("/a"), source("/a/c"), source("/a/b/c")), (Some("second"), Some("second"), Some("third")));
     }
 
     #[test]

@@ -10,9 +10,17 @@ use nix::unistd::Uid;
 use super::wipe::mounts_below;
 use super::{Slate, SlateError};
 use crate::agent::access::{WRITE, may};
+use crate::os::mounts::Mount;
 
 /// File systems that live in memory and are nobody's data: they are emptied like directories.
 const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
+/// The mode of what is given to the agent.
+const GIVEN: u32 = 0o755;
+
+/// Whether a mount is gone when nobody uses it any more.
+pub(super) fn in_memory(mount: &Mount) -> bool {
+    IN_MEMORY.contains(&mount.kind.as_str())
+}
 
 impl Slate {
     /// Mounts in the emptied places that the user did not name: what a job writes there would await the next one, and what the
@@ -24,7 +32,7 @@ impl Slate {
         let mut found: Vec<PathBuf> = places
             .iter()
             .flat_map(|place| mounts_below(place))
-            .filter(|mount| mount.writable && !IN_MEMORY.contains(&mount.kind.as_str()))
+            .filter(|mount| mount.writable && !in_memory(mount))
             .map(|mount| mount.point)
             .filter(|point| !places.contains(point) && !apart.contains(point) && !self.keeps(point))
             // A single file that belongs to root is no place to leave something in.
@@ -47,16 +55,18 @@ impl Slate {
 
     /// File systems in memory that are mounted in an emptied place.
     pub(super) fn mounts_to_empty(&self, place: &Path) -> Vec<PathBuf> {
-        mounts_below(place)
-            .filter(|mount| mount.writable && IN_MEMORY.contains(&mount.kind.as_str()) && !self.keeps(&mount.point))
-            .map(|mount| mount.point)
-            .collect()
+        mounts_below(place).filter(|mount| self.empties(mount)).map(|mount| mount.point).collect()
+    }
+
+    /// Whether a mount in an emptied place is emptied with it.
+    pub(super) fn empties(&self, mount: &Mount) -> bool {
+        mount.writable && in_memory(mount) && !self.keeps(&mount.point)
     }
 
     /// Makes the named directories that are missing, gives those that are root's and empty to the agent, and makes what is
     /// above them in the emptied places what it was before a job could change it.
-    pub(super) fn prepare_caches(&self) -> Result<(), SlateError> {
-        for kept in &self.kept {
+    pub(super) fn prepare_caches(&mut self) -> Result<(), SlateError> {
+        for kept in &self.kept.clone() {
             let failed = |source| SlateError::Place { place: kept.clone(), source };
             let place =
                 self.places().filter(|place| kept.starts_with(place)).max_by_key(|place| place.as_os_str().len());
@@ -71,7 +81,10 @@ impl Slate {
                 match self.give(kept) {
                     // It is as the user wants it.
                     Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
-                    given => given.map_err(failed)?,
+                    given => {
+                        given.map_err(failed)?;
+                        self.origin.has_mode(kept, GIVEN);
+                    }
                 }
             }
         }
@@ -81,7 +94,7 @@ impl Slate {
     fn give(&self, directory: &Path) -> io::Result<()> {
         if Uid::effective().is_root() {
             lchown(directory, Some(self.agent.uid.as_raw()), Some(self.agent.gid.as_raw()))?;
-            fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
+            fs::set_permissions(directory, fs::Permissions::from_mode(GIVEN))?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ mod caches;
 pub mod command;
 pub mod evict;
 pub mod ipc;
+mod marks;
 mod owner;
 mod pristine;
 pub mod space;
@@ -22,7 +23,9 @@ use std::time::Instant;
 use nix::unistd::Uid;
 
 use crate::os::child::Identity;
+use crate::os::mounts;
 
+pub use marks::Origin;
 pub use owner::{Owned, OwnerError, take_for_root};
 pub use space::Space;
 pub use trash::{Reins, Trash};
@@ -48,6 +51,8 @@ pub struct Slate {
     pub kept: Vec<PathBuf>,
     /// Where what takes long to remove is moved, so that nobody need wait for it. `None` where no place is out of a job's reach.
     pub trash: Option<Trash>,
+    /// What the places themselves were like before the first job.
+    pub origin: Origin,
 }
 
 /// Why the slate is not clean. No job may be taken then.
@@ -62,6 +67,20 @@ pub enum SlateError {
         first: String,
         /// How many others there were.
         others: u64,
+    },
+    /// A place is not what it was.
+    #[error(
+        "{}: {what} that a job can have set on it cannot be taken back: {source}. Take off what chattr, setfacl or setfattr set on \
+         what is mounted there, and make the container anew: docker compose up -d --force-recreate",
+        place.display()
+    )]
+    Marked {
+        /// The place.
+        place: PathBuf,
+        /// What it has.
+        what: &'static str,
+        /// Why it stays.
+        source: io::Error,
     },
     /// Objects of System V IPC remain.
     #[error("shared memory, semaphores or message queues that a job left cannot be removed: {0}")]
@@ -93,13 +112,16 @@ impl Slate {
         self.temporary.iter().chain([&self.agent_roots, &self.work]).chain(home).cloned()
     }
 
-    /// Empties all places, makes those that are missing, and restores the home. Directories are moved into the trash where they can
+    /// Empties all places, makes those that are missing, restores the home, and gives each back what it was marked with. Directories are moved into the trash where they can
     /// be; it is somebody else's to empty.
     ///
     /// # Errors
     /// At the first place that cannot be made clean.
-    pub fn clean(&self) -> Result<Wiped, SlateError> {
+    pub fn clean(&mut self) -> Result<Wiped, SlateError> {
         let started = Instant::now();
+        let mounts = mounts::list().unwrap_or_default();
+        let lasting = self.lasting(&mounts);
+        self.learn_marks(&lasting, &mounts)?;
         let mut total = Wiped::default();
         let heap = self.trash.as_ref().and_then(|trash| {
             let heap = trash.heap();
@@ -121,6 +143,9 @@ impl Slate {
             }
             total.mounts.retain(|mount| !mounted.contains(mount));
         }
+        for top in &lasting {
+            self.unmark(top, &mounts)?;
+        }
         if self.home != Path::new("/") {
             pristine::restore(&self.pristine_home, &self.home, &self.agent)
                 .map_err(|source| SlateError::Place { place: self.home.clone(), source })?;
@@ -130,6 +155,7 @@ impl Slate {
                 .map_err(|source| SlateError::Place { place: place.clone(), source })?;
         }
         self.prepare_caches()?;
+        self.give_lists_back(&lasting, &mounts)?;
         total.took = started.elapsed();
         Ok(total)
     }
@@ -186,6 +212,7 @@ mod tests {
             agent: Identity { uid: nix::unistd::getuid(), gid: nix::unistd::getgid(), groups: vec![] },
             kept: Vec::new(),
             trash: Some(Trash::at(root.join("trash"))),
+            origin: Origin::at(root.join("marks.json")),
         }
     }
 
@@ -252,7 +279,7 @@ mod tests {
     #[test]
     fn links_go_where_they_are_and_what_they_lead_to_stays() {
         let root = tempfile::tempdir().unwrap();
-        let slate = slate_in(root.path());
+        let mut slate = slate_in(root.path());
         for directory in ["work/a", "precious/deep"] {
             fs::create_dir_all(root.path().join(directory)).unwrap();
         }
@@ -268,7 +295,7 @@ mod tests {
     fn on_another_file_system_all_is_removed_where_it_is() {
         let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
         let root = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let slate = Slate { work: elsewhere.path().join("work"), ..slate_in(root.path()) };
+        let mut slate = Slate { work: elsewhere.path().join("work"), ..slate_in(root.path()) };
         fs::create_dir_all(slate.work.join("a/b")).unwrap();
         assert_eq!(slate.clean().unwrap().entries, 2);
         assert!(slate.trash.unwrap().is_empty().unwrap());

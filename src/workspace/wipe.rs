@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::io;
 use std::ops::AddAssign;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,14 +16,16 @@ use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::NixPath;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, renameat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
 use super::trash::Reins;
+use crate::os::flags::unlock;
 use crate::os::priority::step_back;
-use crate::os::{directory, mounts, unlock};
+use crate::os::{directory, mounts};
 
 /// How many levels one thread holds open at once. What lies deeper is moved up to the top first, so that a tree of any depth
 /// is removed with this many descriptors.
@@ -110,7 +112,7 @@ pub fn wipe(top: &Path, spare: &Spare) -> io::Result<Wiped> {
 pub fn wipe_so(top: &Path, spare: &Spare, manner: Manner<'_>) -> io::Result<Wiped> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     let started = Instant::now();
-    let directory = open(top, DIRECTORY, Mode::empty())?;
+    let directory = enter(AT_FDCWD, top)?;
     let all = Shared::new(top, directory, spare, manner)?;
     for round in 0..=ROUNDS {
         let before = all.progress();
@@ -136,6 +138,19 @@ pub fn wipe_so(top: &Path, spare: &Spare, manner: Manner<'_>) -> io::Result<Wipe
 
 /// How directories are opened.
 pub const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_RDONLY).union(OFlag::O_CLOEXEC);
+
+/// Opens a directory, but no link to one, in an open one.
+pub fn enter(parent: impl AsFd, name: &(impl NixPath + ?Sized)) -> Result<OwnedFd, Errno> {
+    match openat(&parent, name, DIRECTORY, Mode::empty()) {
+        Err(Errno::EACCES) => {
+            // Locked by its owner, and met without the capability to ignore it.
+            let locked = openat(&parent, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+            allow(&locked).map_err(|_| Errno::EACCES)?;
+            openat(&parent, name, DIRECTORY, Mode::empty())
+        }
+        other => other,
+    }
+}
 
 /// What is mounted below a directory, but not on it. An unreadable list is an empty one: it is needed to keep what leads to a mount,
 /// and where the kernel has no `openat2`.
@@ -620,7 +635,7 @@ mod tests {
     #[test]
     fn a_tree_deeper_than_any_path_goes() {
         let top = tempfile::tempdir().unwrap();
-        let mut directory = open(top.path(), OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        let mut directory = enter(AT_FDCWD, top.path()).unwrap();
         for _ in 0..3000 {
             nix::sys::stat::mkdirat(&directory, "d", Mode::S_IRWXU).unwrap();
             directory = openat(&directory, "d", OFlag::O_DIRECTORY, Mode::empty()).unwrap();

@@ -23,6 +23,7 @@ mod jit;
 mod kill;
 mod limits;
 mod listener;
+mod marks;
 mod names;
 mod operator;
 mod output;

@@ -14,7 +14,7 @@ use ring::digest::{Context, SHA256};
 use crate::os::xattr;
 
 /// Attributes that give rights: to a program, or to people.
-const RIGHTS: [&std::ffi::CStr; 3] = [c"security.capability", c"system.posix_acl_access", c"system.posix_acl_default"];
+const RIGHTS: [&std::ffi::CStr; 3] = [c"security.capability", xattr::ACCESS, xattr::DEFAULT];
 
 /// One line of a baseline: `f 755 0 0 1234 1700000000 <digest> usr/bin/tool`.
 #[derive(Debug, Clone, PartialEq, Eq)]

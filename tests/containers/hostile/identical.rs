@@ -11,6 +11,18 @@ use crate::world::{RUNNER, World};
 
 /// How many lives of one container are compared.
 const LIVES: usize = 25;
+/// The same of one whose places are volumes.
+const LIVES_ON_VOLUMES: usize = 5;
+
+/// What each life does last to the places that the job's user owns. Some file systems of containers have no flags.
+const MARK: &str = r#"
+for place in /work ~ /cache; do
+    [ -d "$place" ] || continue
+    flag 65728 "$place" && echo "flags on $place"
+    attribute user.planted 78 "$place" && attribute system.posix_acl_access "$MORE_RIGHTS" "$place" &&
+        attribute system.posix_acl_default "$NO_RIGHTS" "$place" && echo "lists on $place"
+done
+"#;
 
 /// Lists all that the job can find, and waits until the test has read it.
 ///
@@ -22,6 +34,10 @@ const LIVES: usize = 25;
 /// Under load fuse-overlayfs sometimes gives a name twice and leaves another out: a listing with a name twice is made again.
 const LIST: &str = r#"
 set +e +o pipefail
+case $(uname -m) in
+    aarch64) list=11 get=8 ;;
+    *) list=194 get=191 ;;
+esac
 root=$(echo /runner/*/); root=${root%/}
 skip=(-path /proc -o -path /sys -o -path /dev/pts -o -path "$root/_diag" -o -path /work/_temp -o -path "/tmp/list*")
 old=(/usr /var/lib/dpkg)
@@ -38,6 +54,17 @@ found() {
     found "${old[@]}" -type d -printf 'unchanged %p %T@ %C@\n' -o -printf 'unchanged %p %i %T@ %C@\n'
     found / \( "${made[@]}" \) -prune -o -type f -readable -print0 | xargs -0 sha256sum
     if THOROUGH; then found "${old[@]}" "$root/bin" -type f -readable -print0 | xargs -0 sha256sum | sed 's/^/thorough /'; fi
+    # Access lists and other attributes, and the flags that chattr can set.
+    found / \( "${made[@]}" \) -prune -o \( -type d -o -type f \) -print0 | LISTXATTR=$list GETXATTR=$get perl -0 -ne '
+        chomp;
+        my ($names, $value, $flags) = ("\0" x 4096, "", pack("l!", 0));
+        my $length = syscall($ENV{LISTXATTR} + 0, $_, $names, 4096);
+        for my $name (split /\0/, substr($names, 0, $length > 0 ? $length : 0)) {
+            $value = "\0" x 4096;
+            my $length = syscall($ENV{GETXATTR} + 0, $_, $name, $value, 4096);
+            print "attribute $_ $name ", $length > 0 ? unpack("H*", substr($value, 0, $length)) : $length, "\n";
+        }
+        printf "flags $_ %x\n", unpack("l!", $flags) & 0x628384ff if -d and open(my $it, "<", $_) and ioctl($it, 0x80086601, $flags);'
     # What lies in no directory.
     tail -q -n +2 /proc/sysvipc/shm /proc/sysvipc/sem /proc/sysvipc/msg | sed 's/^/ipc /'
     stats=$(cat /proc/[0-9]*/stat)
@@ -75,8 +102,7 @@ fn listing(container: &Container) -> BTreeSet<String> {
 
 /// Fails if there is more in one than in the other, but for what only a thorough look sees.
 #[track_caller]
-fn same(life: usize, first: &BTreeSet<String>, now: &BTreeSet<String>) {
-    let thorough = life == LIVES;
+fn same(life: usize, thorough: bool, first: &BTreeSet<String>, now: &BTreeSet<String>) {
     let mut differences = String::new();
     let differ = first.symmetric_difference(now).filter(|line| thorough || !line.starts_with("thorough "));
     for line in differ.take(50) {
@@ -86,31 +112,51 @@ fn same(life: usize, first: &BTreeSet<String>, now: &BTreeSet<String>) {
 }
 
 pub fn every_job_of_25_finds_the_same_files(world: &World) {
+    lives(world, LIVES);
+}
+
+/// On volumes, whose file system has flags and lets nobody off a list, and of which one is a cache.
+pub fn every_job_on_volumes_finds_the_same_files(world: &World) {
+    world.also("tests/containers/hostile/volumes.yml");
+    world.set("OSCR_CACHE_DIRS", "/cache");
+    let log = lives(world, LIVES_ON_VOLUMES);
+    for place in ["/work", "/home/runner", "/cache"] {
+        for marked in ["flags", "lists"] {
+            assert!(log.lines().any(|line| line == format!("{marked} on {place}")), "{marked} on {place}: {log}");
+        }
+    }
+}
+
+/// Compares what so many lives find. The log of the last one's job.
+fn lives(world: &World, lives: usize) -> String {
     world.also("tests/containers/hostile/once.yml");
     world.set("OSCR_MIN_UPTIME", "1s");
     let container = world.up_one();
     let mut before = 0;
     let mut first = BTreeSet::new();
-    for life in 1..=LIVES {
+    let mut last = String::new();
+    for life in 1..=lives {
         before = world.forge.wait_runner(container.host(), before).id;
-        let thorough = if life == 1 || life == LIVES { "true" } else { "false" };
-        let mut script = LIST.replace("THOROUGH", thorough) + TOOLS;
+        let thorough = life == 1 || life == lives;
+        let mut script = LIST.replace("THOROUGH", if thorough { "true" } else { "false" }) + TOOLS;
         for leftover in LEFTOVERS.iter().filter(|leftover| leftover.reach == Reach::Anybody) {
             let _ = writeln!(script, "timeout 10 bash -c {} </dev/null >/dev/null 2>&1", quoted(leftover.plant));
         }
+        script += MARK;
         script += "echo \"left $(find /work /tmp /var/tmp /dev/shm ~ 2>/dev/null | wc -l)\"\nexit 0\n";
         let job = world.forge.script_on(container.host(), &format!("life {life}"), &script);
         let found = listing(&container);
-        let log = world.forge.finished(job).log;
-        let left: usize = log.lines().find_map(|line| line.strip_prefix("left ")?.parse().ok()).unwrap_or(0);
-        assert!(left > 15_000, "the job leaves something for the next one: {log}");
+        last = world.forge.finished(job).log;
+        let left: usize = last.lines().find_map(|line| line.strip_prefix("left ")?.parse().ok()).unwrap_or(0);
+        assert!(left > 15_000, "the job leaves something for the next one: {last}");
         if life == 1 {
             assert!(found.len() > 10_000, "{}", found.len());
             first = found;
         } else {
-            same(life, &first, &found);
+            same(life, thorough, &first, &found);
         }
         assert_eq!(container.wait_exit(Duration::from_secs(60)), 0);
         container.start();
     }
+    last
 }

@@ -32,9 +32,12 @@ const fn root(name: &'static str, path: &'static str, plant: &'static str, look:
 pub const TOOLS: &str = r#"
 set +e +o pipefail
 case $(uname -m) in
-    aarch64) export MQ_OPEN=180 ;;
-    *) export MQ_OPEN=240 ;;
+    aarch64) export MQ_OPEN=180 SETXATTR=5 GETXATTR=8 ;;
+    *) export MQ_OPEN=240 SETXATTR=188 GETXATTR=191 ;;
 esac
+# u::---,g::---,o::--- and u::rwx,u:54321:rwx,g::r-x,m::rwx,o::r-x
+export NO_RIGHTS=0200000001000000ffffffff04000000ffffffff20000000ffffffff
+export MORE_RIGHTS=0200000001000700ffffffff0200070031d4000004000500ffffffff10000700ffffffff20000500ffffffff
 as_root() { if sudo -n true 2>/dev/null; then sudo -n "$@"; else "$@"; fi; }
 # Starts what outlives its step, without the mark by which the agent finds orphans.
 daemon() { setsid env -u RUNNER_TRACKING_ID "$@" </dev/null >/dev/null 2>&1 & }
@@ -42,7 +45,27 @@ alive() {
     perl -e 'for (glob "/proc/[0-9]*/cmdline") { open my $it, "<", $_ or next; local $/; exit 0 if <$it> =~ /^\Q$ARGV[0]\E[ \0]/ } exit 1' "$1"
 }
 soon() { for n in $(seq 50); do if "$@"; then return 0; fi; sleep 0.1; done; return 1; }
-export -f as_root daemon alive soon
+# attribute NAME VALUE FILE…: sets an extended attribute, as setfacl and setfattr do. The value is in hexadecimal digits.
+attribute() {
+    perl -e 'my ($name, $value, @files) = @ARGV; $value = pack "H*", $value;
+        for my $file (@files) { syscall($ENV{SETXATTR} + 0, $file, $name, $value, length $value, 0) == 0 or die "$file: $!" }' "$@"
+}
+# has NAME FILE…: has any of them such an attribute?
+has() {
+    perl -e 'my ($name, @files) = @ARGV; my $to = "\0" x 512;
+        for my $file (@files) { exit 0 if syscall($ENV{GETXATTR} + 0, $file, $name, $to, 512) >= 0 } exit 1' "$@"
+}
+# flag BITS FILE…: sets inode flags, as chattr does.
+flag() {
+    perl -e 'my ($bits, @files) = @ARGV;
+        for (@files) {
+            open(my $it, "<", $_) or die "$_: $!";
+            my $flags = pack("l!", 0);
+            ioctl($it, 0x80086601, $flags) or die "$_: $!";
+            $flags = pack("l!", unpack("l!", $flags) | $bits);
+            ioctl($it, 0x40086602, $flags) or die "$_: $!" }' "$@"
+}
+export -f as_root daemon alive soon attribute has flag
 plant() {
     timeout -k 1 20 bash -c "$2" </dev/null >/tmp/plant-said 2>&1
     if timeout -k 1 10 bash -c "$3" </dev/null >>/tmp/plant-said 2>&1; then echo "[$1] planted"; else
@@ -188,6 +211,17 @@ pub const LEFTOVERS: &[Leftover] = &[
         "many-files",
         r#"mkdir /dev/shm/many && perl -e 'for (1 .. 5000) { open my $f, ">", "/dev/shm/many/$_" or die }'"#,
         r#"[ -e /dev/shm/many/5000 ]"#,
+    ),
+    // What the emptied directories themselves are marked with. Last, because nothing can be made in them after it.
+    anybody(
+        "access-list",
+        r#"attribute system.posix_acl_access "$MORE_RIGHTS" ~ /work"#,
+        r#"has system.posix_acl_access ~ /work"#,
+    ),
+    anybody(
+        "default-access-list",
+        r#"attribute system.posix_acl_default "$NO_RIGHTS" ~ /work"#,
+        r#"has system.posix_acl_default ~ /work"#,
     ),
     // What only root can change.
     root(

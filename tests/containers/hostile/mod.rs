@@ -67,9 +67,9 @@ impl Posture {
     }
 }
 
-type Case = (&'static str, fn(&World, Posture));
+type Case<F> = (&'static str, F);
 
-const CASES: &[Case] = &[
+const CASES: &[Case<fn(&World, Posture)>] = &[
     ("what_a_job_tries_ends_as_the_docs_say", what_a_job_tries_ends_as_the_docs_say),
     ("what_a_job_leaves_does_not_reach_the_next", what_a_job_leaves_does_not_reach_the_next),
     ("what_a_job_uses_up_is_its_own", what_a_job_uses_up_is_its_own),
@@ -89,14 +89,18 @@ pub fn tests() -> Vec<Test> {
             }),
         })
         .collect();
-    tests.push(Test {
-        name: "hostile::every_job_of_25_finds_the_same_files".to_owned(),
-        run: Box::new(|name| {
+    let identical: [Case<fn(&World)>; 2] = [
+        ("every_job_of_25_finds_the_same_files", identical::every_job_of_25_finds_the_same_files),
+        ("every_job_on_volumes_finds_the_same_files", identical::every_job_on_volumes_finds_the_same_files),
+    ];
+    tests.extend(identical.map(|(name, case)| Test {
+        name: format!("hostile::{name}"),
+        run: Box::new(move |name| {
             let world = World::start(name, Mode::Jit);
-            identical::every_job_of_25_finds_the_same_files(&world);
+            case(&world);
             world.check();
         }),
-    });
+    }));
     tests
 }
 
