@@ -2,12 +2,14 @@
 //!
 //! - [`forge`]: GitHub's endpoints, the agents' queue, a control plane, faults; in process or as the binary `forge`.
 //! - [`demo`]: the driver of `make demo`.
+//! - [`patience`]: how long tests wait.
 //! - [`protocol`]: what the forge and the stand-in agent say to each other.
 //! - [`agent`]: the stand-in for the official agent: listener, worker, scripts, and the archive of a release.
 
 pub mod agent;
 pub mod demo;
 pub mod forge;
+pub mod patience;
 pub mod protocol;
 
 /// The version of GitHub's agent that the stand-in claims to be.

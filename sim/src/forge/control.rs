@@ -24,6 +24,7 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/jobs/{id}/cancel", post(cancel))
         .route("/runners", get(runners))
         .route("/runners/{id}", axum::routing::delete(remove))
+        .route("/runners/{id}/let-go", post(let_go))
         .route("/requests", get(requests).delete(forget_requests))
         .route("/events", get(events))
         .route("/violations", get(violations))
@@ -84,6 +85,10 @@ async fn runners(State(shared): State<Arc<Shared>>) -> Response {
 async fn remove(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> StatusCode {
     shared.change(|s| s.unregister(id, "removed by an administrator"));
     StatusCode::NO_CONTENT
+}
+
+async fn let_go(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> StatusCode {
+    if shared.change(|s| s.let_go(id)) { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }
 }
 
 #[derive(Deserialize)]

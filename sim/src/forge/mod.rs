@@ -33,6 +33,7 @@ pub use orders::{ListenerExit, ListenerTrouble, LostAssignments, Orders, Package
 pub use scope::Scope;
 pub use state::{Capabilities, Event, Job, JobSpec, JobStatus, Label, RequestRecord, RunnerView, Snapshot};
 
+use crate::patience::patient;
 use crate::protocol::RegisterRequest;
 use state::State;
 
@@ -360,10 +361,16 @@ impl ForgeHandle {
         self.shared.change(|s| s.unregister(id, "removed by an administrator"));
     }
 
-    /// Waits until the state is as wanted; none when the time is over.
+    /// Gives a runner up at once, as after a silence that was too long: its session is over, and its job is abandoned, or
+    /// offered anew if it was not begun. False when there is none of that id.
+    pub fn let_go(&self, id: u64) -> bool {
+        self.shared.change(|s| s.let_go(id))
+    }
+
+    /// Waits until the state is as wanted; none when the time, as long as this machine needs it, is over.
     #[must_use]
     pub fn try_wait(&self, timeout: Duration, ready: impl Fn(&Snapshot) -> bool) -> Option<Snapshot> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + patient(timeout);
         let mut state = self.shared.lock();
         loop {
             let snapshot = state.snapshot();

@@ -138,6 +138,9 @@ pub struct Orders {
     pub session_timeout_ms: u64,
     /// A job that is not renewed for this long is abandoned (upstream: 10 min).
     pub job_lease_ms: u64,
+    /// Neither of these two times is ever over: the forge believes in a silent runner's session and job until it is told to
+    /// let the runner go.
+    pub hold_leases: bool,
     /// Wait of agents after a failed poll (upstream: 15 s and more).
     pub agent_backoff_ms: u64,
     /// Time between SIGINT and SIGTERM to a step.
@@ -197,6 +200,7 @@ impl Default for Orders {
             poll_timeout_ms: 50_000,
             session_timeout_ms: 10_000,
             job_lease_ms: 10_000,
+            hold_leases: false,
             agent_backoff_ms: 1000,
             sigint_ms: 7500,
             sigterm_ms: 2500,

@@ -729,8 +729,23 @@ impl State {
         }
     }
 
-    /// Everything that follows from what is: sessions and leases that ran out, jobs that find a runner.
-    pub(crate) fn settle(&mut self) {
+    /// Gives a runner up as one that was silent for too long: its session is over, and its job is abandoned, or offered anew
+    /// if it was not begun. False when there is no such runner.
+    pub(crate) fn let_go(&mut self, runner: u64) -> bool {
+        let Some((session, job)) = self.runners.get(&runner).map(|r| (r.session, r.job)) else {
+            return false;
+        };
+        if let Some(session) = session {
+            self.close_session(session);
+        }
+        if let Some(job) = job.filter(|id| self.jobs.get(id).is_some_and(|j| j.status == JobStatus::InProgress)) {
+            self.complete(job, JobResult::Abandoned);
+        }
+        true
+    }
+
+    /// Ends the sessions and abandons the jobs of runners that were silent for too long.
+    fn expire(&mut self) {
         let limit = Duration::from_millis(self.orders.session_timeout_ms);
         let silent: Vec<u64> = self
             .sessions
@@ -742,13 +757,21 @@ impl State {
             self.close_session(id);
         }
         let now = Instant::now();
-        for runner in self.runners.values_mut() {
-            runner.sticky = runner.sticky.filter(|until| *until > now);
-        }
         let abandoned: Vec<u64> =
             self.jobs.values().filter(|j| j.lease.is_some_and(|l| l < now)).map(|j| j.id).collect();
         for id in abandoned {
             self.complete(id, JobResult::Abandoned);
+        }
+    }
+
+    /// Everything that follows from what is: sessions and leases that ran out, jobs that find a runner.
+    pub(crate) fn settle(&mut self) {
+        if !self.orders.hold_leases {
+            self.expire();
+        }
+        let now = Instant::now();
+        for runner in self.runners.values_mut() {
+            runner.sticky = runner.sticky.filter(|until| *until > now);
         }
         let queued: Vec<u64> = self.jobs.values().filter(|j| j.status == JobStatus::Queued).map(|j| j.id).collect();
         for id in queued {

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -13,8 +12,8 @@ use oscr_sim::agent::Kind;
 use oscr_sim::forge::{Forge, ForgeHandle, Options};
 use serde_json::Value;
 
-/// Longer than anything takes, so that only a defect meets it.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub use oscr_sim::patience::LIMIT;
+use oscr_sim::patience::patient;
 
 pub fn forge() -> ForgeHandle {
     let forge = Forge::start(Options::default()).expect("a free port");
@@ -23,6 +22,7 @@ pub fn forge() -> ForgeHandle {
         o.sigint_ms = 100;
         o.sigterm_ms = 100;
         o.conflict_retry_ms = 20;
+        o.hold_leases = true;
     });
     forge
 }
@@ -166,7 +166,7 @@ impl Running {
     /// Waits for the exit code and the end of its output.
     pub fn code(&mut self) -> Option<i32> {
         // Ends when both streams do; whoever hangs fails here.
-        while let Ok(line) = self.lines.recv_timeout(LIMIT) {
+        while let Ok(line) = self.lines.recv_timeout(patient(LIMIT)) {
             self.seen.push(line);
         }
         let status: ExitStatus = self.child.wait().expect("it was started");
@@ -176,7 +176,7 @@ impl Running {
     #[track_caller]
     pub fn expect_line(&mut self, part: &str) -> String {
         loop {
-            match self.lines.recv_timeout(LIMIT) {
+            match self.lines.recv_timeout(patient(LIMIT)) {
                 Ok(line) => {
                     self.seen.push(line.clone());
                     if line.contains(part) {
