@@ -70,7 +70,8 @@ demo-down: ## remove all that the demo made
 
 .PHONY: test
 test: setup images ## all tests, container tests included
-	OSCR_CONTAINER_TESTS=1 RUST_TEST_THREADS=$(TEST_THREADS) cargo test $(CARGO_FLAGS) --target $(TARGET) --workspace -- $(TEST_ARGS)
+	OSCR_CONTAINER_TESTS=1 RUST_TEST_THREADS=$(TEST_THREADS) scripts/test-summary.sh \
+	    cargo test $(CARGO_FLAGS) --target $(TARGET) --workspace --no-fail-fast -- $(TEST_ARGS)
 
 .PHONY: test-init
 test-init: ## an init's promises, kept by INIT_UNDER_TEST=oscr|tini|dumb-init|catatonit|all
@@ -95,7 +96,7 @@ soak: setup images ## 2,000 jobs on 20 runners while the forge, the network and 
 .PHONY: test-gnu
 test-gnu: ## the tests that need no container, against the static glibc build
 	$(MAKE) build TARGET=$(shell uname -m)-unknown-linux-gnu DIST=$(DIST)/gnu
-	cargo test $(CARGO_FLAGS) --target $(shell uname -m)-unknown-linux-gnu --workspace -- $(TEST_ARGS)
+	scripts/test-summary.sh cargo test $(CARGO_FLAGS) --target $(shell uname -m)-unknown-linux-gnu --workspace --no-fail-fast -- $(TEST_ARGS)
 
 .PHONY: lint
 lint: ## formatting, clippy, shell scripts, Dockerfiles, compose files

@@ -98,6 +98,11 @@ pub fn run(mut tests: Vec<Test>, threads: usize, skip: Option<&str>) -> ExitCode
     for (name, why) in &*failed {
         println!("\nFAILED {name}:\n{why}");
     }
+    if !failed.is_empty() {
+        // As the standard runner ends, for scripts/test-summary.sh.
+        println!("\nfailures:");
+        failed.iter().for_each(|(name, _)| println!("    {name}"));
+    }
     println!(
         "\ntest result: {}. {} passed; {} failed; finished in {:.1}s\n",
         if failed.is_empty() { "ok" } else { "FAILED" },
@@ -105,12 +110,7 @@ pub fn run(mut tests: Vec<Test>, threads: usize, skip: Option<&str>) -> ExitCode
         failed.len(),
         started.elapsed().as_secs_f64()
     );
-    if failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        // As the standard runner ends.
-        ExitCode::from(101)
-    }
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }
 
 fn run_one(test: &Test) -> Result<(), String> {
