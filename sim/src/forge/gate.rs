@@ -96,6 +96,8 @@ async fn gate(
         if let Some(body) = &fault.body {
             *answer.body_mut() = Body::from(fault_body(body));
             answer.headers_mut().remove(header::CONTENT_LENGTH);
+            // It is the tag of what the forge had to say.
+            answer.headers_mut().remove(header::ETAG);
         }
         add_headers(answer.headers_mut(), fault);
         if fault.truncate {
