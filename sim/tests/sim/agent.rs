@@ -89,6 +89,8 @@ fn a_stopped_agent_skips_all_further_steps_and_fails_the_job() {
 #[test]
 fn a_cancelled_job_runs_its_always_steps() {
     let forge = forge();
+    // The step ends by the first signal, whenever it comes to that.
+    forge.order(|o| o.sigint_ms = 600_000);
     let (_agent, mut running) = Agent::listening(&forge, "cancelled");
     let steps = vec![
         step("trap 'echo interrupted; exit 1' INT; echo started; while :; do sleep 0.01; done", Condition::Success),
