@@ -125,10 +125,12 @@ fn with_job(
     result: Option<JobResult>,
 ) -> Row {
     Row::new(kind, Step::Job, fault, must, move |forge, container| {
+        // So long may the forge take to believe that an agent is dead.
+        container.set("OSCR_KILL_TIMEOUT", "100");
         let (job, mut gate) = container.start_with_job();
         blow(forge, container, job);
         gate.open();
-        assert_eq!(container.exit_code_within(LIMIT), code);
+        assert_eq!(container.exit_code(), code);
         let job = forge.wait_job(job, LIMIT);
         if let Some(result) = result {
             assert_eq!(job.result, Some(result), "{}", job.log);
@@ -368,8 +370,10 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             kind,
             "the listener is killed, as by the OOM killer",
             "the job is lost and the log says so; exit 75; nothing stays",
-            |_, container, _| {
+            |forge, container, job| {
+                let runner = forge.runner_of(job);
                 kill(process(container, "Listener"), Signal::SIGKILL).expect("it runs");
+                forge.let_go_once_refused(runner);
                 assert_said(container, &["the job was lost"]);
             },
             75,
@@ -380,7 +384,6 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             "the forge is away when it ends, and comes back",
             "the job succeeded; exit 0",
             |forge, container, _| {
-                forge.order(|orders| orders.job_lease_ms = 30_000);
                 forge.go_down();
                 container.wait_line("Retrying until reconnected");
                 forge.come_back().expect("the port is still free");
@@ -392,11 +395,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             kind,
             "somebody removes the registration",
             "the job finishes; exit 0",
-            |forge, _, job| {
-                let runner =
-                    oscr_sim::forge::ForgeHandle::job(forge, job).and_then(|known| known.runner_id).expect("it runs");
-                forge.unregister(runner);
-            },
+            |forge, _, job| forge.unregister(forge.runner_of(job)),
             0,
             None,
         ),
@@ -418,9 +417,12 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             "it kills everything that it may",
             "whatever it hits ends, PID 1 does not; nothing stays",
             |forge, container| {
+                container.set("OSCR_KILL_TIMEOUT", "100");
                 container.start();
                 let job = forge.job("kill -KILL -1");
-                let code = container.exit_code_within(LIMIT);
+                forge.wait("it begins", LIMIT, |seen| seen.events.iter().any(|event| event.kind == "job_started"));
+                forge.let_go_once_refused(forge.runner_of(job));
+                let code = container.exit_code();
                 assert!([0, 75].contains(&code), "{code}");
                 assert_ne!(forge.wait_job(job, LIMIT).result, Some(JobResult::Succeeded));
             },
@@ -437,7 +439,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
                 forge.order(|orders| orders.pats = vec!["ghp_another".to_owned()]);
                 gate.open();
                 assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Succeeded));
-                assert_eq!(container.exit_code_within(STOP), 0);
+                assert_eq!(container.exit_code(), 0);
                 assert!(!container.lines_with("the next incarnation will").is_empty(), "{:#?}", container.lines());
                 forge.order(|orders| orders.pats = pats.clone());
                 restart(forge, container);
@@ -461,7 +463,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
                 forge.wait("the job is over", LIMIT, |seen| {
                     seen.jobs.iter().any(|known| known.id == job && known.status == JobStatus::Completed)
                 });
-                assert_eq!(container.exit_code_within(STOP), 0);
+                assert_eq!(container.exit_code(), 0);
                 assert!(!container.lines_with("still believes").is_empty(), "{:#?}", container.lines());
                 container.set("OSCR_KILL_TIMEOUT", "10");
             },

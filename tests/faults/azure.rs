@@ -289,7 +289,7 @@ fn sweeping() -> Vec<Row> {
             "exit 0 within seconds",
             |forge, container| {
                 plant_old(forge, container);
-                let hangs = Fault { delay_ms: 25_000, times: Some(1), ..Fault::default() };
+                let hangs = Fault { delay_ms: 600_000, times: Some(1), ..Fault::default() };
                 forge.fault("/agents", hangs);
                 container.start();
                 forge.wait("the question", LIMIT, |seen| seen.requests.iter().any(|r| r.path.ends_with("/agents")));

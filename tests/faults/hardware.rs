@@ -67,7 +67,9 @@ fn hook(kind: Kind, fault: &str, script: &'static str, words: &'static str) -> R
     };
     Row::new(kind, Step::Hardware, fault, must, move |forge, container| {
         needs_board(container);
-        container.set("OSCR_LOCK_HOOK_TIMEOUT", "1");
+        if words.contains("1s") {
+            container.set("OSCR_LOCK_HOOK_TIMEOUT", "1");
+        }
         write_program(&container.path(HOOK), script);
         container.start();
         match container.kind {

@@ -105,7 +105,7 @@ pub fn finish(forge: &Forge, container: &mut Container<'_>) {
     container.set("OSCR_START_JITTER", "0");
     container.set("OSCR_MIN_UPTIME", "0");
     container.unset("RUNNER_PERSISTENT");
-    // The forge may believe in a killed runner's job for a while, and lets its registration go only then.
+    // What the forge believed of a dead runner's job is over.
     forge.wait("no job of a dead runner", LIMIT, |seen| {
         seen.jobs.iter().all(|job| job.status == oscr_sim::forge::JobStatus::Completed)
     });
@@ -115,7 +115,7 @@ pub fn finish(forge: &Forge, container: &mut Container<'_>) {
         one_job(container);
     } else if container.runs() {
         container.signal(Signal::SIGTERM);
-        container.exit_code_within(STOP);
+        container.exit_code();
     }
     restart(forge, container);
     one_job(container);
@@ -170,7 +170,7 @@ pub fn assert_denied(forge: &Forge, container: &Container<'_>, words: &[&str]) {
     let status = container.status();
     assert_eq!(status["phase"], "denied", "{status}");
     assert_eq!(status["healthy"], false, "{status}");
-    assert!(seconds_to_retry(&status) >= 25, "{status}");
+    assert!(container.pause(&status) >= Duration::from_secs(25), "{status}");
     let before = forge.api_requests().len();
     assert_eq!(container.ask(&["health"]).0, 1);
     assert_eq!(forge.api_requests().len(), before);

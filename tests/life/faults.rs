@@ -28,11 +28,18 @@ fn assert_denied(forge: &Forge, container: &Container<'_>, words: &[&str], reque
     let status = container.status();
     assert_eq!(status["phase"], "denied", "{status}");
     assert_eq!(status["healthy"], false, "{status}");
-    assert!(seconds_to_retry(&status) >= 25, "{status}");
+    assert!(container.pause(&status) >= Duration::from_secs(25), "{status}");
     let (code, out, _) = container.ask(&["health"]);
     assert_eq!(code, 1);
     assert!(out.contains(words[0]), "{out}");
     assert_eq!(forge.api_requests().len(), requests, "{:?}", forge.calls());
+}
+
+/// Asserts that the last request came before it would have been tried again without a reason.
+fn assert_sooner(forge: &Forge, retry: &serde_json::Value) {
+    let retry = humantime::parse_rfc3339(retry.as_str().expect("a time")).expect("RFC 3339");
+    let last = forge.api_requests().pop().expect("it asked");
+    assert!(SystemTime::from(last.at) < retry, "{last:?}");
 }
 
 #[test]
@@ -43,8 +50,10 @@ fn a_wrong_token_is_said_once_and_a_corrected_file_is_used_within_seconds() {
     write(&secret, "ghp_wrong", 0o400);
     container.start();
     assert_denied(&forge, &container, &["401", "GITHUB_PAT_FILE", "wrong, expired or revoked"], 1);
+    let retry = container.status()["next_retry"].clone();
     write(&secret, &forge.pat(), 0o400);
-    forge.wait_idle(1, Duration::from_secs(8));
+    forge.listening();
+    assert_sooner(&forge, &retry);
     assert_eq!(container.ask(&["health"]).0, 0);
     assert_eq!(forge.api_requests().len(), 2, "{:?}", forge.calls());
     container.signal(Signal::SIGTERM);
@@ -59,11 +68,13 @@ fn a_replaced_file_is_noticed_too() {
     write(&secret, "ghp_wrong", 0o400);
     container.start();
     container.wait_line("trying again in");
+    let retry = container.status()["next_retry"].clone();
     // As Kubernetes does, and every careful editor.
     let new = container.path("run/secrets/new");
     write(&new, &forge.pat(), 0o400);
     std::fs::rename(&new, &secret).expect("the same directory");
-    forge.wait_idle(1, Duration::from_secs(8));
+    forge.listening();
+    assert_sooner(&forge, &retry);
 }
 
 #[test]
@@ -185,10 +196,13 @@ fn the_silence_that_the_forge_asks_for_is_kept() {
         let container = Container::listening(&forge, &[]);
         let requests = forge.api_requests();
         assert_eq!(requests.len(), 2);
-        let waited = requests[1].at.duration_since(requests[0].at);
-        // The reset is a moment, and it took some time to get here.
-        let least = if headers.len() == 1 { 3000 } else { 2000 };
-        assert!(waited.as_millis() >= least, "{status}: {waited}");
+        let again = requests[1].at;
+        if headers.len() == 1 {
+            let waited = again.duration_since(requests[0].at);
+            assert!(waited.as_millis() >= 3000, "{status}: {waited}");
+        } else {
+            assert!(again.as_second() >= i64::try_from(reset).expect("this century"), "{status}: {again}");
+        }
         assert!(container.lines_with("limits our requests").len() == 1);
     });
 }

@@ -1,14 +1,11 @@
-//! The simulated forge of one test: impatient, and held against GitHub's description when the test ends.
+//! The simulated forge of one test: its agents are quick, its leases held, and it is held against GitHub's description when the
+//! test ends.
 
+use oscr_sim::forge::{Fault, Forge as Simulated, ForgeHandle, JobSpec, Match, Options, RunnerView, Snapshot};
+pub use oscr_sim::patience::LIMIT;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::ops::Deref;
-use std::time::Duration;
-
-use oscr_sim::forge::{Fault, Forge as Simulated, ForgeHandle, JobSpec, Match, Options, RunnerView, Snapshot};
-
-/// Longer than anything takes, so that only a defect meets it.
-pub const LIMIT: Duration = Duration::from_secs(90);
 
 /// What all requests of a repository's runners have in common.
 pub const BELOW: &str = "/repos/o/r/actions/runners";
@@ -25,7 +22,7 @@ impl Deref for Forge {
 }
 
 impl Forge {
-    /// A forge whose agents and leases do not keep a test waiting.
+    /// A forge whose agents do not keep a test waiting, and which gives nobody up before it is told to.
     pub fn start() -> Self {
         let forge = Simulated::start(Options::default()).expect("a free port");
         forge.order(|orders| {
@@ -33,17 +30,26 @@ impl Forge {
             orders.sigint_ms = 100;
             orders.sigterm_ms = 100;
             orders.conflict_retry_ms = 100;
-            orders.job_lease_ms = 4000;
-            orders.session_timeout_ms = 4000;
+            orders.hold_leases = true;
         });
         Self(forge)
     }
 
-    /// Waits for one runner that listens; its id and name.
+    /// Waits for one runner that listens; its id and name. One that is kept listens anew after each job: the session that had
+    /// the job is about to end.
     #[track_caller]
     pub fn listening(&self) -> (u64, String) {
-        let runner = self.wait_idle(1, LIMIT).remove(0);
-        (runner.id, runner.name)
+        let idle = |seen: &Snapshot| {
+            let last = |kind: &str, name: &str| {
+                seen.events.iter().rposition(|event| event.kind == kind && event.runner.as_deref() == Some(name))
+            };
+            let mut idle = seen.runners.iter().filter(|r| r.status == "online" && !r.busy);
+            let (first, second) = (idle.next()?, idle.next());
+            let anew = last("runner_online", &first.name) > last("job_finished", &first.name);
+            (second.is_none() && anew).then(|| (first.id, first.name.clone()))
+        };
+        let seen = self.wait("one runner that listens", LIMIT, |seen| idle(seen).is_some());
+        idle(&seen).expect("it was there a moment ago")
     }
 
     /// Waits until one runner is there, another one than this, and listens.
@@ -80,8 +86,28 @@ impl Forge {
 
     /// Waits until no registration is left.
     #[track_caller]
-    pub fn wait_nobody(&self, within: Duration) {
-        self.wait("no registration", within, |seen| seen.runners.is_empty());
+    pub fn wait_nobody(&self) {
+        self.wait("no registration", LIMIT, |seen| seen.runners.is_empty());
+    }
+
+    /// The id of the runner that has a job.
+    #[track_caller]
+    pub fn runner_of(&self, job: u64) -> u64 {
+        self.0.job(job).and_then(|known| known.runner_id).expect("a runner has it")
+    }
+
+    /// Gives a dead runner and its job up once its removal was refused for that job; or at once, where the job is over.
+    #[track_caller]
+    pub fn let_go_once_refused(&self, id: u64) {
+        let refused = |seen: &Snapshot| {
+            let of_it = |path: &str| path.rsplit('/').next() == Some(&id.to_string());
+            // GitHub's status, or Azure DevOps'.
+            let refused = |status| matches!(status, Some(422 | 400));
+            seen.requests.iter().any(|r| r.method == "DELETE" && of_it(&r.path) && refused(r.status))
+                || !seen.runners.iter().any(|runner| runner.id == id && runner.busy)
+        };
+        self.wait("a busy registration's removal is refused", LIMIT, refused);
+        assert!(self.let_go(id));
     }
 
     /// OSCR's requests so far, as `POST registration-token 201`; ids become `ID`.

@@ -15,11 +15,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 use oscr_sim::agent::Kind;
+use oscr_sim::patience::patient;
 use serde_json::Value;
 
 use crate::filter::Filter;
@@ -97,7 +98,7 @@ impl Log {
 
     /// Waits until `ready` gives something.
     fn wait<T>(&self, within: Duration, ready: impl Fn(&Lines) -> Option<T>) -> Option<T> {
-        let deadline = Instant::now() + within;
+        let deadline = Instant::now() + patient(within);
         let mut lines = self.lock();
         loop {
             if let Some(found) = ready(&lines) {
@@ -391,18 +392,53 @@ impl<'f> Container<'f> {
     /// Waits for the end, and gives the code; 128 + n for a signal.
     #[track_caller]
     pub fn exit_code(&mut self) -> i32 {
-        self.exit_code_within(LIMIT)
-    }
-
-    /// Waits so long for the end.
-    #[track_caller]
-    pub fn exit_code_within(&mut self, within: Duration) -> i32 {
         use std::os::unix::process::ExitStatusExt;
-        let ended = self.log.wait(within, |lines| (lines.open == 0).then_some(()));
-        assert!(ended.is_some(), "it still runs after {within:?}");
+        let ended = self.log.wait(LIMIT, |lines| (lines.open == 0).then_some(()));
+        assert!(ended.is_some(), "it still runs");
         let mut running = self.running.take().expect("it was started");
         let status = running.outer.wait().expect("unshare ends with its child");
         status.code().or(status.signal().map(|number| 128 + number)).expect("a code or a signal")
+    }
+
+    /// The same after a stop, which by PID 1's own clock took no longer than this.
+    #[track_caller]
+    pub fn exit_code_within(&mut self, promised: Duration) -> i32 {
+        let code = self.exit_code();
+        let asked = self.said_at("asked to stop");
+        let left = self.lines().iter().rev().find_map(|line| moment(line)).expect("it said something");
+        self.assert_prompt("it left", asked, left, promised);
+        code
+    }
+
+    /// Waits until the forge has no registration, which by its clock and PID 1's was no later than this after the stop.
+    #[track_caller]
+    pub fn unregistered_within(&self, promised: Duration) {
+        self.forge.wait_nobody();
+        let asked = self.said_at("asked to stop");
+        let events = self.forge.events();
+        let gone = events.iter().rfind(|event| event.kind == "runner_unregistered").expect("it was registered");
+        self.assert_prompt("the registration went", asked, gone.at.into(), promised);
+    }
+
+    /// How long it means to wait, by the status that it has since it last said that it tries again.
+    #[track_caller]
+    pub fn pause(&self, status: &Value) -> Duration {
+        let retry = humantime::parse_rfc3339(status["next_retry"].as_str().expect("a time")).expect("RFC 3339");
+        let said = self.lines_with("trying again in").last().and_then(|line| moment(line)).expect("it said so");
+        retry.duration_since(said).unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn assert_prompt(&self, what: &str, asked: SystemTime, done: SystemTime, promised: Duration) {
+        // What came first took no time.
+        let took = done.duration_since(asked).unwrap_or_default();
+        assert!(took <= patient(promised), "{what} {took:?} after the stop");
+    }
+
+    /// When PID 1 first said it in this incarnation, by its own clock.
+    #[track_caller]
+    fn said_at(&self, part: &str) -> SystemTime {
+        moment(&self.wait_line(part)).expect("a line of the log begins with its time")
     }
 
     /// For how long it has been up.
@@ -471,7 +507,7 @@ impl<'f> Container<'f> {
     /// Asks for the status until it is in this phase.
     #[track_caller]
     pub fn wait_phase(&self, phase: &str) -> Value {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + patient(LIMIT);
         loop {
             let status = self.status();
             if status["phase"] == phase {
@@ -552,6 +588,11 @@ impl Drop for Container<'_> {
     }
 }
 
+/// When a line of the log was written.
+fn moment(line: &str) -> Option<SystemTime> {
+    humantime::parse_rfc3339(line.split(' ').next()?).ok()
+}
+
 /// A named pipe that holds a job back.
 pub struct Gate {
     path: PathBuf,
@@ -574,7 +615,7 @@ impl Gate {
 /// Looks until `ready`, where nothing can wake us. What looks starts a process, so this is no busy loop.
 #[track_caller]
 pub fn until(what: &str, mut ready: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + patient(LIMIT);
     while !ready() {
         assert!(Instant::now() < deadline, "not so in time: {what}");
         std::thread::yield_now();

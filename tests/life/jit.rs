@@ -44,7 +44,7 @@ fn a_stopped_idle_runner_is_gone_within_five_seconds() {
     let forge = Forge::start();
     let mut container = Container::listening(&forge, &[JIT]);
     container.signal(Signal::SIGTERM);
-    forge.wait_nobody(std::time::Duration::from_secs(5));
+    container.unregistered_within(std::time::Duration::from_secs(5));
     assert_eq!(container.exit_code(), 0);
     container.assert_state_empty();
 }

@@ -29,8 +29,9 @@ fn a_runner_killed_during_a_job_is_removed_once_the_forge_gives_the_job_up() {
     forge.wait_log(job, "at the gate");
     container.signal(Signal::SIGKILL);
     container.restart();
-    // The forge believes in the job for a while; a new runner serves meanwhile.
+    // The forge believes in the job; a new runner serves meanwhile.
     container.wait_line("still runs a job");
+    assert!(forge.let_go(first));
     assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Abandoned));
     let job = forge.job("ls -A; echo looked");
     let job = forge.wait_job(job, LIMIT);
@@ -55,6 +56,7 @@ fn a_registration_that_was_busy_is_removed_while_the_next_runner_listens() {
     container.signal(Signal::SIGKILL);
     container.restart();
     container.wait_line("still runs a job");
+    assert!(forge.let_go(first));
     let alone = |seen: &oscr_sim::forge::Snapshot| seen.runners.iter().all(|runner| runner.id != first);
     forge.wait("the dead runner's registration is gone", LIMIT, |seen| !seen.runners.is_empty() && alone(seen));
     assert_eq!(container.status()["phase"], "listening");

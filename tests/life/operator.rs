@@ -292,7 +292,7 @@ fn no_job_is_taken_while_the_disk_is_full_and_jobs_are_when_it_is_not() {
     let (code, out, _) = container.ask(&["health"]);
     assert_eq!((code, out.contains("OSCR_MIN_FREE")), (1, true), "{out}");
     container.wait_phase("full");
-    forge.wait_nobody(LIMIT);
+    forge.wait_nobody();
     fs::remove_file(&filler).expect("the file");
     let again = forge.another(id);
     assert_ne!(again.id, id);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use oscr_sim::forge::{Fault, Match};
+use oscr_sim::forge::{Fault, Match, Snapshot};
 use oscr_sim::protocol::JobResult;
 use serde_json::json;
 
@@ -37,7 +37,11 @@ fn a_registration_is_kept_over_jobs_stops_and_kills_while_the_slate_is_not() {
     work("after a stop");
     container.signal(Signal::SIGKILL);
     container.restart();
-    // The old session ends with its lease.
+    // Its agent asks again until the old session ends.
+    let refused =
+        |seen: &Snapshot| seen.requests.iter().any(|r| r.path.ends_with("/sessions") && r.status == Some(409));
+    forge.wait("the new session is refused", LIMIT, refused);
+    assert!(forge.let_go(id));
     forge.listening();
     work("after a kill");
     let tokens = forge.calls();
@@ -125,7 +129,7 @@ fn a_registration_token_is_enough_for_a_job_and_for_a_stop() {
     container.restart();
     forge.listening();
     container.signal(Signal::SIGTERM);
-    forge.wait_nobody(Duration::from_secs(5));
+    container.unregistered_within(Duration::from_secs(5));
     assert_eq!(container.exit_code(), 0);
     assert_eq!(forge.calls().len(), 1, "ours alone: {:?}", forge.calls());
     assert!(container.lines().iter().all(|line| !line.contains(&token)));

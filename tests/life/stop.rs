@@ -1,7 +1,7 @@
 //! Being asked to stop, in every moment: a signal never kills a job that it need not kill, and never leaves a registration.
 
 use std::os::unix::fs::symlink;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use oscr_sim::forge::{Fault, Match, Removal};
@@ -13,11 +13,9 @@ use crate::harness::{Container, Forge, LIMIT};
 fn a_stopped_idle_runner_leaves_no_registration_and_is_interrupted_only_after_that() {
     let forge = Forge::start();
     let mut container = Container::listening(&forge, &[]);
-    let asked = Instant::now();
     container.signal(Signal::SIGTERM);
-    forge.wait_nobody(Duration::from_secs(5));
+    container.unregistered_within(Duration::from_secs(5));
     assert_eq!(container.exit_code_within(Duration::from_secs(8)), 0);
-    assert!(asked.elapsed() < Duration::from_secs(8));
     assert_eq!(forge.kinds(), ["runner_registered", "runner_online", "runner_unregistered", "runner_offline"]);
     assert_eq!(forge.calls(), ["POST registration-token 201", "DELETE ID 204"]);
     container.assert_state_empty();
@@ -29,7 +27,7 @@ fn every_stop_signal_counts() {
         let forge = Forge::start();
         let mut container = Container::listening(&forge, &[]);
         container.signal(*signal);
-        forge.wait_nobody(Duration::from_secs(5));
+        container.unregistered_within(Duration::from_secs(5));
         assert_eq!(container.exit_code(), 0);
     });
 }
@@ -112,7 +110,7 @@ fn a_job_that_crosses_the_removal_still_finishes() {
     container.start();
     forge.listening();
     container.signal(Signal::SIGTERM);
-    forge.wait_nobody(LIMIT);
+    forge.wait_nobody();
     let job = forge.job(&gate.wait());
     container.wait_line("waiting for it to finish");
     gate.open();
@@ -167,13 +165,11 @@ fn the_deadline_of_the_first_signal_cancels_the_job() {
 #[test]
 fn a_job_that_cannot_be_cancelled_is_killed_and_its_registration_goes() {
     let forge = Forge::start();
-    // The steps are given more time than the agent, and the forge soon gives up a job whose agent is dead.
-    forge.order(|orders| {
-        orders.sigterm_ms = 60_000;
-        orders.job_lease_ms = 1000;
-    });
+    // The steps are given more time than the agent.
+    forge.order(|orders| orders.sigterm_ms = 600_000);
     let mut container = Container::new(&forge);
-    container.set("OSCR_KILL_TIMEOUT", "3");
+    // So long is the agent waited for, and so long may the forge take to believe that it is dead.
+    container.set("OSCR_KILL_TIMEOUT", "10");
     container.start();
     let job = forge.job("trap '' INT TERM; echo de''af; while :; do sleep 1; done");
     forge.wait_log(job, "deaf");
@@ -181,9 +177,9 @@ fn a_job_that_cannot_be_cancelled_is_killed_and_its_registration_goes() {
     container.wait_line("waiting for it to finish");
     container.signal(Signal::SIGTERM);
     container.wait_line("killing it");
+    forge.let_go(forge.runner_of(job));
     assert_eq!(container.exit_code(), 0);
-    // Its lease runs out at the forge meanwhile.
-    forge.wait_nobody(LIMIT);
+    forge.wait_nobody();
     container.assert_state_empty();
 }
 
@@ -191,7 +187,7 @@ fn a_job_that_cannot_be_cancelled_is_killed_and_its_registration_goes() {
 fn a_listener_that_does_not_obey_is_killed() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
-    container.set("OSCR_KILL_TIMEOUT", "1");
+    container.set("OSCR_KILL_TIMEOUT", "5");
     container.replace_listener(
         "if [ \"$1\" = run ]; then trap '' INT TERM; echo 'Listening for Jobs'; while :; do sleep 1; done; fi",
     );
@@ -209,7 +205,7 @@ fn a_stop_while_the_agent_is_configured_leaves_nothing() {
     let forge = Forge::start();
     let slow = Fault {
         matching: Match { path_contains: Some("/_agent/register".to_owned()), ..Match::default() },
-        delay_ms: 20_000,
+        delay_ms: 600_000,
         ..Fault::default()
     };
     forge.add_fault(slow);
@@ -217,7 +213,7 @@ fn a_stop_while_the_agent_is_configured_leaves_nothing() {
     container.start();
     forge.wait_requests("/_agent/register", 1);
     container.signal(Signal::SIGTERM);
-    assert_eq!(container.exit_code_within(Duration::from_secs(5)), 0);
+    assert_eq!(container.exit_code_within(Duration::from_secs(10)), 0);
     assert_eq!(forge.runners().len(), 0);
     container.assert_state_empty();
 }
@@ -225,13 +221,13 @@ fn a_stop_while_the_agent_is_configured_leaves_nothing() {
 #[test]
 fn a_stop_while_the_forge_does_not_answer_is_obeyed_soon() {
     let forge = Forge::start();
-    let slow = Fault { delay_ms: 20_000, ..Fault::default() };
+    let slow = Fault { delay_ms: 600_000, ..Fault::default() };
     forge.fault("registration-token", slow);
     let mut container = Container::new(&forge);
     container.start();
     forge.wait_requests("registration-token", 1);
     container.signal(Signal::SIGTERM);
-    assert_eq!(container.exit_code_within(Duration::from_secs(5)), 0);
+    assert_eq!(container.exit_code_within(Duration::from_secs(10)), 0);
     container.assert_state_empty();
 }
 
@@ -260,7 +256,7 @@ fn a_stop_while_waiting_for_anything_is_obeyed_at_once() {
         let line = container.wait_line("trying again in");
         assert!(line.contains(phase), "{line}");
         container.signal(Signal::SIGTERM);
-        assert_eq!(container.exit_code_within(Duration::from_secs(5)), 0, "{phase}");
+        assert_eq!(container.exit_code_within(Duration::from_secs(10)), 0, "{phase}");
         assert_eq!(forge.runners().len(), 0, "{phase}");
     });
 }
@@ -289,7 +285,7 @@ fn a_forge_that_does_not_answer_at_the_end_holds_nobody_for_ever_and_is_asked_by
     container.set("OSCR_KILL_TIMEOUT", "1");
     container.start();
     let (first, name) = forge.listening();
-    forge.fault("/runners", Fault { delay_ms: 60_000, ..Fault::default() });
+    forge.fault("/runners", Fault { delay_ms: 600_000, ..Fault::default() });
     container.signal(Signal::SIGKILL);
     container.restart();
     forge.wait("it asks for the removal", LIMIT, |seen| seen.requests.iter().any(|request| request.fault));
