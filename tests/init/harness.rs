@@ -9,6 +9,8 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use oscr_sim::patience::patient;
+
 use crate::inits::{INITS, Init};
 use crate::known::{self, Known, known};
 
@@ -164,7 +166,7 @@ fn run(init: &Init, cases: &[&Case], arguments: &Arguments) -> (usize, Vec<Strin
         let begun = Instant::now();
         while workers.iter().any(|worker| !worker.is_finished()) {
             thread::park_timeout(Duration::from_millis(50));
-            if begun.elapsed() > TOO_LONG {
+            if begun.elapsed() > patient(TOO_LONG) {
                 println!("still running after {TOO_LONG:?}: {:?}", running.lock().unwrap());
                 std::process::exit(101);
             }

@@ -13,7 +13,7 @@ use oscr::init::{Signals, reap};
 
 use crate::harness::cases;
 use crate::inits::Init;
-use crate::world::{PATIENCE, World, scratch};
+use crate::world::{World, limit, scratch};
 
 cases![fifty_that_fork_die_and_signal_twenty_times];
 
@@ -95,7 +95,7 @@ pub fn main_child(flag: &Path) -> ExitCode {
             }
             sent = text.lines().map(|line| line.parse::<usize>().unwrap()).sum();
         }
-        if last.elapsed() > PATIENCE / 2 {
+        if last.elapsed() > limit() / 2 {
             println!("{got} of {sent} signals came, {alive} workers are alive");
             return ExitCode::FAILURE;
         }
@@ -103,7 +103,7 @@ pub fn main_child(flag: &Path) -> ExitCode {
     println!("{got} of {sent} signals came");
     let begun = Instant::now();
     while let Some(zombie) = zombie() {
-        if begun.elapsed() > PATIENCE / 2 {
+        if begun.elapsed() > limit() / 2 {
             println!("{zombie:?} is not reaped");
             return ExitCode::FAILURE;
         }

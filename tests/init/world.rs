@@ -19,12 +19,16 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::unistd::Pid;
 use oscr::os::signal;
+use oscr_sim::patience::{LIMIT, patient};
 
 use crate::helper;
 use crate::inits::{Init, Options};
 
-/// How long anything may take that must happen. Long, because the machine may be busy; reached only by a failure.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take that must happen. Shorter with other inits: what they do not keep shows when it is over.
+pub fn limit() -> Duration {
+    let others = std::env::var_os("INIT_UNDER_TEST").is_some_and(|chosen| chosen != "oscr");
+    patient(if others { LIMIT / 6 } else { LIMIT })
+}
 
 /// Where the init runs. Either way all is in a PID namespace, which takes everything with it at the end.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -246,7 +250,7 @@ impl Running {
                 break status;
             }
             assert!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < limit(),
                 "it does not end; standard output: {:?}, standard error: {:?}",
                 self.out.drain(),
                 self.err.as_mut().map(|err| err.drain())
@@ -287,7 +291,7 @@ fn pause() {
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "never: {what}");
+        assert!(begun.elapsed() < limit(), "never: {what}");
         pause();
     }
 }
@@ -370,7 +374,7 @@ impl Stream {
                 let rest = self.seen.split_off(at + text.len());
                 return Ok(std::mem::replace(&mut self.seen, rest));
             }
-            match self.chunks.recv_timeout(PATIENCE.saturating_sub(begun.elapsed())) {
+            match self.chunks.recv_timeout(limit().saturating_sub(begun.elapsed())) {
                 Ok(chunk) => self.seen.push_str(&String::from_utf8_lossy(&chunk)),
                 Err(_) => return Err(self.seen.clone()),
             }
@@ -387,7 +391,7 @@ impl Stream {
 
     /// What comes until the writers are gone.
     fn rest(&mut self) -> String {
-        while let Ok(chunk) = self.chunks.recv_timeout(PATIENCE) {
+        while let Ok(chunk) = self.chunks.recv_timeout(limit()) {
             self.seen.push_str(&String::from_utf8_lossy(&chunk));
         }
         std::mem::take(&mut self.seen)
