@@ -8,6 +8,7 @@
 #   TEST_THREADS  tests at a time (default: 4)
 #   TEST_ARGS     arguments for the tests, such as a name to filter by
 #   DIST          where the results go (default: dist; the images are built from there)
+#   OSCR_TEST_PATIENCE  multiplies the waits of tests (default: 1; docs/testing.md)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c

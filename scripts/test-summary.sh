@@ -6,8 +6,9 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 status=0
-# One pipe for both outputs, so that each result stands after the name of its program.
-"$@" 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
+# One pipe for both outputs, so that each result stands after the name of its program. Tests interrupt what they start, and a
+# shell that runs us in the background (`&`) leaves those signals ignored for all of it.
+env --default-signal=INT,QUIT "$@" 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
 
 printf '\n=== summary of the tests (%s s)\n' "$SECONDS"
 # shellcheck disable=SC2016 # they are awk's

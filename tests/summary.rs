@@ -102,3 +102,13 @@ fn make_test_runs_every_program_whatever_fails_and_sums_up() {
         assert!(recipe.contains(part), "{part}: {recipe}");
     }
 }
+
+#[test]
+fn what_a_test_interrupts_ends_though_we_run_in_the_background() {
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/test-summary.sh");
+    // As a shell without job control starts what ends in `&`.
+    let background = format!("trap '' INT QUIT; exec '{program}' sh -c 'kill -INT $$; echo it goes on'");
+    let output = Command::new("bash").args(["-c", &background]).output().expect("bash runs it");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && !text.contains("it goes on"), "{text}");
+}

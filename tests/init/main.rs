@@ -31,6 +31,10 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == helper::FLAG) {
         return helper::main(arguments.collect());
     }
+    // `nohup` and a shell's `&` leave these ignored, and so they would be in all that the cases start.
+    for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        oscr::os::signal::ignore(number, false).unwrap();
+    }
     harness::main(&[
         ("Reaping", reaping::CASES),
         ("Forwarding", forwarding::CASES),
