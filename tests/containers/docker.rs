@@ -6,10 +6,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use oscr_sim::patience::patient;
 use serde_json::Value;
 
 /// Between two looks at what cannot be waited for.
 pub const POLL: Duration = Duration::from_millis(100);
+
+/// What a stop is granted, in seconds: more than it takes, so that Docker never kills.
+pub const GRACE: u32 = 600;
 
 /// A docker command that will not ask and whose settings do not come from whoever runs the tests.
 pub fn command(arguments: &[&str]) -> Command {
@@ -79,7 +83,7 @@ impl Lines {
 
     /// The next line that `wanted` accepts, or why there is none.
     fn find(&self, within: Duration, wanted: impl Fn(&str) -> bool) -> Result<String, String> {
-        let until = Instant::now() + within;
+        let until = Instant::now() + patient(within);
         loop {
             match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(line) if wanted(&line) => return Ok(line),

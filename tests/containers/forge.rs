@@ -5,14 +5,16 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use oscr_sim::forge::{Event, ForgeHandle, Job, JobSpec, JobStatus, RequestRecord, RunnerView};
+use oscr_sim::patience::{LIMIT, patient};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::docker::POLL;
 
 /// Of the client; the longest of the forge's polls is well below.
-const LONGEST: Duration = Duration::from_secs(120);
-const PATIENCE: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(3600);
+/// Of one poll for events.
+const POLLED: Duration = Duration::from_secs(60);
 
 /// A client of one forge.
 pub struct Forge {
@@ -26,7 +28,7 @@ impl Forge {
     /// A client that is yet to be told where its forge is.
     pub fn nowhere() -> Self {
         let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(LONGEST))
+            .timeout_global(Some(patient(LONGEST)))
             // The forge is on this machine; a proxy of the user's would not find it.
             .proxy(None)
             .http_status_as_error(false)
@@ -45,7 +47,7 @@ impl Forge {
     pub fn moved_to(&self, address: &str) {
         *self.base.lock().unwrap_or_else(PoisonError::into_inner) = format!("http://{address}/_sim");
         // The port is Docker's own proxy's: that it accepts says nothing about the forge behind it.
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + patient(LIMIT);
         while let Err(error) = self.agent.get(self.url("/health")).call() {
             assert!(Instant::now() < until, "the forge does not answer: {error}");
             std::thread::sleep(POLL);
@@ -89,6 +91,13 @@ impl Forge {
         self.post("/orders", &orders);
     }
 
+    /// Has the forge give a runner up at once: its session is over, and its job is abandoned.
+    pub fn let_go(&self, id: u64) {
+        let path = format!("/runners/{id}/let-go");
+        self.answer::<Value>(&path, self.agent.post(self.url(&path)).send(""))
+            .unwrap_or_else(|error| panic!("forge: {error}"));
+    }
+
     /// Adds a fault.
     pub fn fault(&self, fault: Value) {
         self.post("/faults", &fault);
@@ -128,7 +137,7 @@ impl Forge {
     pub fn wait_job(&self, id: u64, status: JobStatus, within: Duration) -> Job {
         let word = json!(status);
         let word = word.as_str().unwrap_or_default();
-        let job: Job = self.must_get(&format!("/jobs/{id}?wait={word}&timeout={}", within.as_secs_f64()));
+        let job: Job = self.must_get(&format!("/jobs/{id}?wait={word}&timeout={}", patient(within).as_secs_f64()));
         assert!(
             job.status as u8 >= status as u8,
             "the job «{}» is {:?} after {within:?}, not {word}:\n{}",
@@ -142,7 +151,7 @@ impl Forge {
     /// Waits until the job is over.
     #[track_caller]
     pub fn finished(&self, id: u64) -> Job {
-        self.wait_job(id, JobStatus::Completed, Duration::from_secs(60))
+        self.wait_job(id, JobStatus::Completed, LIMIT)
     }
 
     /// All registrations.
@@ -171,33 +180,33 @@ impl Forge {
 
     /// Waits for a condition; the runners that meet it, or all runners when the time is over.
     pub fn wait(&self, condition: &str, within: Duration) -> Result<Vec<RunnerView>, String> {
-        self.get(&format!("/wait?{condition}&timeout={}", within.as_secs_f64()))
+        self.get(&format!("/wait?{condition}&timeout={}", patient(within).as_secs_f64()))
     }
 
     /// Waits until `n` runners listen.
     #[track_caller]
     pub fn wait_idle(&self, n: usize) -> Vec<RunnerView> {
-        self.wait(&format!("min_runners={n}&online=true&idle=true"), Duration::from_secs(40))
+        self.wait(&format!("min_runners={n}&online=true&idle=true"), LIMIT)
             .unwrap_or_else(|why| panic!("{n} runners should listen: {why}"))
     }
 
     /// Waits until no registration is left.
     #[track_caller]
-    pub fn wait_empty(&self, within: Duration) {
-        if let Err(why) = self.wait("runners=0", within) {
-            panic!("no registration should be left after {within:?}: {why}");
+    pub fn wait_empty(&self) {
+        if let Err(why) = self.wait("runners=0", LIMIT) {
+            panic!("no registration should be left: {why}");
         }
     }
 
     /// Waits until `look` finds something, looking again at each of the forge's events.
     #[track_caller]
     pub fn until<T>(&self, what: &str, within: Duration, look: impl Fn(&Self) -> Option<T>) -> T {
-        let deadline = Instant::now() + within;
+        let deadline = Instant::now() + patient(within);
         let mut seen = 0;
         loop {
             // Events first, so that a change between the two looks again.
             let left = deadline.saturating_duration_since(Instant::now());
-            let events = self.events(seen, if seen == 0 { Duration::ZERO } else { left.min(PATIENCE) });
+            let events = self.events(seen, if seen == 0 { Duration::ZERO } else { left.min(POLLED) });
             seen = events.last().map_or(seen, |event| event.n);
             if let Some(found) = look(self) {
                 return found;
@@ -209,7 +218,7 @@ impl Forge {
     /// The listening runner of the container with this host name, if its id is greater than `after`.
     #[track_caller]
     pub fn wait_runner(&self, host: &str, after: u64) -> RunnerView {
-        self.until(&format!("a new runner of {host} listens"), Duration::from_secs(40), |forge| {
+        self.until(&format!("a new runner of {host} listens"), LIMIT, |forge| {
             forge.runners().into_iter().find(|runner| {
                 runner.name.contains(host) && runner.id > after && runner.status == "online" && !runner.busy
             })

@@ -5,9 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use oscr::config::table::COMMON;
+use oscr_sim::patience::LIMIT;
 use serde_json::Value;
 
-use crate::docker::{self, Container, command, docker, inspect};
+use crate::docker::{self, Container, GRACE, command, docker, inspect};
 use crate::provider::{AZURE_DEVOPS, GITHUB};
 use crate::world::{IMAGE, RUNNER, project_name, root, tag};
 
@@ -149,8 +150,8 @@ pub fn the_entry_is_an_init_for_any_image_that_copies_it(test: &str) {
     let script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done";
     let id = docker(&["run", "--detach", "--name", name, name, "sh", "-c", script]);
     let container = Container { id: id.trim().to_owned() };
-    container.wait_log("ready", Duration::from_secs(20));
-    container.stop(20).join().expect("docker stop succeeds");
+    container.wait_log("ready", LIMIT);
+    container.stop(GRACE).join().expect("docker stop succeeds");
     assert_eq!(container.inspect()["State"]["ExitCode"], 7);
 }
 

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use oscr_sim::patience::LIMIT;
 use oscr_sim::protocol::JobResult;
 
-use crate::docker::{self, command, docker};
+use crate::docker::{self, GRACE, command, docker};
 use crate::world::{IMAGE, World};
 
 /// Starts take their time: a daemon, its network, its storage.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = LIMIT.saturating_mul(2);
 
 /// The image with Docker in it.
 fn image() -> String {
@@ -59,7 +60,7 @@ pub fn what_a_job_left_in_the_hosts_docker_is_removed_and_nothing_else(world: &W
     // Docker on another machine has no socket here.
     let container = world.docker_run_image(&image(), &["--volume", "/var/run/docker.sock:/var/run/docker.sock"]);
     world.forge.wait_runner(container.host(), 0);
-    container.wait_log("a job that can use it is root on the host", Duration::from_secs(5));
+    container.wait_log("a job that can use it is root on the host", LIMIT);
     let script = format!("{FUNCTIONS}{LEAVE}").replace("NAME", name);
     let job = world.forge.finished(world.forge.script_on(container.host(), "leave", &script));
     assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
@@ -172,17 +173,17 @@ pub fn an_engine_of_its_own_starts_before_the_agent_and_is_gone_with_its_job(wor
     container.start();
     world.forge.wait_runner(container.host(), runner.id + 1);
     container.must_exec("0", "cat /run/docker.pid | xargs -n 1 sh -c 'kill -KILL $0'");
-    container.wait_log("while jobs may need it", Duration::from_secs(20));
+    container.wait_log("while jobs may need it", LIMIT);
     assert_eq!(container.wait_exit(LONG), 0);
-    world.forge.wait_empty(Duration::from_secs(5));
+    world.forge.wait_empty();
 }
 
 pub fn a_docker_that_does_not_answer_keeps_the_runner_from_taking_jobs(world: &World) {
     let container = world.docker_run(&["--env", "DOCKER_HOST=tcp://127.0.0.1:1", "--env", "OSCR_DOCKER_WAIT=1s"]);
-    container.wait_log("no job is taken without Docker", Duration::from_secs(30));
-    container.wait_log("tools that know nothing but /var/run/docker.sock", Duration::from_secs(5));
+    container.wait_log("no job is taken without Docker", LIMIT);
+    container.wait_log("tools that know nothing but /var/run/docker.sock", LIMIT);
     assert!(world.forge.runners().is_empty());
-    container.stop(60).join().expect("docker stop succeeds");
+    container.stop(GRACE).join().expect("docker stop succeeds");
 }
 
 /// What a job finds out about its privileges.

@@ -1,9 +1,9 @@
 //! From the first registration to the next one.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use oscr_sim::forge::{JobSpec, JobStatus};
+use oscr_sim::patience::LIMIT;
 use oscr_sim::protocol::JobResult;
 
 use crate::docker::Container;
@@ -38,7 +38,7 @@ pub fn three_replicas_take_three_jobs_at_once_and_return_by_restart_alone(world:
 
     // The same three containers, each with a new registration, and none of the old ones.
     let newest = first.iter().map(|runner| runner.id).max().unwrap_or(0);
-    let second = world.forge.until("three new runners listen", Duration::from_secs(60), |forge| {
+    let second = world.forge.until("three new runners listen", LIMIT, |forge| {
         let runners = forge.runners();
         (runners.len() == 3 && runners.iter().all(|r| r.id > newest && r.status == "online")).then_some(runners)
     });
@@ -119,7 +119,7 @@ pub fn what_a_job_leaves_is_gone_after_the_restart(world: &World) {
 pub fn a_listening_runner_is_healthy(world: &World) {
     let container = world.up_one();
     world.forge.wait_idle(1);
-    container.wait_event("health_status: healthy", Duration::from_secs(40));
+    container.wait_event("health_status: healthy", LIMIT);
     assert_eq!(container.inspect()["State"]["Health"]["Status"], "healthy");
     let status = container.status();
     assert_eq!(status["phase"], "listening", "{status}");
@@ -155,8 +155,8 @@ pub fn a_registration_that_the_forge_forgets_to_remove_is_removed(world: &World)
     let container = world.up_one();
     let runner = world.forge.wait_runner(container.host(), 0);
     let job = world.forge.submit(&JobSpec::script("quick", "true"));
-    world.forge.wait_job(job, JobStatus::Completed, Duration::from_secs(30));
-    world.forge.until("the old registration is gone", Duration::from_secs(10), |f| {
-        f.runners().iter().all(|r| r.id != runner.id).then_some(())
-    });
+    world.forge.wait_job(job, JobStatus::Completed, LIMIT);
+    world
+        .forge
+        .until("the old registration is gone", LIMIT, |f| f.runners().iter().all(|r| r.id != runner.id).then_some(()));
 }

@@ -92,6 +92,7 @@ const IN_TOKEN_MODE: &[WithForge] = table![
     privileges::dockers_default_capabilities_are_given_up,
     privileges::sudo_works_only_in_the_image_for_it_and_the_log_says_what_it_costs,
     boards::a_lock_directory_that_is_not_mounted_is_refused,
+    secrets::a_variable_is_handed_to_what_docker_exec_starts_and_a_job_reads_its_own_users,
 ];
 
 const WITHOUT_FORGE: &[WithoutForge] = table![

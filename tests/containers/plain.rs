@@ -1,13 +1,10 @@
 //! `docker run`, without Compose.
 
-use std::time::Duration;
-
+use oscr_sim::patience::LIMIT;
 use oscr_sim::protocol::JobResult;
 
-use crate::docker::Container;
+use crate::docker::{Container, GRACE};
 use crate::world::World;
-
-const SOON: Duration = Duration::from_secs(30);
 
 /// What a job finds out about itself.
 const SELF: &str = r#"
@@ -27,15 +24,15 @@ fn does_one_job(world: &World, container: &Container) {
     for line in ["user 1001:1001", "CapEff: 0000000000000000", "NoNewPrivs: 1", "scripts run"] {
         assert!(job.log.contains(line), "{line} is not in:\n{}", job.log);
     }
-    assert_eq!(container.wait_exit(SOON), 0);
+    assert_eq!(container.wait_exit(LIMIT), 0);
     assert!(world.forge.runners().is_empty());
 }
 
 /// A stop of the idle container is clean.
 fn stops_cleanly(world: &World, container: &Container) {
     world.forge.wait_runner(container.host(), 0);
-    let stop = container.stop(60);
-    world.forge.wait_empty(Duration::from_secs(5));
+    let stop = container.stop(GRACE);
+    world.forge.wait_empty();
     stop.join().expect("docker stop succeeds");
     assert_eq!(container.inspect()["State"]["ExitCode"], 0);
 }
@@ -79,7 +76,7 @@ pub fn a_container_under_a_filter_that_knows_no_newer_system_calls_works(world: 
 pub fn what_a_failing_test_prints_has_the_log_of_every_container(world: &World) {
     let all = [world.container_of("forge"), world.up_one(), world.docker_run(&[])];
     for runner in &all[1..] {
-        runner.wait_log("a new phase: listening", SOON);
+        runner.wait_log("a new phase: listening", LIMIT);
     }
     let seen = world.seen();
     for container in all {
@@ -112,7 +109,7 @@ pub fn a_read_only_container_works_and_cleans_up_after_a_killed_predecessor(worl
     let container = world.docker_run(WRITABLE);
     let old = world.forge.wait_runner(container.host(), 0);
     container.kill("KILL");
-    assert_eq!(container.wait_exit(SOON), 137);
+    assert_eq!(container.wait_exit(LIMIT), 137);
     container.start();
     world.forge.wait_runner(container.host(), old.id);
     assert_eq!(world.forge.runners().len(), 1);
@@ -122,7 +119,7 @@ pub fn a_wrong_configuration_ends_with_78_before_any_request(world: &World) {
     let needed = world.provider().settings[0].0;
     world.set(needed, None);
     let container = world.docker_run(&["--env", "RUNNER_PERSISTENT=perhaps"]);
-    assert_eq!(container.wait_exit(SOON), 78);
+    assert_eq!(container.wait_exit(LIMIT), 78);
     let log = container.logs();
     assert!(log.contains(needed) && log.contains("RUNNER_PERSISTENT"), "{log}");
     assert!(world.forge.requests().is_empty());

@@ -1,7 +1,6 @@
 //! What PID 1 and a job may do, as the kernel says.
 
-use std::time::Duration;
-
+use oscr_sim::patience::LIMIT;
 use oscr_sim::protocol::JobResult;
 
 use crate::docker::{Container, docker};
@@ -66,7 +65,7 @@ pub fn sudo_works_only_in_the_image_for_it_and_the_log_says_what_it_costs(world:
     says(&log, &["user 1001".to_owned(), "uid=0(root)".to_owned(), "job NoNewPrivs 0".to_owned()]);
     says(&log, &sets("job", &[("CapPrm", NONE), ("CapEff", NONE)]));
     says(&log, &sets("pid1", &[("CapEff", SIX)]));
-    container.wait_log("OSCR_SUDO is on", Duration::from_secs(5));
+    container.wait_log("OSCR_SUDO is on", LIMIT);
 
     // The same image, told not to: then sudo is of no use.
     let container = world.docker_run_image(&image, &["--env", "OSCR_SUDO=false"]);

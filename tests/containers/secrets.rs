@@ -1,5 +1,6 @@
 //! The token is nowhere but where it must be.
 
+use oscr_sim::patience::LIMIT;
 use oscr_sim::protocol::JobResult;
 
 use crate::docker::{Container, docker};
@@ -19,8 +20,8 @@ look() {
 }
 canary=canary; canary=$canary-7f3a
 echo "$canary" >"$HOME/notes"
-env "ITS=$canary" sleep 60 &
-bash -c "exec -a '$canary' sleep 60" &
+env "ITS=$canary" sleep 3600 &
+bash -c "exec -a '$canary' sleep 3600" &
 until grep -qa '[c]anary-7f3a' "/proc/$!/cmdline"; do sleep 0.05; done
 look control '[c]anary-7f3a'
 look FOUND 'PATTERN'
@@ -39,7 +40,7 @@ fn no_job_finds_the_token(world: &World, container: &Container) {
     // After the listing below there must be a job running, so that all processes are there: it waits for a file.
     let script = format!("{}\nuntil [ -e /tmp/go-on ]; do sleep 0.1; done", SEARCH.replace("PATTERN", &pattern));
     let job = world.forge.script_on(container.host(), "hostile", &script);
-    let log = world.forge.wait_job(job, oscr_sim::forge::JobStatus::InProgress, std::time::Duration::from_secs(30)).log;
+    let log = world.forge.wait_job(job, oscr_sim::forge::JobStatus::InProgress, LIMIT).log;
     assert!(!log.contains(&world.pat));
 
     // Root in the container, without the capability to look into a process that does not want it.
@@ -68,7 +69,8 @@ fn no_job_finds_the_token(world: &World, container: &Container) {
     let local = std::fs::metadata("/var/run/docker.sock").is_ok() && std::env::var_os("DOCKER_HOST").is_none();
     assert!(looked_into > 0 || !local, "{processes}");
 
-    container.must_exec(RUNNER, "touch /tmp/go-on");
+    // As root: Docker hands the container's variables to what it starts, and the job may look into what is its own user's.
+    container.must_exec("0", "touch /tmp/go-on");
     let job = world.forge.finished(job);
     assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
     for kind in ["environ of sleep", "cmdline of sleep", "file /home/runner/notes"] {
@@ -105,6 +107,32 @@ pub fn a_token_given_as_a_variable_is_found_by_no_job_either(world: &World) {
     world.forge.wait_runner(container.host(), 0);
     // That is Docker's doing, and why the log recommends a file.
     assert!(container.inspect().to_string().contains(&world.pat));
-    container.wait_log(&format!("use {}", world.provider().token_file()), std::time::Duration::from_secs(5));
+    container.wait_log(&format!("use {}", world.provider().token_file()), LIMIT);
     no_job_finds_the_token(world, &container);
+}
+
+/// Looks, as a job, into the environments of others, once after each of two things that are done beside it.
+const LOOK: &str = r#"
+for who in root own; do
+    until [ -e "/tmp/$who" ]; do sleep 0.1; done
+    for process in /proc/[0-9]*; do
+        if grep -qsa 'PATTERN' "$process/environ"; then echo "beside $who: $(cat "$process/comm")"; fi
+    done
+    echo "looked beside $who"
+    touch "/tmp/$who.looked"
+done
+"#;
+
+pub fn a_variable_is_handed_to_what_docker_exec_starts_and_a_job_reads_its_own_users(world: &World) {
+    let container = world.docker_run(&[]);
+    world.forge.wait_runner(container.host(), 0);
+    let job = world.forge.script_on(container.host(), "look", &LOOK.replace("PATTERN", &pattern(&world.pat)));
+    for (who, user) in [("root", "0"), ("own", RUNNER)] {
+        docker(&["exec", "--detach", "--user", user, &container.id, "sleep", "100000"]);
+        container.must_exec("0", &format!("touch /tmp/{who}; until [ -e /tmp/{who}.looked ]; do sleep 0.1; done"));
+    }
+    let job = world.forge.finished(job);
+    assert!(job.log.contains("looked beside root") && !job.log.contains("beside root: "), "{}", job.log);
+    // This is what docs/security.md warns of, and not ours to change.
+    assert!(job.log.contains("beside own: sleep"), "{}", job.log);
 }

@@ -24,6 +24,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use oscr::resource::{LockDirectory, ResourceId, Survey};
 use oscr_sim::forge::{Forge, Job, JobSpec, Options, Orders};
+use oscr_sim::patience::{LIMIT, patient};
 use oscr_sim::protocol::JobResult;
 use serde_json::json;
 
@@ -37,10 +38,12 @@ const RUNNERS: usize = 6;
 const BOARDS: [&str; 3] = ["board-1", "board-2", "board-3"];
 /// What the memory of a PID 1 may differ by between its first job and its last, in kB: two of the heap's steps.
 const FLAT: u64 = 256;
-/// After so many milliseconds without a sign of its listener a session ends, and no job is given to it any more.
-const SESSION_MS: i64 = 4000;
-/// From the last blow until all is well again. A runner may be in the longest wait after a fault, which is five minutes.
-const RECOVERY: Duration = Duration::from_secs(400);
+/// After so many milliseconds without a sign of its listener a session ends, and no job is given to it any more; and without one
+/// of its worker, a job. A busy machine must not look like a dead runner.
+const SESSION_MS: i64 = 15_000;
+/// From the last blow until all is well again, and from one job's end to the next one's. A runner may be in the longest wait after a
+/// fault, which is five minutes.
+const RECOVERY: Duration = LIMIT.saturating_mul(4);
 
 /// What each job does between its first act and its last. Some leave a process that hides from the agent's own cleaning.
 fn script(name: &str, random: &mut Random) -> String {
@@ -221,7 +224,7 @@ impl Pool {
             forge_of_our_own(world);
         }
         world.forge.order(json!({
-            "job_lease_ms": 6000, "session_timeout_ms": SESSION_MS, "sigint_ms": 500, "sigterm_ms": 300, "worker_kill_ms": 1500,
+            "job_lease_ms": SESSION_MS, "session_timeout_ms": SESSION_MS, "sigint_ms": 500, "sigterm_ms": 300, "worker_kill_ms": 1500,
             // Shared by all, for an hour: it would be used up.
             "rate_limit": 100_000,
         }));
@@ -291,7 +294,7 @@ impl Pool {
         let from = clock();
         let status = Command::new("sh").args(["-c", how]).stdin(Stdio::null()).status().expect("sh can be run");
         assert!(status.success(), "OSCR_SOAK_DAEMON: {how}: {status}");
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + patient(LIMIT);
         while !docker::output(&mut command(&["info"])).status.success() {
             assert!(Instant::now() < until, "Docker's daemon does not come back");
             thread::sleep(POLL);
@@ -451,9 +454,9 @@ fn fire(
     let mut done: BTreeMap<String, usize> = BTreeMap::new();
     let mut cancelled = 0;
     let mut restarts: usize = 0;
-    let deadline = Instant::now() + Duration::from_secs(120 + 3 * cycles as u64);
+    let mut progress = Instant::now();
     while over < cycles {
-        assert!(Instant::now() < deadline, "{over} of {cycles} jobs are over");
+        assert!(progress.elapsed() < patient(RECOVERY), "{over} of {cycles} jobs are over, and none for long");
         let wanted = runners / 2 + usize::try_from(random.below(runners as u64)).unwrap_or(0);
         while jobs.len() < cycles && jobs.len() < over + wanted {
             let name = format!("soak-{}", jobs.len());
@@ -478,6 +481,7 @@ fn fire(
             seen = event.n;
             if event.kind == "job_finished" {
                 over += 1;
+                progress = Instant::now();
                 *done.entry(event.runner.unwrap_or_default()).or_default() += 1;
             }
         }

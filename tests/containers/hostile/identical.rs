@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::time::Duration;
+
+use oscr_sim::patience::LIMIT;
 
 use super::leftovers::{LEFTOVERS, Reach, TOOLS};
 use super::quoted;
 use crate::docker::Container;
-use crate::world::{RUNNER, World};
+use crate::world::World;
 
 /// How many lives of one container are compared.
 const LIVES: usize = 25;
@@ -97,7 +98,7 @@ fn without_this_job(line: &str) -> Option<&str> {
 
 fn listing(container: &Container) -> BTreeSet<String> {
     let read = "until [ -e /tmp/listed ]; do sleep 0.1; done; cat /tmp/listed; touch /tmp/go-on";
-    container.must_exec(RUNNER, read).lines().filter_map(without_this_job).map(str::to_owned).collect()
+    container.must_exec("0", read).lines().filter_map(without_this_job).map(str::to_owned).collect()
 }
 
 /// Fails if there is more in one than in the other, but for what only a thorough look sees.
@@ -155,7 +156,7 @@ fn lives(world: &World, lives: usize) -> String {
         } else {
             same(life, thorough, &first, &found);
         }
-        assert_eq!(container.wait_exit(Duration::from_secs(60)), 0);
+        assert_eq!(container.wait_exit(LIMIT), 0);
         container.start();
     }
     last

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use oscr_sim::forge::{Job, JobStatus};
+use oscr_sim::patience::LIMIT;
 use oscr_sim::protocol::JobResult;
 
 use crate::docker::Container;
@@ -104,6 +105,9 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
+/// For a job that tries everything, one thing after the other.
+const LONG: Duration = LIMIT.saturating_mul(2);
+
 /// A word for bash that means exactly this text.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
@@ -132,7 +136,7 @@ fn judge<'a>(log: &str, expected: impl Iterator<Item = (&'a str, &'a str)>) {
 #[track_caller]
 fn run(world: &World, container: &Container, name: &str, script: &str) -> Job {
     let job = world.forge.script_on(container.host(), name, script);
-    let job = world.forge.wait_job(job, JobStatus::Completed, Duration::from_secs(150));
+    let job = world.forge.wait_job(job, JobStatus::Completed, LONG);
     assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
     job
 }
@@ -191,12 +195,12 @@ fn what_a_job_leaves_does_not_reach_the_next(world: &World, posture: Posture) {
 
     let container = if posture == Posture::Sudo {
         // What root changed in the image is there until the container is made anew. Until then it takes no job.
-        let line = container.wait_log("this container is tainted", Duration::from_secs(60));
+        let line = container.wait_log("this container is tainted", LIMIT);
         let root = leftovers::LEFTOVERS.iter().filter(|leftover| leftover.reach == Reach::Root);
         let unnoticed: Vec<&str> = root.filter(|row| !line.contains(row.path)).map(|row| row.name).collect();
         assert!(unnoticed.is_empty(), "{unnoticed:?} are not in: {line}");
         assert_eq!(container.status()["phase"], "tainted");
-        world.forge.wait_empty(Duration::from_secs(10));
+        world.forge.wait_empty();
         world.compose(&["up", "--detach", "--no-deps", "--force-recreate", "github-runner"]);
         let container = world.containers().remove(0);
         world.forge.wait_runner(container.host(), before);
@@ -227,7 +231,7 @@ fn what_a_job_uses_up_is_its_own(world: &World, posture: Posture) {
     }
     script += limits::BOMB;
     let job = world.forge.script_on(container.host(), "use everything up", &script);
-    let job = world.forge.wait_job(job, JobStatus::Completed, Duration::from_secs(150));
+    let job = world.forge.wait_job(job, JobStatus::Completed, LONG);
     judge(&job.log, limits::LIMITS.iter().map(|limit| (limit.name, posture.verdict(limit.end))));
     assert!(job.log.contains("[the bomb] goes off"), "{}", job.log);
     // Whatever became of the job: the next one finds room for everything.
