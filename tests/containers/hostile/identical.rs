@@ -112,12 +112,19 @@ fn same(life: usize, thorough: bool, first: &BTreeSet<String>, now: &BTreeSet<St
     assert!(differences.is_empty(), "life {life} finds something else than life 1:\n{differences}");
 }
 
-pub fn every_job_of_25_finds_the_same_files(world: &World) {
+type Case = (&'static str, fn(&World));
+
+pub const CASES: [Case; 2] = [
+    ("every_job_of_25_finds_the_same_files", every_job_of_25_finds_the_same_files),
+    ("every_job_on_volumes_finds_the_same_files", every_job_on_volumes_finds_the_same_files),
+];
+
+fn every_job_of_25_finds_the_same_files(world: &World) {
     lives(world, LIVES);
 }
 
 /// On volumes, whose file system has flags and lets nobody off a list, and of which one is a cache.
-pub fn every_job_on_volumes_finds_the_same_files(world: &World) {
+fn every_job_on_volumes_finds_the_same_files(world: &World) {
     world.also("tests/containers/hostile/volumes.yml");
     world.set("OSCR_CACHE_DIRS", "/cache");
     let log = lives(world, LIVES_ON_VOLUMES);

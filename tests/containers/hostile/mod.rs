@@ -68,9 +68,9 @@ impl Posture {
     }
 }
 
-type Case<F> = (&'static str, F);
+type Case = (&'static str, fn(&World, Posture));
 
-const CASES: &[Case<fn(&World, Posture)>] = &[
+const CASES: &[Case] = &[
     ("what_a_job_tries_ends_as_the_docs_say", what_a_job_tries_ends_as_the_docs_say),
     ("what_a_job_leaves_does_not_reach_the_next", what_a_job_leaves_does_not_reach_the_next),
     ("what_a_job_uses_up_is_its_own", what_a_job_uses_up_is_its_own),
@@ -90,11 +90,7 @@ pub fn tests() -> Vec<Test> {
             }),
         })
         .collect();
-    let identical: [Case<fn(&World)>; 2] = [
-        ("every_job_of_25_finds_the_same_files", identical::every_job_of_25_finds_the_same_files),
-        ("every_job_on_volumes_finds_the_same_files", identical::every_job_on_volumes_finds_the_same_files),
-    ];
-    tests.extend(identical.map(|(name, case)| Test {
+    tests.extend(identical::CASES.map(|(name, case)| Test {
         name: format!("hostile::{name}"),
         run: Box::new(move |name| {
             let world = World::start(name, Mode::Jit);
