@@ -4,20 +4,18 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use oscr::resource::Survey;
 use oscr_sim::forge::{Job, JobSpec, JobStatus};
+use oscr_sim::patience::{LIMIT, patient};
 use oscr_sim::protocol::JobResult;
 
 use crate::boards::{BOARDS, LOOK, a_job, survey};
 use crate::docker::{self, Container, command};
 use crate::jobs_docker::rootless_works_here;
 use crate::world::{RUNNER, World, root, tag};
-
-/// For what only takes that long when something is broken.
-const LONG: Duration = Duration::from_secs(100);
 
 /// The project's own files, with an `.env` of a user who has filled in the example. In the project of a world, so that
 /// runners reach the forge and go with it.
@@ -86,20 +84,20 @@ impl<'a> Shipped<'a> {
 #[track_caller]
 fn wait_listening(world: &World, runners: usize) {
     let condition = format!("min_runners={runners}&online=true&idle=true");
-    world.forge.wait(&condition, LONG).unwrap_or_else(|why| panic!("{runners} runners should listen: {why}"));
+    world.forge.wait(&condition, LIMIT).unwrap_or_else(|why| panic!("{runners} runners should listen: {why}"));
 }
 
 /// Waits until Docker calls it healthy. It may do so already: then the event may be forgotten, because Docker keeps few.
 #[track_caller]
 fn wait_healthy(container: &Container) {
     if container.inspect()["State"]["Health"]["Status"] != "healthy" {
-        container.wait_event("health_status: healthy", LONG);
+        container.wait_event("health_status: healthy", LIMIT);
     }
 }
 
 #[track_caller]
 fn succeeded(world: &World, id: u64) -> Job {
-    let job = world.forge.wait_job(id, JobStatus::Completed, LONG);
+    let job = world.forge.wait_job(id, JobStatus::Completed, LIMIT);
     assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
     job
 }
@@ -107,7 +105,7 @@ fn succeeded(world: &World, id: u64) -> Job {
 /// Looks at a board until what is seen is as wanted.
 #[track_caller]
 fn wait_board(locks: &Path, board: usize, what: &str, wanted: impl Fn(&Survey) -> bool) {
-    let until = Instant::now() + LONG;
+    let until = Instant::now() + patient(LIMIT);
     loop {
         let survey = survey(locks, board);
         if wanted(&survey) {
@@ -226,7 +224,7 @@ pub fn two_organisations_take_turns_on_the_boards_of_compose_boards_yml(world: &
     let mut others = others.map(|id| succeeded(world, id));
     let runner = world.forge.job(holder).runner.expect("a job that runs has a runner");
     let container = shipped.containers("acme-board-1").into_iter().find(|container| runner.contains(container.host()));
-    container.expect("its container is there").must_exec(RUNNER, "touch /tmp/go-on");
+    container.expect("its container is there").must_exec("0", "touch /tmp/go-on");
     let turns = [holder, second, third].map(|id| succeeded(world, id));
     for job in &turns[1..] {
         assert!(job.log.contains("waiting for board-1: held by"), "{}", job.log);

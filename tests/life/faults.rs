@@ -223,7 +223,6 @@ fn a_limit_that_lasts_is_waited_out_and_shown() {
 #[test]
 fn an_outage_during_a_job_does_not_lose_it() {
     let forge = Forge::start();
-    forge.order(|orders| orders.job_lease_ms = 20_000);
     let mut container = Container::new(&forge);
     let (job, mut gate) = container.start_with_job();
     forge.go_down();
