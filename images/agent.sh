@@ -1,13 +1,16 @@
 #!/bin/sh
-# Fetches an official agent, proves its checksum and unpacks it into /out/opt/oscr/agent. Runs in a stage of a runner image's build:
+# Fetches an official agent, proves its checksum and unpacks it into /out/opt/oscr/agent, with its version and age beside it. Runs in
+# a stage of a runner image's build:
 #
-#   agent.sh LISTENER URL SHA256_X64 SHA256_ARM64 [OTHER_URL OTHER_SHA256]
+#   agent.sh LISTENER URL SHA256_X64 SHA256_ARM64 VERSION RELEASED [OTHER_URL OTHER_SHA256]
 #
 #   LISTENER   a program that the archive must have
 #   URL        of the official release, with ARCH where x64 or arm64 belongs, and its two checksums
+#   VERSION    of the release
+#   RELEASED   the day of the release, as 2026-10-06, or empty if nobody knows it
 #   OTHER_URL  is fetched instead, if it is not empty; without a checksum of its own it is refused
 set -eu
-listener=$1 url=$2 x64=$3 arm64=$4 other_url=${5:-} other_sha256=${6:-}
+listener=$1 url=$2 x64=$3 arm64=$4 version=$5 released=$6 other_url=${7:-} other_sha256=${8:-}
 
 case $(dpkg --print-architecture) in
 amd64) arch=x64 sha256=$x64 ;;
@@ -18,7 +21,15 @@ url=$(echo "$url" | sed "s/ARCH/$arch/")
 if [ -n "$other_url" ]; then
     if [ -z "$other_sha256" ]; then echo "AGENT_URL needs AGENT_SHA256" >&2 && exit 1; fi
     url=$other_url
+    # Of an archive whose name says another version than we were told, nobody has said how old it is.
+    named=$(basename "$url" | sed -n 's/.*-\([0-9]*\.[0-9]*\.[0-9]*\)\.tar\.gz$/\1/p')
+    if [ -n "$named" ] && [ "$named" != "$version" ]; then version=$named released=; fi
 fi
+case $version:$released in
+*[!0-9.:-]*) echo "AGENT_VERSION or AGENT_RELEASED is neither a version nor a day: $version, $released" >&2 && exit 1 ;;
+*:????-??-?? | *:) ;;
+*) echo "AGENT_RELEASED is no day, such as 2026-10-06: $released" >&2 && exit 1 ;;
+esac
 sha256=${other_sha256:-$sha256}
 if [ -z "$sha256" ]; then
     echo "no checksum of $url is known: scripts/agent-bump.sh writes it into the Dockerfile, or give AGENT_SHA256" >&2
@@ -37,4 +48,6 @@ tar --extract --gzip --file /tmp/agent.tar.gz --directory /out/opt/oscr/agent --
 chmod -R u+rwX,go+rX,go-w /out/opt/oscr/agent
 test -x "/out/opt/oscr/agent/$listener"
 chmod 0755 /out/usr/local/bin/oscr-entry
+# What PID 1 knows the agent's age by.
+printf '{"version":"%s","released":"%s"}\n' "$version" "$released" >/out/opt/oscr/agent.json
 rm /tmp/agent.tar.gz

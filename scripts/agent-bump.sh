@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# agent-bump.sh github|azure-devops [FILE]: writes an agent's release into images/<provider>/Dockerfile. Prints its version, or nothing
-# if the Dockerfile has it already. FILE is GitHub's answer for releases/latest of the agent's repository; without it the answer is
-# fetched, and «-» is standard input.
+# agent-bump.sh github|azure-devops [FILE]: writes an agent's release, with its day and checksums, into images/<provider>/Dockerfile.
+# Prints its version, or nothing if the Dockerfile has it already. FILE is GitHub's answer for releases/latest of the agent's
+# repository; without it the answer is fetched, and «-» is standard input.
 set -euo pipefail
 provider=${1:-}
 case $provider in
@@ -23,6 +23,10 @@ dockerfile=images/$provider/Dockerfile
 version=$(jq --raw-output '.tag_name | ltrimstr("v")' <<<"$release")
 [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || die "«$version» is no version"
 
+# When it was released, which the age of the agent is counted from.
+released=$(jq --raw-output '.published_at // "" | split("T")[0] // ""' <<<"$release")
+[[ $released =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}$ ]] || die "«$released» is no day of a release"
+
 # GitHub's own digest of the file, or the checksum in the release notes; if both are there they must agree. The notes of GitHub's agent
 # have it between two comments, those of Microsoft's, whose archives lie elsewhere, in the last column of a table.
 checksum() {
@@ -41,6 +45,7 @@ checksum() {
 write() {
     sed -i \
         -e "s/^ARG AGENT_VERSION=.*/ARG AGENT_VERSION=$version/" \
+        -e "s/^ARG AGENT_RELEASED=.*/ARG AGENT_RELEASED=$released/" \
         -e "s/^ARG AGENT_SHA256_X64=.*/ARG AGENT_SHA256_X64=$x64/" \
         -e "s/^ARG AGENT_SHA256_ARM64=.*/ARG AGENT_SHA256_ARM64=$arm64/" \
         "$dockerfile"

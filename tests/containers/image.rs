@@ -85,7 +85,17 @@ pub fn the_images_say_what_they_are(_: &str) {
     for (image, provider) in [(IMAGE, &GITHUB), (&azure, &AZURE_DEVOPS)] {
         let facts = inspect("image", image);
         let config = &facts["Config"];
-        assert!(config["Labels"]["io.github.oddessentials.oscr.agent.version"].is_string(), "{config}");
+        // What the label says is what PID 1 knows.
+        let of_agent = |what: &str| {
+            let label = &config["Labels"][format!("io.github.oddessentials.oscr.agent.{what}")];
+            label.as_str().unwrap_or_else(|| panic!("{image} has no {what} of its agent: {config}")).to_owned()
+        };
+        let note = docker(&["run", "--rm", "--network", "none", "--entrypoint", "cat", image, "/opt/oscr/agent.json"]);
+        let note: Value = serde_json::from_str(&note).expect("the image's note is JSON");
+        assert_eq!(note, serde_json::json!({ "version": of_agent("version"), "released": of_agent("released") }));
+        let stat = ["--entrypoint", "stat", image, "-c", "%u %a", "/opt/oscr/agent.json"];
+        let stat = docker(&[&["run", "--rm", "--network", "none"][..], &stat].concat());
+        assert_eq!(stat.trim(), "0 644", "no job can change it");
         assert_eq!(config["Entrypoint"], serde_json::json!([PROGRAM]));
         assert_eq!(config["StopSignal"], "SIGTERM");
         let environment = config["Env"].to_string();
