@@ -15,6 +15,7 @@
 mod record;
 mod survey;
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -43,6 +44,14 @@ const DESCRIBED: usize = 20;
 #[derive(Debug, Clone)]
 pub struct Custody {
     root: PathBuf,
+    /// Where it keeps what it knows.
+    own: PathBuf,
+    /// Where the root is, from the main root on: what is not there is described without.
+    shown: PathBuf,
+    /// Whether all content is read when all is taken for what it should be.
+    reads_all: bool,
+    /// A tree that is skipped above and came later, such as an agent that was fetched.
+    beside: Option<Box<Custody>>,
     agent: Identity,
     skips: Skips,
     /// When all was well. What changed since is read.
@@ -75,6 +84,16 @@ impl Findings {
         let more = self.changed - u64::try_from(self.changes.len()).unwrap_or(0);
         let more = if more == 0 { String::new() } else { format!(" and {more} more") };
         format!("{}{more}", self.changes.join(", "))
+    }
+
+    /// Adds what was found in another tree.
+    fn take(&mut self, other: Self) {
+        self.changed += other.changed;
+        let room = DESCRIBED.saturating_sub(self.changes.len());
+        self.changes.extend(other.changes.into_iter().take(room));
+        self.removed += other.removed;
+        self.files += other.files;
+        self.read += other.read;
     }
 
     fn differs(&mut self, path: &Path, how: &str) {
@@ -185,11 +204,53 @@ impl Custody {
         let below = |(path, skip): (PathBuf, Skip)| Some((path.strip_prefix(root).ok()?.to_owned(), skip));
         let own = [(PathBuf::from(OWN), Skip::All)];
         let skips = skips.into_iter().filter_map(below).chain(own).chain(mounted(root)).collect();
-        Some(Self { root: root.to_owned(), agent: agent.clone(), skips, since: None, reference: None })
+        Some(Self {
+            root: root.to_owned(),
+            own: root.join(OWN),
+            shown: PathBuf::new(),
+            reads_all: false,
+            beside: None,
+            agent: agent.clone(),
+            skips,
+            since: None,
+            reference: None,
+        })
+    }
+
+    /// Of a tree below the same root that is skipped and that nobody but this program may write, called `name`.
+    #[must_use]
+    pub fn of_tree(&self, tree: &Path, name: &str) -> Self {
+        Self {
+            root: tree.to_owned(),
+            own: self.root.join(OWN).join(name),
+            shown: tree.strip_prefix(&self.root).unwrap_or(tree).to_owned(),
+            reads_all: true,
+            beside: None,
+            agent: self.agent.clone(),
+            skips: Skips::new(),
+            since: None,
+            reference: None,
+        }
+    }
+
+    /// Looks at such a tree too from now on, in the place of an earlier one. Its reference must be there: `false` if it is not.
+    pub fn watch(&mut self, tree: Self) -> bool {
+        let known = tree.own("reference").exists();
+        self.beside = known.then(|| Box::new(tree));
+        known
+    }
+
+    /// Forgets what such trees were like, but for the one called `name`.
+    pub fn forget_trees(&self, name: &OsStr) {
+        for entry in fs::read_dir(&self.own).into_iter().flatten().flatten() {
+            if entry.file_name() != name && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
     }
 
     fn own(&self, name: &str) -> PathBuf {
-        self.root.join(OWN).join(name)
+        self.own.join(name)
     }
 
     /// What was found in an earlier life of this container, if it is tainted.
@@ -220,6 +281,12 @@ impl Custody {
             self.since = fs::symlink_metadata(self.own("mark")).ok().map(|meta| changed(&meta));
         }
         let mut findings = self.compare()?;
+        if let Some(beside) = &mut self.beside {
+            if beside.since.is_none() {
+                beside.since = fs::symlink_metadata(beside.own("mark")).ok().map(|meta| changed(&meta));
+            }
+            findings.take(beside.compare()?);
+        }
         findings.took = started.elapsed();
         Ok(Some(findings))
     }
@@ -229,6 +296,9 @@ impl Custody {
     /// # Errors
     /// When the mark cannot be made.
     pub fn mark(&mut self) -> io::Result<()> {
+        if let Some(beside) = &mut self.beside {
+            beside.mark()?;
+        }
         let mark = self.own("mark");
         // By the clock that makes the ctimes, whichever that is.
         fs::write(&mark, "all was well when this was written\n")?;
@@ -241,7 +311,10 @@ impl Custody {
     /// # Errors
     /// When it cannot be read, or the reference not be written.
     pub fn establish(&mut self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(self.root.join(OWN))?;
+        if let Some(beside) = &mut self.beside {
+            beside.establish()?;
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.own)?;
         let mut baseline = Lines::of(&self.root.join(BASELINE))?;
         let mut survey = Survey::of(&self.root, &self.skips);
         let reference = self.own("reference");
@@ -250,7 +323,7 @@ impl Custody {
                 let mut record = Record::of(&path, &meta);
                 match baseline.find(&path, drop)? {
                     Some(known) if (Record { digest: None, ..known.clone() }) == record => record = known,
-                    _ if record.kind != 'f' || path.starts_with(ALWAYS_READ) => {
+                    _ if record.kind != 'f' || self.reads_all || path.starts_with(ALWAYS_READ) => {
                         record.digest = digest(&self.root.join(&path), record.kind)?;
                     }
                     _ => {}
@@ -310,6 +383,13 @@ impl Custody {
         let digest = reference.digest();
         if *self.reference.get_or_insert(digest) != digest {
             findings.differs(&Path::new(OWN).join("reference"), "content");
+        }
+        if !self.shown.as_os_str().is_empty() {
+            for change in &mut findings.changes {
+                // The root of the tree itself has no path.
+                let change_there = if change.starts_with("/ (") { &change[1..] } else { change.as_str() };
+                *change = format!("/{}{change_there}", self.shown.display());
+            }
         }
         Ok(findings)
     }

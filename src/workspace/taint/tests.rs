@@ -244,3 +244,35 @@ fn what_a_listing_left_out_is_neither_missing_nor_new() {
     custody.missing(record, &mut None, &mut findings);
     assert_eq!(findings.changes[1..], ["/usr/bin/other (missing)"]);
 }
+
+#[test]
+fn a_tree_that_came_later_is_looked_at_like_the_rest_once_it_is_recorded() {
+    let image = Image::new().built();
+    let (half, place) = (image.at("work/agents/half"), image.at("work/agents/2.0"));
+    let mut custody = image.first_life();
+    fs::create_dir_all(half.join("bin")).unwrap();
+    fs::write(half.join("bin/Listener"), "2.0").unwrap();
+    assert!(!custody.watch(custody.of_tree(&half, "2.0")), "nobody has written down what it is like");
+    custody.of_tree(&half, "2.0").establish().unwrap();
+    fs::rename(&half, &place).unwrap();
+    assert!(custody.watch(custody.of_tree(&place, "2.0")));
+    assert_eq!(differences(&mut custody), Vec::<String>::new(), "it may be moved");
+    custody.mark().unwrap();
+
+    let modified = fs::metadata(place.join("bin/Listener")).unwrap().modified().unwrap();
+    fs::write(place.join("bin/Listener"), "2.1").unwrap();
+    File::options().write(true).open(place.join("bin/Listener")).unwrap().set_modified(modified).unwrap();
+    fs::write(place.join("bin/more"), "").unwrap();
+    let found = ["/work/agents/2.0/bin/Listener (content)", "/work/agents/2.0/bin/more (new)"];
+    assert_eq!(differences(&mut custody), found);
+    // A later life finds it too, and one that forgets the tree does not.
+    let mut later = image.custody();
+    assert!(later.watch(later.of_tree(&place, "2.0")));
+    assert_eq!(differences(&mut later), found);
+    fs::remove_dir_all(&place).unwrap();
+    assert_eq!(differences(&mut later)[0], "/work/agents/2.0 (missing)");
+    later.forget_trees(OsStr::new("2.0"));
+    assert!(later.watch(later.of_tree(&place, "2.0")));
+    later.forget_trees(OsStr::new("another"));
+    assert!(!later.watch(later.of_tree(&place, "2.0")));
+}
