@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use oscr::agent::worker::Watch;
 use oscr::config::table::{COMMON, Kind, Setting, markdown};
-use oscr::control::{Board, Job, Phase, Runner};
+use oscr::control::{AgentAge, Board, Job, Phase, Runner};
 use oscr::entry::exit;
 use oscr::entry::posture::{DockerSocket, Guarded, Lasting, Posture, Runtime};
 use oscr::metrics::{FAMILIES, Kind as MetricKind};
@@ -142,6 +142,7 @@ fn every_field_of_the_status_is_described_and_no_other() {
     board.runner(Some(Runner { name: "a".to_owned(), id: Some(1) }));
     board.job(Some(Job { name: Some("j".to_owned()), ..Job::default() }));
     board.space(Space::new(None, Path::new("/"), []));
+    board.agent_age(AgentAge::default());
     let _waiting = board.waits_for("board-1");
     let posture = Posture {
         uid: 0,

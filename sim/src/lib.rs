@@ -13,7 +13,7 @@ pub mod patience;
 pub mod protocol;
 
 /// The version of GitHub's agent that the stand-in claims to be.
-pub const AGENT_VERSION: &str = "2.336.0";
+pub const AGENT_VERSION: &str = "2.338.0";
 
 /// The version of the Azure Pipelines agent that the stand-in claims to be.
 pub const AZURE_AGENT_VERSION: &str = "4.272.0";

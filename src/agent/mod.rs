@@ -4,6 +4,7 @@ pub mod access;
 pub mod env;
 pub mod hooks;
 pub mod output;
+pub mod release;
 pub mod root;
 pub mod system_env;
 pub mod words;

@@ -57,8 +57,10 @@ pub struct Common {
     pub job_env: Vec<String>,
     /// What the watchdog goes by.
     pub watch: Watch,
-    /// Whether an agent that the forge refuses is replaced by the one that it offers.
-    pub agent_update: bool,
+    /// Whether newer agents than the image's are fetched.
+    pub agent_update: AgentUpdate,
+    /// Where the containers of a host share the archives of such agents.
+    pub agent_cache: Option<PathBuf>,
     /// Docker for jobs.
     pub docker: DockerForJobs,
     /// Whether jobs may gain privileges, for images with sudo.
@@ -139,6 +141,17 @@ pub struct Watch {
     pub job_max: Option<Duration>,
 }
 
+/// Whether newer agents than the image's are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentUpdate {
+    /// Where the forge gives no jobs to old ones, in time.
+    Auto,
+    /// As soon as one is offered.
+    Yes,
+    /// Never.
+    No,
+}
+
 /// What is done about changes outside of what is wiped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taint {
@@ -204,10 +217,28 @@ impl Places {
         self.at("opt/oscr/agent")
     }
 
-    /// Agents that were fetched because the image's was refused. Root's alone.
+    /// What the image says of its agent.
+    #[must_use]
+    pub fn agent_release(&self) -> PathBuf {
+        self.at("opt/oscr/agent.json")
+    }
+
+    /// What was fetched and can be fetched again. Root's alone.
+    #[must_use]
+    pub fn cache(&self) -> PathBuf {
+        self.at("var/cache/oscr")
+    }
+
+    /// Agents that were fetched in place of the image's.
     #[must_use]
     pub fn fetched_agents(&self) -> PathBuf {
-        self.at("var/cache/oscr/agents")
+        self.cache().join("agents")
+    }
+
+    /// Archives of such agents, where containers do not share them.
+    #[must_use]
+    pub fn agent_archives(&self) -> PathBuf {
+        self.cache().join("archives")
     }
 
     /// The pristine home of the image.
@@ -321,6 +352,10 @@ impl Common {
         if token_cache.as_ref().is_some_and(|directory| !directory.is_absolute()) {
             reader.problem("OSCR_TOKEN_CACHE", "is not an absolute path", "write /var/cache/oscr/tokens, and mount it");
         }
+        let agent_cache = reader.text("OSCR_AGENT_CACHE").map(PathBuf::from);
+        if agent_cache.as_ref().is_some_and(|directory| !directory.is_absolute()) {
+            reader.problem("OSCR_AGENT_CACHE", "is not an absolute path", "write /var/cache/oscr/shared, and mount it");
+        }
         let hardware = Hardware::read(reader);
         let network = Network::read(reader);
         Self {
@@ -342,7 +377,8 @@ impl Common {
                 &[("refuse", Taint::Refuse), ("warn", Taint::Warn), ("off", Taint::Off)],
                 Taint::Refuse,
             ),
-            agent_update: reader.flag("OSCR_AGENT_UPDATE").unwrap_or(false),
+            agent_update: AgentUpdate::read(reader),
+            agent_cache,
             job_env: reader.list("OSCR_JOB_ENV").unwrap_or_default(),
             docker: DockerForJobs::read(reader),
             sudo: reader.flag("OSCR_SUDO").unwrap_or(false),
@@ -410,6 +446,22 @@ fn metrics_file(reader: &mut Reader<'_>) -> Option<PathBuf> {
         return None;
     }
     Some(path)
+}
+
+impl AgentUpdate {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let Some(value) = reader.text("OSCR_AGENT_UPDATE") else { return Self::Auto };
+        match (value.eq_ignore_ascii_case("auto"), reader::parse_flag(&value)) {
+            (true, _) => Self::Auto,
+            (_, Some(true)) => Self::Yes,
+            (_, Some(false)) => Self::No,
+            (_, None) => {
+                let what = format!("{value:?} is neither auto, nor true, nor false");
+                reader.problem("OSCR_AGENT_UPDATE", what, "use auto, true or false");
+                Self::Auto
+            }
+        }
+    }
 }
 
 impl Watch {

@@ -108,9 +108,16 @@ pub const COMMON: &[Setting] = &[
     },
     Setting {
         name: "OSCR_AGENT_UPDATE",
-        kind: Kind::Flag,
-        default: "false",
-        about: "When the forge refuses this version of the agent: fetch the version that it offers, prove its checksum, and go on with it. Else the container waits, unhealthy, and names the version.",
+        kind: Kind::Text,
+        default: "`auto`",
+        about: "Newer agents than the image's: `auto` fetches one in time where the forge gives no jobs to old ones (github.com, `*.ghe.com`), `true` as soon as the forge offers one, `false` never. See [Another version of the agent](#another-version-of-the-agent).",
+        aliases: &[],
+    },
+    Setting {
+        name: "OSCR_AGENT_CACHE",
+        kind: Kind::Text,
+        default: "unset: each container fetches its own",
+        about: "A directory for root alone, shared by the containers of this host, where one fetches the archive of a newer agent for all.",
         aliases: &[],
     },
     Setting {

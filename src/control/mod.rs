@@ -4,6 +4,7 @@
 //! the user that PID 1 runs as may order a drain. A job can send what it likes: a request is bounded in size and time, and
 //! nothing that it says once its first step has begun decides anything.
 
+mod age;
 pub mod client;
 pub mod server;
 mod status;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Places;
 use crate::policy::Facts;
 
+pub use age::AgentAge;
 pub use status::{Board, Phase, Queue, Runner, Status, Waiting};
 
 /// Where the socket is.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
-use super::Job;
+use super::{AgentAge, Job};
 use crate::encode::seconds;
 use crate::log;
 use crate::metrics::Now;
@@ -152,6 +152,9 @@ pub struct Status {
     pub oscr: String,
     /// The version of the agent, once its listener has said it.
     pub agent: Option<String>,
+    /// How old the agent is, and whether there is a newer one.
+    #[serde(default)]
+    pub agent_age: Option<AgentAge>,
     /// What it is doing.
     pub phase: Phase,
     /// Since when.
@@ -264,6 +267,7 @@ impl Board {
             version: 1,
             oscr: env!("CARGO_PKG_VERSION").to_owned(),
             agent: None,
+            agent_age: None,
             phase: Phase::Starting,
             since: now.clone(),
             healthy: true,
@@ -320,6 +324,11 @@ impl Board {
     /// The agent is of this version.
     pub fn agent(&self, version: String) {
         self.status.send_modify(|status| status.agent = Some(version));
+    }
+
+    /// The agent in use is so old, and this is known of a newer one.
+    pub fn agent_age(&self, age: AgentAge) {
+        self.status.send_if_modified(|status| status.agent_age.replace(age) != status.agent_age);
     }
 
     /// So many earlier registrations are still to be let go.
@@ -511,6 +520,7 @@ impl Board {
     #[must_use]
     pub fn now(&self, replica: &str) -> Now {
         let status = self.status();
+        let age = status.agent_age.unwrap_or_default();
         Now {
             replica: replica.to_owned(),
             version: status.oscr,
@@ -523,6 +533,9 @@ impl Board {
             started: seconds(self.times.started),
             healthy: status.healthy,
             leftovers: status.leftovers,
+            agent_released: age.released_at(),
+            agent_newer: age.newer.is_some(),
+            agent_failures: age.failures,
             disk: status
                 .disk
                 .into_iter()
@@ -600,6 +613,9 @@ impl fmt::Display for Status {
         }
         if let Some(agent) = &self.agent {
             writeln!(f, "agent     {agent}")?;
+        }
+        if let Some(age) = &self.agent_age {
+            write!(f, "{age}")?;
         }
         write!(f, "oscr      {} up since {}", self.oscr, self.started)
     }

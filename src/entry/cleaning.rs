@@ -25,13 +25,13 @@ pub fn custody(
     let whole = |path: PathBuf| (path, Skip::All);
     let mut skips: Skips = slate.temporary.iter().map(|place| (place.clone(), Skip::Content)).collect();
     skips.extend([&slate.work, &slate.agent_roots, &slate.home].into_iter().chain(&slate.kept).cloned().map(whole));
-    // Root's, and written by this program: state, sockets, agents that were fetched.
-    skips.extend([places.state(), places.run(), places.fetched_agents()].map(whole));
+    // Root's, and written by this program: state, sockets, agents that were fetched. The one in use is looked at by itself.
+    skips.extend([places.state(), places.run(), places.cache()].map(whole));
     // A link that this program makes for tools that know no other path, or an engine's.
     skips.extend(places.docker_sockets().map(whole));
     // A secret may be renewed, and so may what is shared with others.
     skips.extend(provider.secrets().into_iter().filter_map(|secret| secret.path()).map(Path::to_owned).map(whole));
-    skips.extend(common.token_cache.iter().cloned().map(whole));
+    skips.extend(common.token_cache.iter().chain(&common.agent_cache).cloned().map(whole));
     // A file is replaced by another, which has a name of its own for a moment.
     let directory = common.metrics_file.as_deref().and_then(Path::parent).map(Path::to_owned);
     skips.extend(directory.map(|directory| (directory, Skip::Content)));

@@ -8,16 +8,17 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::prctl;
 use nix::unistd::Gid;
 
-use super::{agent_account, configure, invisible, out_of_reach, space};
+use super::{agent_account, configure, invisible, out_of_reach, space, update};
 use crate::agent::access::{WRITE, may};
 use crate::agent::root;
 use crate::agent::worker::Watch;
 use crate::config::{Common, Environment, Network, Problem};
+use crate::encode::seconds;
 use crate::init::account::Account;
 use crate::log;
 use crate::os::child::Identity;
@@ -34,6 +35,8 @@ const SKEW_HARMFUL: u64 = 120;
 /// How long the agent may take to say its version, and Docker to answer.
 const AGENT: Duration = Duration::from_secs(30);
 const DOCKER: Duration = Duration::from_secs(5);
+/// After so many days there is most likely a next release that is 30 days old.
+const HUNGRY: u64 = 55;
 /// With less memory not even the agent works well.
 const LITTLE_MEMORY: u64 = 512 << 20;
 
@@ -68,6 +71,7 @@ pub fn doctor(out: &mut dyn Write) -> io::Result<ExitCode> {
                 say(finding)?;
             }
             say(worker(identity.as_ref()))?;
+            say(age(common, configured.provider.as_ref()))?;
             hardware(common, identity.as_ref()).into_iter().try_for_each(&mut say)?;
             disk(common).into_iter().try_for_each(&mut say)?;
             cgroup(&common.places.cgroup()).into_iter().try_for_each(&mut say)?;
@@ -202,16 +206,34 @@ fn version(
     let facts = provider.agent();
     let cure = "use an image made for this CI_PROVIDER, with the libraries that the agent needs";
     let fail = |what: String| Finding::fail("agent", what, cure);
-    root::check(&common.places.agent(), facts.listener).map_err(|error| fail(error.to_string()))?;
+    let (in_use, _) = update::age(common, provider);
+    root::check(&in_use.place, facts.listener).map_err(|error| fail(error.to_string()))?;
     // It writes into its root, so it gets one, as for a job.
     let name = format!("doctor-{}", std::process::id());
-    let made = root::make(&common.places.agent(), &common.places.agent_roots(), &name, &account.identity);
+    let made = root::make(&in_use.place, &common.places.agent_roots(), &name, &account.identity);
     let made = made.map_err(|error| fail(error.to_string()))?;
     let said = ask_version(&made, &made.join(facts.listener), account, identity);
     if wipe(&made, &Spare::default()).is_ok() {
         let _ = fs::remove_dir(&made);
     }
     said.map_err(|why| fail(format!("the {} cannot run here: {why}", facts.title)))
+}
+
+/// How old the agent is, and what is done about it.
+fn age(common: &Common, provider: &dyn Provider) -> Finding {
+    let topic = "age";
+    let (_, age) = update::age(common, provider);
+    let text = format!("the agent is {}; OSCR_AGENT_UPDATE is {}", age.shown(), age.update);
+    let days = age.released_at().map(|at| seconds(SystemTime::now()).saturating_sub(at) / (24 * 60 * 60));
+    let cure = "pull a newer image, or let OSCR_AGENT_UPDATE fetch a newer agent";
+    if let Some(trouble) = age.trouble {
+        return Finding::warn(topic, format!("{text}; the last fetch failed: {trouble}"), cure);
+    }
+    if provider.starves_old_agents() && days.is_some_and(|days| days > HUNGRY) {
+        let text = format!("{text}; 30 days after the next release no jobs come, and nothing says so");
+        return Finding::warn(topic, text, cure);
+    }
+    Finding::ok(topic, text)
 }
 
 fn ask_version(root: &Path, listener: &Path, account: &Account, identity: Option<&Identity>) -> Result<String, String> {

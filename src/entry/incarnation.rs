@@ -21,6 +21,7 @@ use super::removal::Removal;
 use super::report::JobReport;
 use super::state::StateFile;
 use super::stop::{Stop, Urgency};
+use super::update::{Rule, Update};
 use crate::config::secret::{SecretSource, Stamp};
 use crate::config::{Common, LockScope, Taint};
 use crate::control::server::{Hooked, Order};
@@ -75,6 +76,8 @@ pub struct Incarnation {
     pub(super) removal: Option<Removal>,
     /// Whether one of them failed while the runner went on.
     pub(super) removal_failed: bool,
+    /// What is going on about a newer agent.
+    pub(super) update: Update,
 }
 
 impl Incarnation {
@@ -103,7 +106,8 @@ impl Incarnation {
         let docker = docker::prepare(&common);
         let refuses = common.taint == Taint::Refuse;
         let tainted = custody.as_ref().filter(|_| refuses).and_then(Custody::condemned);
-        Self {
+        let update = Update::new(Rule::of(&common, provider.as_ref()));
+        let mut life = Self {
             common,
             provider,
             starter,
@@ -125,7 +129,10 @@ impl Incarnation {
             once: None,
             removal: None,
             removal_failed: false,
-        }
+            update,
+        };
+        life.take_up_agent();
+        life
     }
 
     /// Lives, and returns the exit code.
@@ -139,6 +146,7 @@ impl Incarnation {
             if !self.docker_before_listening().await {
                 break exit::DONE;
             }
+            self.update_before_registering().await;
             let Some(mut held) = self.hardware_before_listening().await else { break exit::DONE };
             let Some(root) = self.register().await else {
                 self.let_go(held).await;
@@ -172,6 +180,7 @@ impl Incarnation {
                 Ending::Yielded => tracing::info!("gave the hardware to somebody who waits; joining the queue again"),
                 // Waited out before anything else is asked for.
                 Ending::Full | Ending::Unclean => {}
+                Ending::Updated => tracing::info!("registering again, with the newer agent"),
                 Ending::Idle => {
                     self.forget_failures();
                     break exit::DONE;
@@ -415,13 +424,16 @@ impl Incarnation {
     /// The version that takes the place of a refused one, or what a person must do about it.
     async fn another_version(&mut self) -> Result<String, String> {
         let title = self.provider.agent().title;
-        if self.common.agent_update {
+        if self.update.fetches() {
             self.board.enter(Phase::Outdated);
             let stop = self.stop.clone();
             let fetched = tokio::select! {
                 fetched = self.fetch_agent() => fetched,
                 () = stop.reached(Urgency::Finish) => Err("asked to stop before it was fetched".to_owned()),
             };
+            if fetched.is_err() {
+                self.update.halt();
+            }
             return fetched.map_err(|why| format!("no other version could be fetched: {why}"));
         }
         Err(match self.provider.package().await {

@@ -21,6 +21,7 @@ use super::removal::removed;
 use super::report::{JobReport, Spans};
 use super::retiring::{Retired, Retirement, Why};
 use super::stop::Urgency;
+use super::update::Turn;
 use super::waiting::{Wish, Yielding, granted, tell_and_hold};
 use super::watchdog::{Due, Watchdog};
 use crate::agent::words::{Manner, Marker};
@@ -66,6 +67,8 @@ pub(super) enum Ending {
     Full,
     /// No job came, and what an earlier one left cannot be removed.
     Unclean,
+    /// No job came, and there is a newer agent to run.
+    Updated,
     /// The forge wants another version of the agent.
     Outdated(String),
     /// The agent cannot work here.
@@ -143,6 +146,8 @@ enum Event {
     Removed(Result<Wiped, SlateError>),
     /// It has listened for long enough to be called well.
     Well,
+    /// There is something to do about a newer agent.
+    Update(Turn),
     /// It should have ended by itself.
     Overstays,
 }
@@ -158,6 +163,7 @@ impl Incarnation {
             Ok(started) => started,
             Err(error) => return Ending::Fatal(error.to_string()),
         };
+        self.next_step();
         let mut session = Session::new(self, root, held, listener, markers);
         let ended = loop {
             let event = session.next().await;
@@ -251,6 +257,7 @@ impl<'a> Session<'a> {
             () = at(self.farewell) => Event::Overstays,
             () = at(self.well_at), if !self.watchdog.doubts() => Event::Well,
             result = removed(&mut life.removal) => Event::Removed(result),
+            turn = life.update.turn(idle) => Event::Update(turn),
         }
     }
 
@@ -286,7 +293,10 @@ impl<'a> Session<'a> {
             }
             Event::Wanted => self.retirement.begin(Why::Yield),
             Event::Look => self.look(),
-            Event::Finish => self.retirement.begin(Why::Asked),
+            Event::Finish => {
+                self.life.update.halt();
+                self.retirement.begin(Why::Asked);
+            }
             Event::Retire => return self.retire().await,
             Event::Leftovers => self.look_at_leftovers().await,
             Event::Space => {
@@ -303,6 +313,11 @@ impl<'a> Session<'a> {
                 }
             }
             Event::Well => self.proves_well(),
+            Event::Update(turn) => {
+                if self.life.take_turn(turn) {
+                    self.retirement.begin(Why::Update);
+                }
+            }
             Event::Overstays => {
                 tracing::warn!("the listener does not end although its job is over: interrupting it");
                 return self.interrupt().await;
@@ -582,6 +597,7 @@ impl<'a> Session<'a> {
             }
         }
         self.job.tell();
+        self.life.cut_update();
         drop(self.refused.take());
         drop(self.wish.take());
         if let Some(work) = self.letting_go.take() {
@@ -611,6 +627,7 @@ impl<'a> Session<'a> {
             Some(Why::Yield) if self.interrupted && !self.job.seen => return Ending::Yielded,
             Some(Why::Full) if self.interrupted && !self.job.seen => return Ending::Full,
             Some(Why::Unclean) if self.interrupted && !self.job.seen => return Ending::Unclean,
+            Some(Why::Update) if self.interrupted && !self.job.seen => return Ending::Updated,
             // Nobody asked for it, and no job ran after all.
             Some(Why::Idle) if !self.job.found_once && !asked_to_stop => return Ending::Idle,
             Some(Why::Replace(why)) if !self.job.found_once && !asked_to_stop => {

@@ -257,8 +257,13 @@ impl Prepared {
                 problems.push(problem("image", &error, "make /run/oscr writable for this container's user"))
             })
             .ok();
-        if let Some(directory) = &common.token_cache {
-            problems.extend(token_cache(directory, identity.as_ref()));
+        let shared = [
+            ("OSCR_TOKEN_CACHE", &common.token_cache, "read the token"),
+            ("OSCR_AGENT_CACHE", &common.agent_cache, "write there"),
+        ];
+        for (setting, directory, could) in shared {
+            let directory = directory.as_ref();
+            problems.extend(directory.and_then(|directory| roots_alone(setting, directory, could, identity.as_ref())));
         }
         let lock_directory = common.hardware.as_ref().and_then(|hardware| {
             let checked = LockDirectory::open(&hardware.directory, hardware.allow_nfs);
@@ -371,12 +376,11 @@ fn problem(setting: &str, error: &dyn std::error::Error, cure: &str) -> Problem 
     Problem { setting: setting.to_owned(), what: error.to_string(), cure: cure.to_owned() }
 }
 
-/// The directory of a shared registration token, which no job may reach.
-fn token_cache(directory: &Path, agent: Option<&Identity>) -> Option<Problem> {
-    let problem =
-        |what: String, cure: &str| Problem { setting: "OSCR_TOKEN_CACHE".to_owned(), what, cure: cure.to_owned() };
+/// A directory that containers share and no job may reach, or it could do what is said.
+fn roots_alone(setting: &str, directory: &Path, could: &str, agent: Option<&Identity>) -> Option<Problem> {
+    let problem = |what: String, cure: &str| Problem { setting: setting.to_owned(), what, cure: cure.to_owned() };
     let Some(agent) = agent else {
-        let what = "needs a container that runs as root: every job could read the token".to_owned();
+        let what = format!("needs a container that runs as root: every job could {could}");
         return Some(problem(what, "unset it, or let the container start as root"));
     };
     if let Err(error) = token_cache::prepare(directory) {
@@ -543,7 +547,10 @@ pub fn check(out: &mut dyn io::Write) -> io::Result<ExitCode> {
         Err(problems) => return Ok(misconfigured(&problems)),
     };
     writeln!(out, "The configuration is complete. Registers with {}.", configured.provider.scope())?;
-    for (name, value) in &configured.effective {
+    let mut effective = configured.effective;
+    let rule = update::Rule::of(&configured.common, configured.provider.as_ref());
+    effective.insert("OSCR_AGENT_UPDATE".to_owned(), rule.to_string());
+    for (name, value) in &effective {
         writeln!(out, "  {name:<26} {}", log::redacted(value))?;
     }
     for note in &configured.notes {

@@ -36,6 +36,8 @@ pub(super) enum Why {
     Full,
     /// What an earlier job left cannot be removed.
     Unclean,
+    /// There is a newer agent to run.
+    Update,
     /// It was idle for as long as it may be.
     Idle,
     /// The watchdog found that it can get no job.

@@ -10,6 +10,7 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 
 use super::update::Fetched;
+use super::update::schedule::Memory;
 use crate::docker::Label;
 use crate::files;
 use crate::provider::pace::Pace;
@@ -32,9 +33,12 @@ pub struct State {
     /// Until when the forge wants little of us.
     #[serde(default)]
     pub pace: Option<Pace>,
-    /// The agent that was fetched because the forge refused the image's.
+    /// The agent that was fetched in place of the image's.
     #[serde(default)]
     pub agent: Option<Fetched>,
+    /// What is known of newer agents.
+    #[serde(default)]
+    pub update: Memory,
     /// What agents of ours marked their objects in Docker with that may still be there.
     #[serde(default)]
     pub docker_labels: Vec<Label>,
@@ -96,6 +100,12 @@ impl StateFile {
         // Now rather than when it matters: a place that cannot be written is a reason not to start.
         file.save()?;
         Ok(file)
+    }
+
+    /// What the file in `directory` holds, if there is one that makes sense. Nothing is changed.
+    #[must_use]
+    pub fn read(directory: &Path) -> Option<State> {
+        serde_json::from_slice(&fs::read(directory.join(NAME)).ok()?).ok()
     }
 
     /// Replaces the file in one step.

@@ -128,6 +128,24 @@ const API_RESET: Family = family(
     &[],
     "When the forge resets the limit, in seconds since 1970.",
 );
+const AGENT_RELEASED: Family = family(
+    "oscr_agent_release_time_seconds",
+    Kind::Gauge,
+    &[],
+    "When the agent in use was released, or first seen to be offered, in seconds since 1970. Absent where that is not known.",
+);
+const AGENT_NEWER: Family = family(
+    "oscr_agent_newer_offered",
+    Kind::Gauge,
+    &[],
+    "1 if the forge offers a newer agent than the one in use, as far as it was asked, else 0.",
+);
+const AGENT_FAILURES: Family = family(
+    "oscr_agent_update_failures",
+    Kind::Gauge,
+    &[],
+    "How many attempts in a row to fetch a newer agent have failed.",
+);
 const DISK_FREE: Family =
     family("oscr_disk_free_bytes", Kind::Gauge, &["place"], "Disk space that a job could use there.");
 const DISK_LEAST: Family =
@@ -158,6 +176,9 @@ pub const FAMILIES: &[Family] = &[
     API_LEFT,
     API_LIMIT,
     API_RESET,
+    AGENT_RELEASED,
+    AGENT_NEWER,
+    AGENT_FAILURES,
     DISK_FREE,
     DISK_LEAST,
     EVICTED,
@@ -403,6 +424,12 @@ pub struct Now {
     pub healthy: bool,
     /// Registrations that are still to be let go.
     pub leftovers: u64,
+    /// When the agent in use was released, if that is known.
+    pub agent_released: Option<u64>,
+    /// Whether a newer one is offered.
+    pub agent_newer: bool,
+    /// How many attempts in a row to fetch it have failed.
+    pub agent_failures: u32,
     /// Places on disk: free bytes, and how many must be free.
     pub disk: Vec<(String, u64, u64)>,
 }
@@ -437,6 +464,9 @@ fn text(metrics: &Metrics, now: &Now) -> String {
     page.gauge(API_LEFT, maybe(limit.map(|limit| limit.remaining)));
     page.gauge(API_LIMIT, maybe(limit.and_then(|limit| limit.limit)));
     page.gauge(API_RESET, maybe(limit.and_then(|limit| limit.reset)));
+    page.gauge(AGENT_RELEASED, maybe(now.agent_released));
+    page.gauge(AGENT_NEWER, [(vec![], u64::from(now.agent_newer))]);
+    page.gauge(AGENT_FAILURES, [(vec![], u64::from(now.agent_failures))]);
     page.gauge(DISK_FREE, now.disk.iter().map(|(place, free, _)| (vec![place.as_str()], *free)));
     page.gauge(DISK_LEAST, now.disk.iter().map(|(place, _, least)| (vec![place.as_str()], *least)));
     page.gauge(EVICTED, [(vec![], counters.evicted_bytes)]);
@@ -523,6 +553,7 @@ mod tests {
             replica: "a\"b\\c\nd".to_owned(),
             phase: "listening",
             phases: vec!["listening", "running"],
+            agent_released: Some(5),
             disk: vec![("/work".to_owned(), 7, 3)],
             ..Now::default()
         }

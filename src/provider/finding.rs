@@ -78,22 +78,31 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Whether a version is newer than another one, number by number. What consists of other things than numbers is not.
+#[must_use]
+pub fn is_newer(version: &str, than: &str) -> bool {
+    let numbers = |version: &str| version.split('.').map(|part| part.parse::<u32>().ok()).collect::<Option<Vec<_>>>();
+    match (numbers(version), numbers(than)) {
+        (Some(version), Some(than)) => version > than,
+        _ => false,
+    }
+}
+
 /// What there is to say about the agent's version, `ours`, when the forge offers `theirs`.
 #[must_use]
 pub fn compare_versions(ours: Option<&str>, theirs: &str, forge: &str, policy: &str) -> Finding {
-    let numbers = |version: &str| version.split('.').map(|part| part.parse::<u32>().ok()).collect::<Option<Vec<_>>>();
     let topic = "agent";
     let Some(ours) = ours else {
-        return Finding::skip(topic, format!("{forge} offers {theirs}; the image's version is not known"));
+        return Finding::skip(topic, format!("{forge} offers {theirs}; the version here is not known"));
     };
-    match (numbers(ours), numbers(theirs)) {
-        (Some(own), Some(offered)) if own < offered => Finding::warn(
+    if is_newer(theirs, ours) {
+        return Finding::warn(
             topic,
-            format!("the image has {ours}, and {forge} offers {theirs}; {policy}"),
-            "pull a newer image, or set OSCR_AGENT_UPDATE=true",
-        ),
-        _ => Finding::ok(topic, format!("the image has {ours}, and {forge} offers {theirs}")),
+            format!("{ours} is here, and {forge} offers {theirs}; {policy}"),
+            "pull a newer image, or let OSCR_AGENT_UPDATE fetch it",
+        );
     }
+    Finding::ok(topic, format!("{ours} is here, and {forge} offers {theirs}"))
 }
 
 #[cfg(test)]
@@ -105,6 +114,9 @@ mod tests {
         let verdict = |ours, theirs| compare_versions(ours, theirs, "X", "").verdict;
         assert_eq!(verdict(Some("2.99.0"), "2.100.0"), Verdict::Warn);
         assert_eq!(verdict(Some("2.100.0"), "2.99.1"), Verdict::Ok);
+        assert!(is_newer("2.100.0", "2.99.9") && is_newer("3.0", "2.9.9") && is_newer("2.338.0.1", "2.338.0"));
+        assert!(!is_newer("2.338.0", "2.338.0") && !is_newer("2.337.9", "2.338.0"));
+        assert!(!is_newer("latest", "2.338.0") && !is_newer("2.339.0", "") && !is_newer("2.339.0-rc1", "2.338.0"));
         assert_eq!(verdict(Some("2.100.0"), "2.100.0"), Verdict::Ok);
         assert_eq!(verdict(None, "2.100.0"), Verdict::Skip);
     }

@@ -4,9 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::error::Error as _;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -14,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{AUTHORIZATION, DATE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
 use reqwest::{Certificate, Client, Method, NoProxy, Proxy};
 use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -23,6 +25,7 @@ use crate::config::{Network, Secret};
 use crate::encode::{hex, seconds};
 use crate::metrics::{self, RateLimit};
 use crate::names::Names;
+use crate::os::priority;
 
 /// The largest answer that is read, in bytes. A page of a hundred runners is some 100 KB.
 const LARGEST: usize = 8 * 1024 * 1024;
@@ -33,6 +36,8 @@ const REQUEST: Duration = Duration::from_secs(30);
 const LARGEST_DOWNLOAD: usize = 1024 * 1024 * 1024;
 const DOWNLOAD: Duration = Duration::from_secs(30 * 60);
 const REDIRECTS: u32 = 5;
+/// How many pieces of it, of some 16 kB, may wait to be written.
+const CHUNKS_AHEAD: usize = 64;
 /// How many answers are kept to ask whether they still hold, and the longest that is kept, in bytes.
 const KEPT_ANSWERS: usize = 4;
 const LONGEST_KEPT: usize = 16 * 1024;
@@ -241,7 +246,8 @@ impl Http {
     }
 
     /// Writes what is found at `url` to a file, and gives its SHA-256 in hexadecimal digits. Nothing is said about who asks: a
-    /// forge's packages lie with others.
+    /// forge's packages lie with others. Disk and digest are a thread's, the last to be given either, so that a slow disk keeps
+    /// nobody waiting.
     ///
     /// # Errors
     /// [`Fault::Unreachable`] for everything that goes wrong, the file's disk included.
@@ -263,17 +269,25 @@ impl Http {
             if !status.is_success() {
                 return Err(Fault::Unreachable(format!("{address} answered {}", status.as_u16())));
             }
-            let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+            let on_disk = |error: io::Error| Fault::Unreachable(format!("it cannot be written: {error}"));
+            let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
+            let written = write_chunks(received, to.try_clone().map_err(on_disk)?);
             let mut length = 0;
             while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&address, &error))? {
                 length += chunk.len();
                 if length > LARGEST_DOWNLOAD {
                     return Err(Fault::Unreachable(format!("{address} has more than {LARGEST_DOWNLOAD} bytes")));
                 }
-                digest.update(&chunk);
-                to.write_all(&chunk).map_err(|error| Fault::Unreachable(format!("it cannot be written: {error}")))?;
+                // Whoever writes has ended, and says why.
+                if chunks.send(chunk.into()).await.is_err() {
+                    break;
+                }
             }
-            return Ok(hex(digest.finish().as_ref()));
+            drop(chunks);
+            return match written.await {
+                Ok(digest) => digest.map_err(on_disk),
+                Err(_) => Err(Fault::Unreachable("whoever wrote it ended early".to_owned())),
+            };
         }
         Err(Fault::Unreachable(format!("{url} leads on more than {REDIRECTS} times")))
     }
@@ -486,6 +500,25 @@ fn rate_limit(status: u16, headers: &HeaderMap, now: SystemTime) -> Option<Durat
         (status == 429).then_some(UNTOLD_LIMIT)
     };
     wait().map(|wait| wait.min(LONGEST))
+}
+
+/// Writes pieces as they come, on a thread of its own, and gives the SHA-256 of them all. It ends with whoever sends them.
+fn write_chunks(mut chunks: mpsc::Receiver<Vec<u8>>, mut file: File) -> oneshot::Receiver<io::Result<String>> {
+    let (result, written) = oneshot::channel();
+    thread::spawn(move || {
+        priority::step_back();
+        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+        let mut write = || {
+            while let Some(chunk) = chunks.blocking_recv() {
+                digest.update(&chunk);
+                file.write_all(&chunk)?;
+            }
+            Ok(())
+        };
+        let written = write().map(|()| hex(digest.finish().as_ref()));
+        let _ = result.send(written);
+    });
+    written
 }
 
 fn unreachable(url: &str, error: &reqwest::Error) -> Fault {

@@ -218,9 +218,9 @@ pub struct StopPlan {
 }
 
 /// A version of the agent as the forge offers it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Package {
-    /// Such as `2.336.0`.
+    /// Such as `2.338.0`.
     pub version: String,
     /// Where its archive (tar, gzip) is.
     pub url: String,
@@ -376,7 +376,12 @@ pub trait Provider {
     fn stale(&self) -> Answer<'_, Vec<Registration>> {
         Box::pin(async { Ok(Vec::new()) })
     }
-    /// The version of the agent that the forge offers now, for one that it does not accept.
+    /// Whether the forge gives jobs only to agents that are replaced soon after the next release. A registration is not refused,
+    /// and nothing tells an agent that it is too old.
+    fn starves_old_agents(&self) -> bool {
+        false
+    }
+    /// The version of the agent that the forge offers now.
     fn package(&self) -> Answer<'_, Package>;
     /// Fetches its archive, and gives the archive's SHA-256 in hexadecimal digits.
     fn download<'a>(&'a self, package: &'a Package, to: &'a mut File) -> Answer<'a, String> {
@@ -406,7 +411,8 @@ fn read_agents_json<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> 
 }
 
 /// This machine's architecture, as agents call it.
-fn architecture() -> &'static str {
+#[must_use]
+pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "x64",
         "aarch64" => "arm64",

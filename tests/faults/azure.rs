@@ -338,14 +338,6 @@ fn updating() -> Vec<Row> {
         broken("the list of packages: 404", |forge| forge.fault(LIST, status(404, None)), &["404"]),
         broken("the list of packages: 503", |forge| forge.fault(LIST, status(503, None)), &["503"]),
         broken(
-            "the list of packages: 429 with Retry-After",
-            |forge| {
-                let headers = [("retry-after".to_owned(), "1".to_owned())].into();
-                forge.fault(LIST, Fault { headers, ..status(429, Some(1)) });
-            },
-            &["limits our requests"],
-        ),
-        broken(
             "the list of packages is truncated",
             |forge| forge.fault(LIST, Fault { truncate: true, ..Fault::default() }),
             &["not the expected JSON"],
@@ -353,6 +345,7 @@ fn updating() -> Vec<Row> {
         broken("no package is offered", |forge| package(forge, PackageFault::None), &["offers no agent"]),
         broken("the package is missing", |forge| package(forge, PackageFault::Missing), &["404"]),
         broken("the package is another one", |forge| package(forge, PackageFault::Hash), &["SHA-256"]),
+        broken("the agent is of another version", |forge| package(forge, PackageFault::Version), &["says that it is"]),
         broken("the download: 503", |forge| forge.fault(DOWNLOAD, status(503, None)), &["503"]),
         broken(
             "the download is truncated",
@@ -370,8 +363,21 @@ fn updating() -> Vec<Row> {
             &["SHA-256"],
         ),
     ];
+    let limited = "so long no registration is made; then `outdated`: one line with the cause, unhealthy, slow";
+    rows.push(row(Step::Update, "the list of packages: 429 with Retry-After", limited, |forge, container| {
+        offer_another_version(forge, container);
+        let headers = [("retry-after".to_owned(), "1".to_owned())].into();
+        forge.fault(LIST, Fault { headers, ..status(429, None) });
+        container.start();
+        container.wait_line("the forge has limited our requests");
+        let line = container.wait_line("no other version could be fetched");
+        assert!(line.contains("limits our requests") && line.contains("trying again in"), "{line}");
+        assert_eq!(container.status()["phase"], "outdated");
+        assert!(forge.runners().is_empty());
+        want_no_other(forge);
+    }));
     rows.push(row(Step::Update, "the disk for it is full", outdated, |forge, container| {
-        let place = container.text("var/cache/oscr/agents");
+        let place = container.text("var/cache/oscr/archives");
         std::fs::create_dir_all(&place).expect("a directory");
         container.in_namespace(&format!("mount -t tmpfs -o size=64k tmpfs '{place}'"));
         offer_another_version(forge, container);

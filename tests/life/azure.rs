@@ -10,7 +10,7 @@ use oscr_sim::forge::{
 };
 use oscr_sim::protocol::JobResult;
 
-use crate::harness::{Container, Forge, LIMIT, SECRET, each, write};
+use crate::harness::{Container, Forge, LIMIT, SECRET, each, until, write};
 
 /// OSCR's requests, as `DELETE agents/ID 204`.
 pub fn calls(forge: &Forge) -> Vec<String> {
@@ -311,7 +311,7 @@ fn the_wanted_version_is_fetched_proved_and_used_when_asked_for() {
 
 #[test]
 fn a_package_that_is_not_what_the_forge_says_is_not_used() {
-    let faults = [PackageFault::Hash, PackageFault::Missing, PackageFault::None];
+    let faults = [PackageFault::Hash, PackageFault::Missing, PackageFault::None, PackageFault::Version];
     each(&faults, |fault| {
         let forge = Forge::start();
         forge.order(|orders| {
@@ -327,10 +327,12 @@ fn a_package_that_is_not_what_the_forge_says_is_not_used() {
             PackageFault::Hash => "SHA-256",
             PackageFault::Missing => "404",
             PackageFault::None => "offers no agent",
+            PackageFault::Version => "says that it is 0.0.1",
         };
         assert!(line.contains("no other version could be fetched") && line.contains(why), "{line}");
         assert_eq!(container.status()["phase"], "outdated");
-        assert!(container.names("var/cache/oscr/agents").is_empty(), "{:?}", container.names("var/cache/oscr/agents"));
+        let kept = || container.names("var/cache/oscr/agents");
+        until("nothing of it is kept", || kept().is_empty());
     });
 }
 

@@ -96,6 +96,7 @@ fn where_all_is_well_everything_is_looked_at_in_order_and_nothing_changes() {
         "labels",
         "agent",
         "worker",
+        "age",
         "lock",
         "disk",
         "cgroup",
@@ -105,7 +106,7 @@ fn where_all_is_well_everything_is_looked_at_in_order_and_nothing_changes() {
     assert_eq!(topics[..order.len()], order, "{}", report.text);
     // The simulated forge speaks no TLS.
     assert_eq!(report.verdicts("warn"), ["tls"], "{}", report.text);
-    assert!(report.verdicts("FAIL").is_empty() && report.text.contains("2.336.0"), "{}", report.text);
+    assert!(report.verdicts("FAIL").is_empty() && report.text.contains(oscr_sim::AGENT_VERSION), "{}", report.text);
     assert_eq!(forge.runners().len(), 0);
     let changing: Vec<String> = forge.calls().into_iter().filter(|call| !call.starts_with("GET ")).collect();
     assert_eq!(changing, ["POST registration-token 201"]);
@@ -237,7 +238,7 @@ fn an_old_agent_is_a_warning_and_one_that_cannot_run_a_failure() {
     let forge = Forge::start();
     forge.order(|orders| orders.latest_version = "2.400.0".to_owned());
     let container = healthy(&forge);
-    Report::of(&container).warns("agent", &["2.336.0", "2.400.0", "pull a newer image"]);
+    Report::of(&container).warns("agent", &[oscr_sim::AGENT_VERSION, "2.400.0", "pull a newer image"]);
     let listener = container.path("opt/oscr/agent/bin/Runner.Listener");
     write_program(&listener, "#!/bin/sh\necho 'libicu is missing' >&2; exit 134\n");
     Report::of(&container).fails("agent", &["cannot run here", "libicu is missing"]);

@@ -162,10 +162,20 @@ impl Forge {
         answer["encoded_jit_config"].as_str().expect("a configuration").to_owned()
     }
 
+    /// The agents that it offers.
+    #[allow(dead_code, reason = "the table of faults does not need it")]
+    pub fn downloads(&self) -> serde_json::Value {
+        self.send("GET", "downloads", "")
+    }
+
     fn post(&self, what: &str, body: &str) -> serde_json::Value {
+        self.send("POST", what, body)
+    }
+
+    fn send(&self, method: &str, what: &str, body: &str) -> serde_json::Value {
         let mut stream = TcpStream::connect(self.address()).expect("the forge listens");
         let request = format!(
-            "POST {BELOW}/{what} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
+            "{method} {BELOW}/{what} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
              User-Agent: test\r\nAccept: application/vnd.github+json\r\nX-GitHub-Api-Version: 2022-11-28\r\n\
              Authorization: Bearer {}\r\n\r\n{body}",
             self.address(),

@@ -34,4 +34,5 @@ mod privileges;
 mod secrets;
 mod stop;
 mod taint;
+mod update;
 mod watchdog;

@@ -96,6 +96,8 @@ pub enum PackageFault {
     Hash,
     /// It is offered, and not there.
     Missing,
+    /// What is offered says that it is another version.
+    Version,
 }
 
 /// Everything adjustable while the forge runs; `POST /_sim/orders` takes any part of it.

@@ -35,7 +35,7 @@ fn an_ephemeral_agent_takes_one_job_and_leaves() {
     assert_eq!(running.code(), Some(0));
     for marker in [
         "√ Connected to GitHub",
-        "Current runner version: '2.336.0'",
+        "Current runner version: '2.338.0'",
         "Listening for Jobs",
         "Running job: greet",
         "Job greet completed with result: Succeeded",

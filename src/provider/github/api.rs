@@ -190,7 +190,7 @@ impl Api {
         found.push(labels);
         found.push(match self.package().await {
             Ok(package) => {
-                let policy = "a version is refused some 30 days after a newer one came out";
+                let policy = "30 days after a newer one came out, it is given no more jobs";
                 compare_versions(version, &package.version, "GitHub", policy)
             }
             Err(fault) => Finding::fault("agent", &fault),
@@ -444,7 +444,7 @@ fn package_of(downloads: Vec<Download>) -> Result<Package, Fault> {
     let architecture = architecture();
     let ours = downloads.into_iter().find(|download| download.os == "linux" && download.architecture == architecture);
     ours.and_then(|download| {
-        // actions-runner-linux-x64-2.336.0.tar.gz
+        // actions-runner-linux-x64-2.338.0.tar.gz
         let version = download.filename.strip_suffix(".tar.gz")?.rsplit('-').next()?;
         let plain = version.split('.').count() == 3 && version.chars().all(|c| c.is_ascii_digit() || c == '.');
         plain.then(|| Package {

@@ -260,6 +260,10 @@ impl Provider for GitHub {
         Box::pin(self.api.standing(registration))
     }
 
+    fn starves_old_agents(&self) -> bool {
+        self.settings.host.is_github_com()
+    }
+
     fn package(&self) -> Answer<'_, Package> {
         Box::pin(self.api.package())
     }

@@ -252,6 +252,13 @@ impl Host {
         };
         Some(Self { web, api })
     }
+
+    /// Whether it is GitHub's own: github.com, or a company's part of it.
+    pub fn is_github_com(&self) -> bool {
+        let url = reqwest::Url::parse(&self.web).ok();
+        let host = url.as_ref().and_then(|url| url.host_str());
+        host.is_some_and(|host| matches!(host, "github.com" | "www.github.com") || host.ends_with(".ghe.com"))
+    }
 }
 
 /// All of GitHub's settings.
