@@ -6,6 +6,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
@@ -15,7 +16,7 @@ use oscr_sim::forge::{Cut, Fault, PackageFault};
 use oscr_sim::protocol::JobResult;
 use serde_json::{Value, json};
 
-use crate::harness::{Container, Forge, LIMIT, allow, each, until, write};
+use crate::harness::{Container, Forge, LIMIT, SECRET, allow, each, outcome, until, write};
 
 /// The version that the forge offers.
 const NEWER: &str = "2.1000.0";
@@ -399,6 +400,18 @@ fn check_says_what_the_setting_comes_to() {
     says(&container, "auto: false, because only github.com and *.ghe.com give no jobs to old agents");
     container.set("OSCR_AGENT_UPDATE", "TRUE");
     says(&container, "true");
+    // Without root.
+    container.unset("GITHUB_HOST");
+    container.set_all(&[("OSCR_AGENT_UPDATE", ""), ("GITHUB_PAT_FILE", ""), ("GITHUB_PAT", &forge.pat())]);
+    let oscr = container.command(&["check"]);
+    let mut command = Command::new("setpriv");
+    command.args([format!("--reuid={0}", container.uid), format!("--regid={0}", container.uid)]);
+    command.arg("--clear-groups").arg(oscr.get_program()).args(oscr.get_args());
+    command.env_clear().envs(oscr.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let (_, out, error) = outcome(command);
+    assert!(out.contains("auto: false, because the container does not run as root"), "{out}{error}");
+    container.unset("GITHUB_PAT");
+    container.set("GITHUB_PAT_FILE", &container.text(SECRET));
     container.set("OSCR_AGENT_UPDATE", "sometimes");
     let (code, _, error) = container.ask(&["check"]);
     assert!(code == 78 && error.contains("use auto, true or false"), "{error}");
@@ -533,6 +546,6 @@ fn what_is_left_of_a_fetch_that_was_killed_is_neither_used_nor_a_taint() {
 }
 
 fn copy(from: &Path, to: &Path) {
-    let copied = std::process::Command::new("cp").args(["-a"]).args([from, to]).status();
+    let copied = Command::new("cp").args(["-a"]).args([from, to]).status();
     assert!(copied.expect("cp of coreutils").success());
 }
