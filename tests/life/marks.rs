@@ -113,7 +113,9 @@ fn a_default_list_of_no_rights_breaks_no_later_job() {
         forge.wait_log(job, "at the gate");
         spoil();
         container.signal(Signal::SIGKILL);
-        container.restart();
+        container.exit_code();
+        assert!(forge.let_go(forge.runner_of(job)));
+        container.start();
         works(&forge, &container);
     });
 }
