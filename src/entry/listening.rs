@@ -506,7 +506,10 @@ impl<'a> Session<'a> {
 
     async fn obey_watchdog(&mut self, due: Due) -> ControlFlow<Ended> {
         match due {
-            Due::Ask if self.life.nearly_used_up() => self.watchdog.not_asked(),
+            Due::Ask if self.life.nearly_used_up() => {
+                tracing::debug!("the forge is not asked about the registration: its limit is nearly used up");
+                self.watchdog.not_asked();
+            }
             Due::Ask => self.asking = self.life.ask_about_registration(),
             Due::Lapse => {
                 tracing::info!(

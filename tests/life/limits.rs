@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use oscr_sim::forge::app::{AppOrders, KEY};
+use oscr_sim::forge::{Fault, Match};
 use oscr_sim::protocol::JobResult;
 
-use crate::harness::{Container, Forge, LIMIT, SECRET, allow, each, write};
+use crate::harness::{Container, Forge, LIMIT, SECRET, allow, each, until, write};
 use crate::page;
 
 /// Runs jobs one after the other, and gives the requests of all lives but the first.
@@ -222,6 +223,28 @@ fn a_count_that_starts_anew_soon_is_waited_for_no_longer() {
     container.wait_line("slowing down");
     forge.listening();
     assert!(container.uptime() >= Duration::from_secs(1), "it did not wait");
+}
+
+#[test]
+fn the_last_requests_are_not_spent_on_questions_about_an_idle_runner() {
+    let forge = Forge::start();
+    let container = Container::listening(&forge, &[("OSCR_WATCH_INTERVAL", "1")]);
+    let (id, _) = forge.listening();
+    let path = format!("/actions/runners/{id}");
+    forge.wait_requests(&path, 1);
+    forge.order(|orders| orders.rate_used = orders.rate_limit - 5);
+    // The answer to the next one tells.
+    container.wait_line("the forge is not asked");
+    let asked = || forge.calls().iter().filter(|call| call.starts_with("GET")).count();
+    let before = asked();
+    // A listener that lost its connection is one more reason to ask, and no better one.
+    let matching = Match { path_contains: Some("/message".to_owned()), agent: Some(true), ..Match::default() };
+    forge.add_fault(Fault { matching, status: Some(502), ..Fault::default() });
+    container.wait_line("connect error");
+    let put_off = container.lines_with("the forge is not asked").len();
+    until("it was put off again", || container.lines_with("the forge is not asked").len() > put_off + 1);
+    assert_eq!(asked(), before, "{:?}", forge.calls());
+    assert_eq!(container.status()["connection"], "lost");
 }
 
 #[test]
