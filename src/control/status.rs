@@ -372,6 +372,12 @@ impl Board {
         self.times.ended_early.set(0);
     }
 
+    /// Whether earlier faults count yet.
+    #[must_use]
+    pub fn has_faults(&self) -> bool {
+        self.times.faulty_since.get().is_some() || self.times.ended_early.get() > 0
+    }
+
     /// Something went wrong and will be tried again after `wait`.
     pub fn fault(&self, error: &str, wait: Duration) {
         self.times.faulty_since.set(self.times.faulty_since.get().or_else(|| Some(SystemTime::now())));

@@ -476,6 +476,11 @@ impl Incarnation {
         self.provider.secrets().into_iter().map(SecretSource::stamp).collect()
     }
 
+    /// Whether there is anything that [`Self::forget_failures`] would make history.
+    pub(super) fn has_failures(&self) -> bool {
+        self.board.has_faults() || self.backoff != Backoff::default() || self.state.state.failures != 0
+    }
+
     pub(super) fn forget_failures(&mut self) {
         self.board.well();
         self.backoff.reset();

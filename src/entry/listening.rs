@@ -90,10 +90,8 @@ struct Session<'a> {
     /// Whether we interrupted the listener because it was idle, or a job had to be cancelled.
     interrupted: bool,
     connected: Option<Instant>,
-    /// When it will have proved itself.
+    /// When it will have proved itself, if there is anything that it would make history.
     well_at: Option<Instant>,
-    /// Whether it has, by listening or by a job.
-    well: bool,
     /// Until when it may take to end after its job.
     farewell: Option<Instant>,
     leftovers_wait: Duration,
@@ -218,7 +216,6 @@ impl<'a> Session<'a> {
             interrupted: false,
             connected: None,
             well_at: None,
-            well: false,
             farewell: None,
             leftovers_wait: LEFTOVERS_FIRST,
             leftovers_at,
@@ -338,7 +335,6 @@ impl<'a> Session<'a> {
     /// It works: what went wrong before is over.
     fn proves_well(&mut self) {
         self.well_at = None;
-        self.well = true;
         self.life.forget_failures();
     }
 
@@ -367,7 +363,8 @@ impl<'a> Session<'a> {
                 self.watchdog.listening();
                 if self.connected.is_none() {
                     self.connected = Some(Instant::now());
-                    self.well_at = Some(Instant::now() + WELL_AFTER);
+                    // Nothing wakes an idle runner without need.
+                    self.well_at = self.life.has_failures().then(|| Instant::now() + WELL_AFTER);
                     self.life.board.connected();
                 }
                 if !self.job.seen && !self.retirement.begun() {
@@ -611,12 +608,9 @@ impl<'a> Session<'a> {
         self.life.board.listener_gone();
         let ended_by_us = self.retirement.begun() || self.life.stop.urgency() > Urgency::None;
         let ending = self.read_ending(ended);
+        let soon = !self.job.found_once && self.connected.is_none_or(|since| since.elapsed() < WELL_AFTER);
         // One that leaves because its job was taken back is no sign of trouble here.
-        if matches!(ending, Ending::Again(_) | Ending::Fatal(_))
-            && !self.well
-            && !ended_by_us
-            && self.farewell.is_none()
-        {
+        if matches!(ending, Ending::Again(_) | Ending::Fatal(_)) && soon && !ended_by_us && self.farewell.is_none() {
             self.life.board.ended_early();
         }
         self.report(&ending);
