@@ -132,29 +132,32 @@ impl Reader {
                 let sign = self.facts.traces.iter().find(means).map(|(.., sign)| Marker::Sign(*sign));
                 Heard { level: self.traced(text), marker: sign, ..Heard::default() }
             }
-            Origin::Copy(text) => Heard { level: self.traced(text), marker: self.say(text, true), ..Heard::default() },
+            Origin::Copy(text) => {
+                let marker = self.unless_said(meaning(text, self.facts), text, true);
+                Heard { level: self.traced(text), marker, ..Heard::default() }
+            }
             Origin::Words(text) => self.words(text, working),
         }
     }
 
     /// Words for people.
     fn words(&mut self, text: &str, working: bool) -> Heard {
-        let known = meaning(text, self.facts).is_some();
-        if self.owed > 0 && !known {
+        let says = meaning(text, self.facts);
+        if self.owed > 0 && says.is_none() {
             self.owed -= 1;
             return Heard::default();
         }
-        let level = match self.manner {
-            Manner::Other => Some(Level::INFO),
-            Manner::Step if is_banner(text) => None,
-            Manner::Step => Some(Level::DEBUG),
+        let banner = is_banner(text);
+        let level = match (self.manner, &says) {
+            (Manner::Other, _) => Some(Level::INFO),
+            (Manner::Step, _) => (!banner).then_some(Level::DEBUG),
             // Whoever acts upon them says so.
-            Manner::Listener if announces(text, self.facts) => None,
-            Manner::Listener if working => Some(Level::DEBUG),
-            Manner::Listener => Some(Level::INFO),
+            (Manner::Listener, Some(Marker::Running(_) | Marker::Completed(..))) => None,
+            (Manner::Listener, _) if working => Some(Level::DEBUG),
+            (Manner::Listener, _) => Some(Level::INFO),
         };
-        let for_people = self.manner == Manner::Other || !is_banner(text);
-        Heard { level, marker: self.say(text, false), for_people }
+        let for_people = self.manner == Manner::Other || !banner;
+        Heard { level, marker: self.unless_said(says, text, false), for_people }
     }
 
     fn traced(&self, text: &str) -> Option<Level> {
@@ -162,12 +165,9 @@ impl Reader {
         (!banner).then_some(Level::DEBUG)
     }
 
-    fn say(&self, words: &str, traced: bool) -> Option<Marker> {
-        if self.manner == Manner::Other {
-            return None;
-        }
-        let marker = meaning(words, self.facts)?;
-        self.said.borrow_mut().first(words, traced).then_some(marker)
+    /// What words say, unless their other form has said it; nothing where words mean nothing.
+    fn unless_said(&self, says: Option<Marker>, words: &str, traced: bool) -> Option<Marker> {
+        says.filter(|_| self.manner != Manner::Other && self.said.borrow_mut().first(words, traced))
     }
 }
 
@@ -231,11 +231,6 @@ fn meaning(words: &str, facts: &AgentFacts) -> Option<Marker> {
             Meaning::Sign(sign) => Some(Marker::Sign(sign)),
         }
     })
-}
-
-/// Whether words tell of a job.
-fn announces(words: &str, facts: &AgentFacts) -> bool {
-    matches!(meaning(words, facts), Some(Marker::Running(_) | Marker::Completed(..)))
 }
 
 /// Whether words belong to a picture that is drawn with characters.
