@@ -479,9 +479,14 @@ impl<'a> Session<'a> {
                 ControlFlow::Continue(())
             }
             Err(HardwareError::Abandoned) => {
-                // Its worker lives, or its end would have come first: steps that run `always()` would follow.
                 tracing::error!("the job is failed: its hook was killed while it waited for the hardware");
-                self.interrupt().await
+                if self.job.worker.is_none() {
+                    return self.interrupt().await;
+                }
+                // It begins steps that run `always()` some 30 ms after the hook's end; an interrupted listener takes up to a
+                // second to tell it not to, and such a step has ten more. The listener reports a killed worker's job as failed.
+                self.life.end_processes(&[self.listener.pid]).await;
+                ControlFlow::Continue(())
             }
             Err(error) => {
                 tracing::error!("the job is failed: {error}");
