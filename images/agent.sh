@@ -2,15 +2,21 @@
 # Fetches an official agent, proves its checksum and unpacks it into /out/opt/oscr/agent, with its version and age beside it. Runs in
 # a stage of a runner image's build:
 #
-#   agent.sh LISTENER URL SHA256_X64 SHA256_ARM64 VERSION RELEASED [OTHER_URL OTHER_SHA256]
+#   agent.sh [OTHER_URL OTHER_SHA256]
 #
-#   LISTENER   a program that the archive must have
-#   URL        of the official release, with ARCH where x64 or arm64 belongs, and its two checksums
-#   VERSION    of the release
-#   RELEASED   the day of the release, as 2026-10-06, or empty if nobody knows it
-#   OTHER_URL  is fetched instead, if it is not empty; without a checksum of its own it is refused
+# OTHER_URL is fetched instead of the official release, if it is not empty; without a checksum of its own it is refused. The release is
+# in /opt/oscr/agent.release, as the Dockerfile wrote it:
+#
+#   listener   a program that the archive must have
+#   url        of the official release, with ARCH where x64 or arm64 belongs
+#   x64 arm64  its two checksums
+#   version    of the release
+#   released   the day of the release, as 2026-10-06, or empty if nobody knows it
 set -eu
-listener=$1 url=$2 x64=$3 arm64=$4 version=$5 released=$6 other_url=${7:-} other_sha256=${8:-}
+other_url=${1:-} other_sha256=${2:-}
+listener='' url='' x64='' arm64='' version='' released=''
+# shellcheck source=/dev/null
+. /opt/oscr/agent.release
 
 case $(dpkg --print-architecture) in
 amd64) arch=x64 sha256=$x64 ;;

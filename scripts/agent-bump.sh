@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# agent-bump.sh github|azure-devops [FILE]: writes an agent's release, with its day and checksums, into images/<provider>/Dockerfile.
+# agent-bump.sh github|azure-devops [FILE]: writes an agent's release, with its day and checksums, into images/runner/Dockerfile.
 # Prints its version, or nothing if the Dockerfile has it already. FILE is GitHub's answer for releases/latest of the agent's
 # repository; without it the answer is fetched, and «-» is standard input.
 set -euo pipefail
@@ -18,7 +18,10 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 
-dockerfile=images/$provider/Dockerfile
+dockerfile=images/runner/Dockerfile
+# The lines of its stage.
+stage="/^FROM system AS $provider\$/,/^FROM /"
+has() { sed -n "$stage p" "$dockerfile" | grep -q "^ARG $1\$"; }
 
 version=$(jq --raw-output '.tag_name | ltrimstr("v")' <<<"$release")
 [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || die "«$version» is no version"
@@ -44,20 +47,20 @@ checksum() {
 
 write() {
     sed -i \
-        -e "s/^ARG AGENT_VERSION=.*/ARG AGENT_VERSION=$version/" \
-        -e "s/^ARG AGENT_RELEASED=.*/ARG AGENT_RELEASED=$released/" \
-        -e "s/^ARG AGENT_SHA256_X64=.*/ARG AGENT_SHA256_X64=$x64/" \
-        -e "s/^ARG AGENT_SHA256_ARM64=.*/ARG AGENT_SHA256_ARM64=$arm64/" \
+        -e "$stage s/^ARG AGENT_VERSION=.*/ARG AGENT_VERSION=$version/" \
+        -e "$stage s/^ARG AGENT_RELEASED=.*/ARG AGENT_RELEASED=$released/" \
+        -e "$stage s/^ARG AGENT_SHA256_X64=.*/ARG AGENT_SHA256_X64=$x64/" \
+        -e "$stage s/^ARG AGENT_SHA256_ARM64=.*/ARG AGENT_SHA256_ARM64=$arm64/" \
         "$dockerfile"
     echo "$version"
 }
 
 x64=$(checksum x64)
 arm64=$(checksum arm64)
-if grep -q "^ARG AGENT_VERSION=$version\$" "$dockerfile"; then
+if has "AGENT_VERSION=$version"; then
     # A release whose file changed is no update, it is an alarm. One whose checksums nobody has written down yet is neither.
-    if grep -q '^ARG AGENT_SHA256_X64=$' "$dockerfile"; then write && exit; fi
-    { grep -q "^ARG AGENT_SHA256_X64=$x64\$" "$dockerfile" && grep -q "^ARG AGENT_SHA256_ARM64=$arm64\$" "$dockerfile"; } ||
+    if has AGENT_SHA256_X64=; then write && exit; fi
+    { has "AGENT_SHA256_X64=$x64" && has "AGENT_SHA256_ARM64=$arm64"; } ||
         die "release $version has other checksums than $dockerfile"
     exit
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints the name of a base image for images/github that this machine can build on. In this order:
+# Prints the name of a base image for images/runner that this machine can build on. In this order:
 #   BASE_IMAGE          if it is set, nothing is tried;
 #   oscr/base:<suite>   if an earlier run made it;
 #   ubuntu:24.04        if it is here, or a registry is in reach;

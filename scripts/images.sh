@@ -36,7 +36,8 @@ base=$(scripts/base-image.sh)
 runner() {
     local provider=$1 suffix=$2 archive=$1-sim.tar.gz
     shift 2
-    build "$provider" "oddessentials/oscr-$provider:$tag$suffix" "${labels[@]}" \
+    build runner "oddessentials/oscr-$provider:$tag$suffix" "${labels[@]}" \
+        --build-arg "CI_PROVIDER=$provider" \
         --build-arg "BASE_IMAGE=$base" \
         --build-arg "AGENT_URL=file:///context/sim/$archive" \
         --build-arg "AGENT_SHA256=$(cut -d ' ' -f 1 "dist/sim/$archive.sha256")" "$@"

@@ -223,8 +223,20 @@ fn dashboard_and_alerts_name_only_metrics_that_exist_and_every_alert_is_explaine
 #[test]
 fn compose_hands_on_every_setting_under_every_name() {
     let compose = read("compose.yml");
-    let keys: BTreeSet<&str> =
-        compose.lines().filter_map(|line| line.trim_start().split_once(':')).map(|(key, _)| key).collect();
+    let mut keys = BTreeSet::new();
+    // What an image is built with is not handed on to its containers.
+    let mut build_arguments = None;
+    for line in compose.lines() {
+        let indented = line.len() - line.trim_start().len();
+        if build_arguments.is_some_and(|outer| indented <= outer) {
+            build_arguments = None;
+        }
+        match line.trim_start().split_once(':') {
+            Some(("args", _)) => build_arguments = Some(indented),
+            Some((key, _)) if build_arguments.is_none() => drop(keys.insert(key)),
+            _ => {}
+        }
+    }
     for setting in settings() {
         for name in names(setting) {
             let handed_on = keys.contains(name) || keys.contains(format!("{name}_FILE").as_str());
