@@ -20,6 +20,7 @@
 //! | [`workspace`] | wiping and restoring: the clean slate |
 //! | [`metrics`] | numbers for whoever watches many runners |
 //! | [`control`] | the socket between PID 1 and the other commands |
+//! | [`exit`] | exit codes |
 //! | [`encode`] | digests and times as others read them |
 //! | [`files`] | files that are replaced in one step |
 //! | [`os`] | system calls without a safe wrapper elsewhere; the only `unsafe` |
@@ -36,6 +37,7 @@ pub mod control;
 pub mod docker;
 pub mod encode;
 pub mod entry;
+pub mod exit;
 pub mod files;
 #[cfg(test)]
 mod fuzz;

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
-use oscr::init::leftovers::Stat;
+use oscr::init::process::Stat;
 use oscr::os::signal::{self, SignalSet};
 
 use crate::Effort;

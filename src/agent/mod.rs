@@ -1,6 +1,5 @@
 //! The agent as a child of PID 1: its root directory, its environment, its output, its worker, and the hooks around a job.
 
-pub mod access;
 pub mod env;
 pub mod hooks;
 pub mod output;

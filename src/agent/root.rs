@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
-use crate::os::child::Identity;
+use crate::os::Identity;
 
 /// Why there is no root.
 #[derive(Debug, thiserror::Error)]

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::time::sleep;
 
-use crate::init::leftovers::Stat;
+use crate::init::process::Stat;
 use crate::os;
-use crate::os::child::{Identity, look_at_a_child};
+use crate::os::Identity;
+use crate::os::child::look_at_a_child;
 
 /// How often `/proc` is asked about a worker whose end the kernel does not tell.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use super::DEFAULT_SOCKET;
-use crate::os::child::Identity;
+use crate::os::Identity;
 
 /// Where the engine keeps images, containers and volumes. All of it goes with the job: it is emptied with the slate.
 pub const DATA: &str = "/var/lib/docker";

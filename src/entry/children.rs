@@ -22,7 +22,8 @@ use crate::agent::words::{Manner, Marker, Reader};
 use crate::init::spawn::{SpawnError, spawn};
 use crate::init::{Change, Ended, Signals, Spawn, reap};
 use crate::os;
-use crate::os::child::{Identity, Session, Setup};
+use crate::os::Identity;
+use crate::os::child::{Session, Setup};
 use crate::os::signal::SignalSet;
 use crate::provider::{AgentFacts, Step};
 

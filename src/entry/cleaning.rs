@@ -8,7 +8,7 @@ use crate::config::{Common, Taint};
 use crate::control::Phase;
 use crate::docker::engine;
 use crate::init::SpawnError;
-use crate::os::child::Identity;
+use crate::os::Identity;
 use crate::provider::Provider;
 use crate::workspace::taint::{Custody, Findings, Skip, Skips};
 use crate::workspace::{Slate, SlateError, Wiped, ipc};

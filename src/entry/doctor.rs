@@ -14,14 +14,14 @@ use nix::sys::prctl;
 use nix::unistd::Gid;
 
 use super::{agent_account, configure, invisible, out_of_reach, space, update};
-use crate::agent::access::{WRITE, may};
 use crate::agent::root;
 use crate::agent::worker::Watch;
 use crate::config::{Common, Environment, Network, Problem};
 use crate::encode::seconds;
 use crate::init::account::Account;
 use crate::log;
-use crate::os::child::Identity;
+use crate::os::Identity;
+use crate::os::access::{WRITE, may};
 use crate::provider::finding::{Finding, Verdict};
 use crate::provider::http::{Obstacle, Reached};
 use crate::provider::{Fault, Provider};

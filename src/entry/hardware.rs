@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
 use tokio::time::{Instant, interval_at, timeout};
 
 use super::children::{Running, Starter};
@@ -17,7 +16,6 @@ use crate::agent::hooks::executables;
 use crate::config::{Hardware, LockScope};
 use crate::control::{Board, Waiting};
 use crate::init::SpawnError;
-use crate::init::leftovers::Stat;
 use crate::metrics;
 use crate::os;
 use crate::resource::{Attempt, AttemptError, Claim, Held, LockDirectory, Survey};
@@ -239,20 +237,4 @@ impl Drop for Waiter {
             let _ = kill(self.running.pid, Signal::SIGKILL);
         }
     }
-}
-
-/// Whether `process` is `ancestor` or descends from it.
-pub fn descends(process: Pid, ancestor: Pid) -> bool {
-    let mut current = process;
-    // A chain of processes longer than this is not a hook of the agent.
-    for _ in 0..64 {
-        if current == ancestor {
-            return true;
-        }
-        match Stat::read(current) {
-            Some(stat) if stat.parent.as_raw() > 0 => current = stat.parent,
-            _ => return false,
-        }
-    }
-    false
 }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backoff;
 use super::children::Running;
-use super::hardware::{HardwareError, descends};
+use super::hardware::HardwareError;
 use super::incarnation::Incarnation;
 use super::job::JobWatch;
 use super::removal::removed;
@@ -29,6 +29,7 @@ use crate::agent::worker::Worker;
 use crate::control::server::Hooked;
 use crate::control::{Board, HookAnswer, Job, Phase};
 use crate::init::Ended;
+use crate::init::process::descends;
 use crate::metrics::JobResult;
 use crate::provider::{Answer, Fault, Reading, Releasing, Sign, Standing};
 use crate::resource::{Claim, Held};

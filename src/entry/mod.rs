@@ -38,17 +38,18 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 
-use crate::agent::access::{READ, WRITE, may};
 use crate::agent::{env, hooks, root, system_env, worker};
 use crate::config::name::hostname;
 use crate::config::table::COMMON;
 use crate::config::{Common, Environment, Hardware, Problem, Reader, SecretSource};
 use crate::control::{self, Board};
 use crate::docker::engine;
+use crate::exit;
 use crate::init::account::{Account, Accounts};
 use crate::init::{Role, Signals, adopt_orphans};
 use crate::log;
-use crate::os::child::Identity;
+use crate::os::Identity;
+use crate::os::access::{READ, WRITE, may};
 use crate::provider::{PROVIDERS, Provider, token_cache};
 use crate::resource::LockDirectory;
 use crate::workspace::{Origin, Owned, Slate, Space, Trash, taint, take_for_root};
@@ -60,20 +61,6 @@ use numbers::Numbers;
 use posture::Posture;
 use state::StateFile;
 use stop::Stop;
-
-/// Exit codes, after `sysexits.h` where it has one.
-pub mod exit {
-    /// The job ran, or a stop was clean.
-    pub const DONE: u8 = 0;
-    /// Bad arguments.
-    pub const USAGE: u8 = 64;
-    /// A fault in OSCR itself, or of the system that it runs on.
-    pub const SOFTWARE: u8 = 70;
-    /// Something passing: start again.
-    pub const TEMPORARY: u8 = 75;
-    /// The configuration is wrong.
-    pub const CONFIG: u8 = 78;
-}
 
 /// A configuration that holds together.
 pub struct Configured {

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use crate::agent::access::{WRITE, may};
 use crate::config::{Common, Problem};
 use crate::control::Board;
 use crate::metrics::{self, MetricsFile};
-use crate::os::child::Identity;
+use crate::os::Identity;
+use crate::os::access::{WRITE, may};
 
 /// How often the file is written at least, so that its age tells whether anybody lives.
 const HEARTBEAT: Duration = Duration::from_secs(60);

@@ -13,7 +13,8 @@ use super::job::{JobWatch, LOOK_EVERY};
 use crate::agent::worker::{self, Worker};
 use crate::control::Phase;
 use crate::init::Ended;
-use crate::init::leftovers::{Stat, descendants, signal_all};
+use crate::init::leftovers::{descendants, signal_all};
+use crate::init::process::Stat;
 use crate::provider::{Fault, Released, Standing};
 
 /// How long a job may still turn up after the forge let an idle registration go: the assignment may have crossed.

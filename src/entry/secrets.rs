@@ -10,10 +10,10 @@ use std::process::Command;
 
 use zeroize::Zeroizing;
 
-use crate::agent::access::{READ, may};
 use crate::config::{Environment, Problem, Secret, SecretSource};
 use crate::os;
-use crate::os::child::Identity;
+use crate::os::Identity;
+use crate::os::access::{READ, may};
 use crate::provider::is_secret;
 
 /// Names the descriptor in which our earlier self left the secrets of its environment.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid};
 
-use crate::os::child::Identity;
+use crate::os::Identity;
 
 /// A user as the files describe them.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@
 pub mod account;
 pub mod exec;
 pub mod leftovers;
+pub mod process;
 pub mod signals;
 pub mod spawn;
 

@@ -6,6 +6,8 @@ use std::io;
 use nix::errno::Errno;
 use nix::sys::prctl;
 
+use super::identity::{Identity, become_user};
+
 /// The kernel's names, by number (`include/uapi/linux/capability.h`), without `CAP_`.
 const NAMES: [&str; 41] = [
     "CHOWN",
@@ -197,11 +199,10 @@ pub fn no_new_privileges() -> bool {
 ///
 /// # Errors
 /// When no child can be made.
-pub fn may_make_user_namespace(identity: Option<&super::child::Identity>) -> io::Result<bool> {
+pub fn may_make_user_namespace(identity: Option<&Identity>) -> io::Result<bool> {
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{ForkResult, fork};
 
-    use super::child::become_user;
     let attempt = || -> nix::Result<()> {
         if let Some(identity) = identity {
             become_user(identity)?;

@@ -11,24 +11,12 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
-use nix::unistd::{
-    ForkResult, Gid, Pid, Uid, fork, getpgrp, getpid, setgid, setgroups, setpgid, setsid, setuid, tcgetpgrp, tcsetpgrp,
-};
+use nix::unistd::{ForkResult, Pid, fork, getpgrp, getpid, setpgid, setsid, tcgetpgrp, tcsetpgrp};
 
 use super::caps::{self, Capabilities};
 use super::directory;
+use super::identity::{Identity, become_user};
 use super::signal::{self, SignalSet};
-
-/// The user that a child becomes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// User id.
-    pub uid: Uid,
-    /// Primary group.
-    pub gid: Gid,
-    /// All supplementary groups; the parent's are dropped.
-    pub groups: Vec<Gid>,
-}
 
 /// Where the child stands towards the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,13 +180,6 @@ pub fn look_at_a_child<T>(identity: Option<&Identity>, look: impl FnOnce(Pid) ->
     let seen = look(child);
     while waitpid(child, None) == Err(Errno::EINTR) {}
     Ok(seen)
-}
-
-/// Groups first and user last: each step needs the privilege that the next one gives up.
-pub fn become_user(identity: &Identity) -> nix::Result<()> {
-    setgroups(&identity.groups)?;
-    setgid(identity.gid)?;
-    setuid(identity.uid)
 }
 
 /// Takes one child that ended or was stopped, whichever it is, without blocking. `None` when all children are running.

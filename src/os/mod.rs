@@ -4,10 +4,12 @@
 
 #![allow(unsafe_code, reason = "the one module that may; each block says why it is sound")]
 
+pub mod access;
 pub mod caps;
 pub mod child;
 pub mod directory;
 pub mod flags;
+mod identity;
 pub mod ipc;
 pub mod memory;
 pub mod mounts;
@@ -26,6 +28,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+pub use identity::Identity;
 
 /// Opens a descriptor that becomes readable when the process `pid` ends, whoever its parent is.
 ///

@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 
 use super::{Attempt, AttemptError, Claim, Held, LockDirectory, ResourceId, Survey, Wanted, wait_until_free};
+use crate::exit;
 use crate::init::exec::{ExecError, Options, exec, say};
 use crate::init::spawn::spawn;
 use crate::init::{Change, Signals, SpawnError, reap};
@@ -37,7 +38,7 @@ impl CommandError {
         match self {
             Self::Exec(error) => error.exit_code(),
             Self::Interrupted(number) => u8::try_from(128 + number).unwrap_or(u8::MAX),
-            Self::Attempt(_) | Self::Io(_) => crate::entry::exit::TEMPORARY,
+            Self::Attempt(_) | Self::Io(_) => exit::TEMPORARY,
         }
     }
 }

@@ -9,7 +9,7 @@ use nix::unistd::Uid;
 
 use super::wipe::mounts_below;
 use super::{Slate, SlateError};
-use crate::agent::access::{WRITE, may};
+use crate::os::access::{WRITE, may};
 use crate::os::mounts::Mount;
 
 /// File systems that live in memory and are nobody's data: they are emptied like directories.

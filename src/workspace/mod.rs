@@ -22,15 +22,15 @@ use std::time::Instant;
 
 use nix::unistd::Uid;
 
-use crate::os::child::Identity;
+use crate::os::Identity;
 use crate::os::mounts;
 
 pub use marks::Origin;
 pub use owner::{Owned, OwnerError, take_for_root};
 pub use space::Space;
-pub use trash::{Reins, Trash};
+pub use trash::Trash;
 use wipe::{Manner, wipe_so};
-pub use wipe::{Spare, Wiped, wipe};
+pub use wipe::{Reins, Spare, Wiped, wipe};
 
 /// The places that make up a slate.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::Uid;
 
-use crate::os::child::Identity;
+use crate::os::Identity;
 
 /// Copies the content, modes and times of `from` into `to`, which exists and is empty but for mount points, and gives all of it to
 /// `agent`. A missing `from` means that the image keeps no copy, and the home stays empty.

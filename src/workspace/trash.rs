@@ -9,14 +9,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{open, openat};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
-use super::wipe::{DIRECTORY, Manner, wipe_so};
+use super::wipe::{DIRECTORY, Manner, Reins, wipe_so};
 use super::{SlateError, Spare, Wiped, nothing_left};
 use crate::os::directory;
 
@@ -32,13 +31,6 @@ pub struct Heap {
     trash: OwnedFd,
     name: CString,
     directory: OwnedFd,
-}
-
-/// By which a removal is stopped, or told that nobody waits for it any more.
-#[derive(Debug, Default)]
-pub struct Reins {
-    halted: AtomicBool,
-    behind: AtomicBool,
 }
 
 impl Trash {
@@ -121,30 +113,6 @@ impl Drop for Heap {
     fn drop(&mut self) {
         // It stays if something is in it.
         let _ = unlinkat(&self.trash, self.name.as_c_str(), UnlinkatFlags::RemoveDir);
-    }
-}
-
-impl Reins {
-    /// Has the removal end soon, wherever it is.
-    pub fn halt(&self) {
-        self.halted.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it was told to end.
-    #[must_use]
-    pub fn halted(&self) -> bool {
-        self.halted.load(Ordering::Relaxed)
-    }
-
-    /// Nobody waits for the removal any more: it goes on with what others leave of the machine.
-    pub fn fall_behind(&self) {
-        self.behind.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether nobody waits for it.
-    #[must_use]
-    pub fn behind(&self) -> bool {
-        self.behind.load(Ordering::Relaxed)
     }
 }
 

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,6 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
-use super::trash::Reins;
 use crate::os::flags::unlock;
 use crate::os::priority::step_back;
 use crate::os::{directory, mounts};
@@ -95,6 +94,37 @@ pub struct Manner<'a> {
     pub aside: Option<BorrowedFd<'a>>,
     /// By which it can be stopped.
     pub reins: Option<&'a Reins>,
+}
+
+/// By which a removal is stopped, or told that nobody waits for it any more.
+#[derive(Debug, Default)]
+pub struct Reins {
+    halted: AtomicBool,
+    behind: AtomicBool,
+}
+
+impl Reins {
+    /// Has the removal end soon, wherever it is.
+    pub fn halt(&self) {
+        self.halted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was told to end.
+    #[must_use]
+    pub fn halted(&self) -> bool {
+        self.halted.load(Ordering::Relaxed)
+    }
+
+    /// Nobody waits for the removal any more: it goes on with what others leave of the machine.
+    pub fn fall_behind(&self) {
+        self.behind.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nobody waits for it.
+    #[must_use]
+    pub fn behind(&self) -> bool {
+        self.behind.load(Ordering::Relaxed)
+    }
 }
 
 /// Removes everything in `top`, but not `top` itself.

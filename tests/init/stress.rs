@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
-use oscr::init::leftovers::Stat;
+use oscr::init::process::Stat;
 use oscr::init::{Signals, reap};
 
 use crate::harness::cases;

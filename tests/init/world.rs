@@ -310,7 +310,7 @@ fn only_child(pid: Pid) -> Pid {
 
 /// The state of a process: `R`, `S`, `T`, `Z`, …; `-` when it is gone.
 pub fn state(pid: Pid) -> char {
-    oscr::init::leftovers::Stat::read(pid).map_or('-', |stat| stat.state)
+    oscr::init::process::Stat::read(pid).map_or('-', |stat| stat.state)
 }
 
 /// A field of `/proc/<pid>/status`, or of a copy of such a file.

@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 pub use runtime::Runtime;
 
 use super::privileges::NEEDED;
-use crate::agent::access::{READ, WRITE, may};
 use crate::agent::worker::Watch;
 use crate::config::{Common, SecretSource};
+use crate::os::Identity;
+use crate::os::access::{READ, WRITE, may};
 use crate::os::caps::{Capabilities, may_make_user_namespace};
-use crate::os::child::Identity;
 use crate::os::mounts::{self, Mount};
 
 /// File systems that are gone, or made anew, when the container is started again; and those that are windows to the kernel.

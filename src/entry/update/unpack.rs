@@ -16,7 +16,7 @@ use crate::agent::words::Manner;
 use crate::entry::children::{Running, Starter};
 use crate::entry::incarnation::on_a_thread;
 use crate::init::Ended;
-use crate::os::child::Identity;
+use crate::os::Identity;
 use crate::os::priority;
 use crate::provider::{Package, Step};
 use crate::workspace::taint::Custody;

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use ring::digest::{Context, SHA256};
 
 use super::{Spare, Wiped, wipe};
-use crate::os::child::Identity;
+use crate::os::Identity;
 use crate::os::mounts;
 use record::{Record, digest};
 pub use survey::{Skip, Skips};

@@ -1,10 +1,10 @@
-//! What the agent's user could reach, as the permission bits say.
+//! What a user could reach, as the permission bits say.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::os::child::Identity;
+use super::identity::Identity;
 
 /// Read permission, in one digit of a mode.
 pub const READ: u32 = 4;
