@@ -9,12 +9,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Reader;
-
 /// The largest payload that is read, in bytes. GitHub's own limit is 25 MB, and the agent writes it with indentation.
 pub const LARGEST_PAYLOAD: u64 = 48 * 1024 * 1024;
 /// The longest pattern, and the longest text that is held against one, in bytes. Git refs and names are shorter.
-const LONGEST: usize = 1024;
+pub const LONGEST: usize = 1024;
 
 /// What may run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,6 +74,12 @@ pub enum Denial {
 /// A text in which `*` stands for anything but `/`, and `**` for anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(String);
+
+impl From<String> for Pattern {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
 
 impl Pattern {
     /// Whether the whole of `text` fits, whatever the case of ASCII letters.
@@ -157,40 +161,6 @@ struct Comment {
 const INSIDERS: &[&str] = &["OWNER", "MEMBER", "COLLABORATOR"];
 
 impl Policy {
-    /// Reads the settings.
-    pub fn read(reader: &mut Reader<'_>) -> Self {
-        let forks = reader.flag("OSCR_ALLOW_FORKS").unwrap_or(false);
-        let mut patterns = |name: &'static str| {
-            let words = reader.list(name)?;
-            if words.iter().any(|word| word.len() > LONGEST) {
-                reader.problem(name, format!("has an entry of more than {LONGEST} bytes"), "write shorter patterns");
-            }
-            if words.is_empty() {
-                reader.problem(name, "is an empty list, so no job could ever run", "name what may run, or unset it");
-            }
-            Some(words)
-        };
-        let repositories = patterns("OSCR_ALLOW_REPOS");
-        let events = patterns("OSCR_ALLOW_EVENTS");
-        let refs = patterns("OSCR_ALLOW_REFS");
-        for word in repositories.iter().flatten().filter(|word| word.split('/').count() != 2 && *word != "**") {
-            reader.problem(
-                "OSCR_ALLOW_REPOS",
-                format!("{word:?} fits no repository"),
-                "write owner/name, or owner/* for all of an owner",
-            );
-        }
-        let all = |words: Option<Vec<String>>| words.map(|words| words.into_iter().map(Pattern).collect());
-        let refs = refs.map(|words| {
-            // A name alone is a branch.
-            let full = |word: String| {
-                if word.starts_with("refs/") || word == "**" { word } else { format!("refs/heads/{word}") }
-            };
-            words.into_iter().map(full).map(Pattern).collect()
-        });
-        Self { forks, repositories: all(repositories), events: all(events), refs }
-    }
-
     /// Whether there is nothing to judge.
     #[must_use]
     pub fn allows_everything(&self) -> bool {
@@ -396,38 +366,6 @@ mod tests {
         for case in cases {
             assert_eq!(word(&Policy::default(), &case), "unclear", "{:?}", case.facts);
             assert_eq!(word(&Policy { forks: true, ..Policy::default() }, &case), "ok");
-        }
-    }
-
-    fn policy<const N: usize>(variables: [(&str, &str); N]) -> Result<Policy, Vec<crate::config::Problem>> {
-        let environment = crate::config::Environment::from(variables);
-        let mut reader = Reader::new(&environment, vec![crate::config::table::COMMON]);
-        let policy = Policy::read(&mut reader);
-        reader.finish().map(|_| policy)
-    }
-
-    #[test]
-    fn lists_hold_patterns_and_all_of_them_must_agree() {
-        let judged = |variables: [(&str, &str); 1], event: &str, reference: &str| {
-            let mut evidence = evidence(event, &json!({}));
-            evidence.facts.reference = Some(reference.to_owned());
-            word(&policy(variables).unwrap(), &evidence)
-        };
-        let main = "refs/heads/main";
-        assert_eq!(judged([("OSCR_ALLOW_REPOS", "o/*")], "push", main), "ok");
-        assert_eq!(judged([("OSCR_ALLOW_REPOS", "x/y, O/R")], "push", main), "ok");
-        assert_eq!(judged([("OSCR_ALLOW_REPOS", "o/rr,oo/r,p/*")], "push", main), "unlisted");
-        assert_eq!(judged([("OSCR_ALLOW_EVENTS", "push,workflow_*")], "workflow_dispatch", main), "ok");
-        assert_eq!(judged([("OSCR_ALLOW_EVENTS", "push")], "pull_request", main), "unlisted");
-        assert_eq!(judged([("OSCR_ALLOW_REFS", "main,refs/tags/v*")], "push", main), "ok");
-        assert_eq!(judged([("OSCR_ALLOW_REFS", "main,refs/tags/v*")], "push", "refs/tags/v1.2"), "ok");
-        for other in ["refs/tags/main", "refs/heads/main/x", "refs/heads/x/main", "refs/pull/1/merge", "main", ""] {
-            assert_ne!(judged([("OSCR_ALLOW_REFS", "main,refs/tags/v*")], "push", other), "ok", "{other}");
-        }
-        assert_eq!(judged([("OSCR_ALLOW_REFS", "release/*")], "push", "refs/heads/release/1/x"), "unlisted");
-        assert_eq!(judged([("OSCR_ALLOW_REFS", "release/**")], "push", "refs/heads/release/1/x"), "ok");
-        for (name, value) in [("OSCR_ALLOW_FORKS", "some"), ("OSCR_ALLOW_REPOS", "o"), ("OSCR_ALLOW_EVENTS", ",")] {
-            assert_eq!(policy([(name, value)]).unwrap_err()[0].setting, name);
         }
     }
 

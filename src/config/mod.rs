@@ -4,6 +4,7 @@
 //! same reader (`src/provider/<name>/settings.rs`).
 
 pub mod name;
+mod policy;
 pub mod reader;
 pub mod secret;
 pub mod table;
@@ -382,7 +383,7 @@ impl Common {
             job_env: reader.list("OSCR_JOB_ENV").unwrap_or_default(),
             docker: DockerForJobs::read(reader),
             sudo: reader.flag("OSCR_SUDO").unwrap_or(false),
-            policy: Policy::read(reader),
+            policy: policy::read(reader),
             docker_gid0: reader.flag("OSCR_DOCKER_GID0").unwrap_or(false),
             min_free: reader.size("OSCR_MIN_FREE"),
             metrics_address: metrics_address(reader),
