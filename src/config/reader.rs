@@ -72,6 +72,14 @@ pub struct Problem {
     pub cure: String,
 }
 
+impl Problem {
+    /// What is wrong with `setting`, and what to do.
+    #[must_use]
+    pub fn of(setting: &str, what: impl fmt::Display, cure: impl fmt::Display) -> Self {
+        Self { setting: setting.to_owned(), what: what.to_string(), cure: cure.to_string() }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}; {}", self.setting, self.what, self.cure)
@@ -113,8 +121,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Records a problem.
-    pub fn problem(&mut self, setting: &str, what: impl Into<String>, cure: impl Into<String>) {
-        self.problems.push(Problem { setting: setting.to_owned(), what: what.into(), cure: cure.into() });
+    pub fn problem(&mut self, setting: &str, what: impl fmt::Display, cure: impl fmt::Display) {
+        self.problems.push(Problem::of(setting, what, cure));
     }
 
     /// How many problems were recorded so far.

@@ -107,11 +107,9 @@ pub fn configure(environment: &Environment) -> Result<Configured, Vec<Problem>> 
     match (reader.finish(), provider) {
         (Ok(read), Some(provider)) => Ok(Configured { common, provider, notes: read.notes, effective: read.effective }),
         (Err(problems), _) => Err(problems),
-        (Ok(_), None) => Err(vec![Problem {
-            setting: "CI_PROVIDER".to_owned(),
-            what: "cannot be used with this configuration".to_owned(),
-            cure: "please report this".to_owned(),
-        }]),
+        (Ok(_), None) => {
+            Err(vec![Problem::of("CI_PROVIDER", "cannot be used with this configuration", "please report this")])
+        }
     }
 }
 
@@ -124,7 +122,7 @@ pub fn run(signals: Signals) -> ExitCode {
         return fatal(&format!("this process cannot be protected from others: {error}"), exit::SOFTWARE);
     }
     if let Err(blind) = worker::prove_mounted() {
-        return misconfigured(&[problem("/proc", &blind, blind.cure())]);
+        return misconfigured(&[Problem::of("/proc", &blind, blind.cure())]);
     }
     let variables = match secrets::environment_without_trace() {
         Ok(variables) => variables,
@@ -209,7 +207,11 @@ impl Prepared {
         let mut problems = Vec::new();
         let (account, identity) = agent_account(&common, &mut problems);
         if let Err(error) = root::check(&common.places.agent(), provider.agent().listener) {
-            problems.push(problem("image", &error, "use an image made for this CI_PROVIDER, or add the agent to it"));
+            problems.push(Problem::of(
+                "image",
+                &error,
+                "use an image made for this CI_PROVIDER, or add the agent to it",
+            ));
         }
         for source in &secrets::given(environment) {
             if let Some(identity) = &identity
@@ -221,27 +223,27 @@ impl Prepared {
         // Before anything is read from them or written into them.
         for place in [common.places.state(), common.places.run()] {
             if let Err(error) = take_for_root(&place) {
-                problems.push(problem("image", &error, "give the container the capability CHOWN"));
+                problems.push(Problem::of("image", &error, "give the container the capability CHOWN"));
             }
         }
         let state = StateFile::open(&common.places.state())
             .map_err(|error| {
-                problems.push(problem("image", &error, "make that place writable for this container's user"))
+                problems.push(Problem::of("image", &error, "make that place writable for this container's user"))
             })
             .ok();
         let owned = Owned::take(&common.work_directory)
             .map_err(|error| {
                 let cure = "give each container a directory of its own, best none at all: /work inside the container";
-                problems.push(problem("RUNNER_WORKDIR", &error, cure));
+                problems.push(Problem::of("RUNNER_WORKDIR", &error, cure));
             })
             .ok();
         let bundle = trust::bundle(&common)
-            .map_err(|error| problems.push(problem("OSCR_CA_FILE", &error, "check that it is a readable PEM file")))
+            .map_err(|error| problems.push(Problem::of("OSCR_CA_FILE", &error, "check that it is a readable PEM file")))
             .ok()
             .flatten();
         let shims = hooks::write_shims(&common.places)
             .map_err(|error| {
-                problems.push(problem("image", &error, "make /run/oscr writable for this container's user"))
+                problems.push(Problem::of("image", &error, "make /run/oscr writable for this container's user"))
             })
             .ok();
         let shared = [
@@ -255,7 +257,7 @@ impl Prepared {
         let lock_directory = common.hardware.as_ref().and_then(|hardware| {
             let checked = LockDirectory::open(&hardware.directory, hardware.allow_nfs);
             let directory = checked
-                .map_err(|error| problems.push(problem("RUNNER_LOCK_DIR", &error, "see docs/shared-hardware.md")))
+                .map_err(|error| problems.push(Problem::of("RUNNER_LOCK_DIR", &error, "see docs/shared-hardware.md")))
                 .ok()?;
             if let Some(identity) = &identity {
                 problems.extend(out_of_reach(&directory, hardware, identity));
@@ -356,16 +358,12 @@ fn space(common: &Common) -> Space {
 /// That the agent's processes cannot be seen: then nobody could tell a job's hook from another's, nor when a job is over.
 fn invisible(agent: Option<&Identity>) -> Option<Problem> {
     let blind = worker::prove_visible(agent).err()?;
-    Some(problem("/proc", &blind, blind.cure()))
-}
-
-fn problem(setting: &str, error: &dyn std::error::Error, cure: &str) -> Problem {
-    Problem { setting: setting.to_owned(), what: error.to_string(), cure: cure.to_owned() }
+    Some(Problem::of("/proc", &blind, blind.cure()))
 }
 
 /// A directory that containers share and no job may reach, or it could do what is said.
 fn roots_alone(setting: &str, directory: &Path, could: &str, agent: Option<&Identity>) -> Option<Problem> {
-    let problem = |what: String, cure: &str| Problem { setting: setting.to_owned(), what, cure: cure.to_owned() };
+    let problem = |what: String, cure: &str| Problem::of(setting, what, cure);
     let Some(agent) = agent else {
         let what = format!("needs a container that runs as root: every job could {could}");
         return Some(problem(what, "unset it, or let the container start as root"));
@@ -405,15 +403,14 @@ fn slate(common: &Common, account: &Account) -> Slate {
 /// What would survive jobs without, or by more than, the user's word.
 fn survivors(slate: &Slate, common: &Common) -> Vec<Problem> {
     let apart: Vec<PathBuf> = common.hardware.iter().map(|hardware| hardware.directory.clone()).collect();
-    let unnamed = slate.unnamed_mounts(&apart).into_iter().map(|mount| Problem {
-        setting: "OSCR_CACHE_DIRS".to_owned(),
-        what: format!("{} is mounted where everything is wiped for each job, and is not named", mount.display()),
-        cure: "name it, to keep its content from job to job; or mount it elsewhere, or read-only".to_owned(),
+    let unnamed = slate.unnamed_mounts(&apart).into_iter().map(|mount| {
+        let what = format!("{} is mounted where everything is wiped for each job, and is not named", mount.display());
+        let cure = "name it, to keep its content from job to job; or mount it elsewhere, or read-only";
+        Problem::of("OSCR_CACHE_DIRS", what, cure)
     });
-    let too_much = slate.kept_too_much().into_iter().map(|kept| Problem {
-        setting: "OSCR_CACHE_DIRS".to_owned(),
-        what: format!("with {} nothing there would be wiped", kept.display()),
-        cure: "name the directory inside that is to survive, such as /work/_tool".to_owned(),
+    let too_much = slate.kept_too_much().into_iter().map(|kept| {
+        let what = format!("with {} nothing there would be wiped", kept.display());
+        Problem::of("OSCR_CACHE_DIRS", what, "name the directory inside that is to survive, such as /work/_tool")
     });
     unnamed.chain(too_much).collect()
 }
@@ -421,10 +418,9 @@ fn survivors(slate: &Slate, common: &Common) -> Vec<Problem> {
 /// The agent's user must not be able to open a lock: who can open it can hold it. A lock file of root's that others may read,
 /// as `flock(1)` makes them, is closed to others; anything else is for the host's owner to decide.
 fn out_of_reach(directory: &LockDirectory, hardware: &Hardware, agent: &Identity) -> Vec<Problem> {
-    let problem = |path: &Path, what: String| Problem {
-        setting: "RUNNER_LOCK_DIR".to_owned(),
-        what: format!("{} {what}", path.display()),
-        cure: "on the host, give it to root, with mode 0755 for the directory and 0600 for its files".to_owned(),
+    let problem = |path: &Path, what: String| {
+        let cure = "on the host, give it to root, with mode 0755 for the directory and 0600 for its files";
+        Problem::of("RUNNER_LOCK_DIR", format!("{} {what}", path.display()), cure)
     };
     let exposed = "can be opened by the agent's user, so a job could hold or free the hardware";
     let mut problems = Vec::new();
@@ -459,7 +455,7 @@ fn agent_account(common: &Common, problems: &mut Vec<Problem>) -> (Account, Opti
     let mut account = match accounts.resolve(&spec) {
         Ok(account) => account,
         Err(error) => {
-            problems.push(problem("OSCR_AGENT_USER", &error, "name a user of this image, or its number"));
+            problems.push(Problem::of("OSCR_AGENT_USER", &error, "name a user of this image, or its number"));
             let identity = Identity { uid: Uid::effective(), gid: Gid::effective(), groups: Vec::new() };
             let nobody = Account { name: spec, identity, home: PathBuf::from("/"), shell: PathBuf::from("/bin/sh") };
             // Without an identity: what it could read is no further problem, and no reason to change a file.
@@ -470,11 +466,11 @@ fn agent_account(common: &Common, problems: &mut Vec<Problem>) -> (Account, Opti
         return (account, None);
     }
     if account.identity.uid.is_root() {
-        problems.push(Problem {
-            setting: "OSCR_AGENT_USER".to_owned(),
-            what: "jobs may not run as root: they could read every secret".to_owned(),
-            cure: "name an ordinary user, such as runner".to_owned(),
-        });
+        problems.push(Problem::of(
+            "OSCR_AGENT_USER",
+            "jobs may not run as root: they could read every secret",
+            "name an ordinary user, such as runner",
+        ));
         return (account, None);
     }
     if let Some(gid) = docker_group(&common.places.docker_socket()) {

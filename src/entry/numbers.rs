@@ -33,7 +33,7 @@ impl Numbers {
     pub fn prepare(common: &Common, agent: Option<&Identity>, problems: &mut Vec<Problem>) -> Self {
         let replica = super::hostname();
         let mut problem = |setting: &str, what: String, cure: &str| {
-            problems.push(Problem { setting: setting.to_owned(), what, cure: cure.to_owned() });
+            problems.push(Problem::of(setting, what, cure));
         };
         let listener = common.metrics_address.and_then(|address| {
             let bound = TcpListener::bind(address)

@@ -88,7 +88,7 @@ pub fn guard(source: &SecretSource, agent: &Identity) -> Result<(), Problem> {
     if !may(agent, path, READ) {
         return Ok(());
     }
-    let problem = |what: String, cure: &str| Problem { setting: source.setting.clone(), what, cure: cure.to_owned() };
+    let problem = |what: String, cure: &str| Problem::of(&source.setting, what, cure);
     let on_own_layer = match (fs::metadata(path), fs::metadata("/")) {
         (Ok(file), Ok(root)) => file.dev() == root.dev(),
         _ => false,
