@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
-use oscr::resource::{LockDirectory, ResourceId, Survey};
+use oscr::resource::{LockPlace, Locks, ResourceId};
 
 /// How long each command holds: enough for a new waiter to queue up, so that its start is not in anybody's hand-over.
 const HOLD: Duration = Duration::from_millis(40);
@@ -148,8 +148,9 @@ impl Place {
     /// Waits until so many wait.
     fn filled(&self, waiters: usize) {
         let until = Instant::now() + Duration::from_secs(60);
+        let place = LockPlace { directory: self.folder.path().to_owned(), allow_nfs: false };
         let waiting = || match self.way {
-            Way::Oscr => Survey::of(&LockDirectory::checked(self.folder.path()), &board()).queue.len(),
+            Way::Oscr => Locks::unchecked(&place).look(&board()).queue.len(),
             // A line for each that waits for a lock of any file; nothing else on this machine should.
             Way::Flock => self.waiters.iter().filter(|waiter| blocked(waiter.id())).count(),
             Way::Polling => self.waiters.len(),

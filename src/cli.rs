@@ -18,7 +18,7 @@ use crate::entry;
 use crate::exit;
 use crate::init::{Signals, exec};
 use crate::log;
-use crate::resource::{LockDirectory, ResourceId, Wanted, attempt, command};
+use crate::resource::{LockPlace, Locks, ResourceId, Wanted, command as locking};
 use crate::workspace::{command as wiping, ipc};
 
 const ABOUT: &str = "PID 1 of an ephemeral CI runner: registers the official agent, runs it as an unprivileged user, lets a \
@@ -75,7 +75,7 @@ enum Command {
         command: LockCommand,
     },
     /// Wait for locks in place of the process that holds their files
-    #[command(name = attempt::COMMAND, hide = true)]
+    #[command(name = locking::WAIT, hide = true)]
     LockWait {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
@@ -228,7 +228,7 @@ pub fn main() -> ExitCode {
         Command::Status { json, socket } => status(json, socket),
         Command::Drain { exit, socket } => drain(exit, socket),
         Command::Lock { dir, command } => lock(dir, command, &signals),
-        Command::LockWait { arguments } => ExitCode::from(attempt::run_waiter(&arguments)),
+        Command::LockWait { arguments } => ExitCode::from(locking::run_waiter(&arguments)),
         Command::Doctor => entry::doctor(&mut std::io::stdout().lock()).unwrap_or(ExitCode::FAILURE),
         Command::Baseline => entry::baseline(&root()),
         Command::WipeIpc => ExitCode::from(ipc::run()),
@@ -263,10 +263,11 @@ fn exec_command(arguments: ExecArgs, signals: &Signals) -> ExitCode {
 
 fn lock(dir: Option<PathBuf>, command: LockCommand, signals: &Signals) -> ExitCode {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let dir = dir.or_else(|| set("RUNNER_LOCK_DIR").map(PathBuf::from)).unwrap_or_else(|| "/var/lock/oscr".into());
+    let directory =
+        dir.or_else(|| set("RUNNER_LOCK_DIR").map(PathBuf::from)).unwrap_or_else(|| LockPlace::USUAL.into());
     let allow_nfs = set("OSCR_LOCK_ALLOW_NFS").and_then(|value| parse_flag(value.to_str()?)).unwrap_or(false);
-    let directory = match LockDirectory::open(&dir, allow_nfs) {
-        Ok(directory) => directory,
+    let locks = match Locks::open(&LockPlace { directory, allow_nfs }) {
+        Ok(locks) => locks,
         Err(error) => {
             eprintln!("oscr-entry: {error}");
             return ExitCode::from(exit::CONFIG);
@@ -274,12 +275,10 @@ fn lock(dir: Option<PathBuf>, command: LockCommand, signals: &Signals) -> ExitCo
     };
     let result = match command {
         LockCommand::Run { id, command } => {
-            command::run(&directory, &id, exec::Options { command, ..exec::Options::default() }, signals)
+            locking::run(&locks, &id, exec::Options { command, ..exec::Options::default() }, signals)
         }
-        LockCommand::Status { id, json } => {
-            command::status(&directory, id.as_ref(), json, &mut std::io::stdout().lock())
-        }
-        LockCommand::WaitFree { id } => command::wait_free(&directory, &id),
+        LockCommand::Status { id, json } => locking::status(&locks, id.as_ref(), json, &mut std::io::stdout().lock()),
+        LockCommand::WaitFree { id } => locking::wait_free(&locks, &id),
     };
     match result {
         Ok(code) => ExitCode::from(code),

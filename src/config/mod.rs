@@ -22,7 +22,7 @@ pub use secret::{Secret, SecretError, SecretSource};
 use crate::docker::{Endpoint, engine};
 use crate::log::Format;
 use crate::policy::Policy;
-use crate::resource::{Wanted, WantedError, attempt};
+use crate::resource::{LockPlace, MOST, Wanted, WantedError};
 use name::Naming;
 
 /// The settings that every provider has.
@@ -93,8 +93,8 @@ pub struct Common {
 pub struct Hardware {
     /// Which.
     pub wanted: Wanted,
-    /// The lock directory.
-    pub directory: PathBuf,
+    /// Where its locks are.
+    pub place: LockPlace,
     /// When the resource is taken; `None` leaves it to the agent's abilities.
     pub scope: Option<LockScope>,
     /// How long a job may wait.
@@ -103,8 +103,6 @@ pub struct Hardware {
     pub idle: Duration,
     /// How long a hook between holders may take.
     pub hook_timeout: Duration,
-    /// Whether NFS will do.
-    pub allow_nfs: bool,
 }
 
 /// Docker for jobs.
@@ -535,7 +533,7 @@ fn caches(reader: &mut Reader<'_>) -> Vec<PathBuf> {
 
 impl Hardware {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let directory = PathBuf::from(reader.text("RUNNER_LOCK_DIR").unwrap_or_else(|| "/var/lock/oscr".to_owned()));
+        let directory = PathBuf::from(reader.text("RUNNER_LOCK_DIR").unwrap_or_else(|| LockPlace::USUAL.to_owned()));
         if !directory.is_absolute() {
             reader.problem("RUNNER_LOCK_DIR", "is not an absolute path", "write /var/lock/oscr, and mount it");
         }
@@ -558,10 +556,11 @@ impl Hardware {
                 return None;
             }
         };
-        if wanted.ids().len() > attempt::MOST {
-            reader.problem("RUNNER_RESOURCE_ID", format!("names more than {} resources", attempt::MOST), "name fewer");
+        if wanted.ids().len() > MOST {
+            reader.problem("RUNNER_RESOURCE_ID", format!("names more than {} resources", MOST), "name fewer");
         }
-        Some(Self { wanted, directory, scope, timeout, idle, hook_timeout, allow_nfs })
+        let place = LockPlace { directory, allow_nfs };
+        Some(Self { wanted, place, scope, timeout, idle, hook_timeout })
     }
 }
 

@@ -25,7 +25,7 @@ use crate::os::access::{WRITE, may};
 use crate::provider::finding::{Finding, Verdict};
 use crate::provider::http::{Obstacle, Reached};
 use crate::provider::{Fault, Provider};
-use crate::resource::{LockDirectory, Survey};
+use crate::resource::Locks;
 use crate::workspace::space::{shortage, shown};
 use crate::workspace::{Spare, wipe};
 
@@ -291,12 +291,12 @@ fn hardware(common: &Common, identity: Option<&Identity>) -> Vec<Finding> {
     let Some(hardware) = &common.hardware else {
         return vec![Finding::ok(topic, "no shared hardware is set (RUNNER_RESOURCE_ID)")];
     };
-    let directory = match LockDirectory::open(&hardware.directory, hardware.allow_nfs) {
-        Ok(directory) => directory,
+    let locks = match Locks::open(&hardware.place) {
+        Ok(locks) => locks,
         Err(error) => return vec![Finding::fail(topic, error.to_string(), "see docs/shared-hardware.md")],
     };
     if let Some(identity) = identity {
-        let problems = out_of_reach(&directory, hardware, identity);
+        let problems = out_of_reach(&locks, hardware, identity);
         if !problems.is_empty() {
             return problems.into_iter().map(|problem| Finding::fail(topic, problem.what, problem.cure)).collect();
         }
@@ -304,9 +304,9 @@ fn hardware(common: &Common, identity: Option<&Identity>) -> Vec<Finding> {
     let ids = hardware.wanted.ids();
     ids.iter()
         .map(|id| {
-            let survey = Survey::of(&directory, id);
+            let survey = locks.look(id);
             let (holder, waiting) = (survey.holder_line(), survey.queue.len());
-            Finding::ok(topic, format!("{id} in {} is {holder}; {waiting} wait", hardware.directory.display()))
+            Finding::ok(topic, format!("{id} in {locks} is {holder}; {waiting} wait"))
         })
         .collect()
 }

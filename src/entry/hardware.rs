@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill, killpg};
 use tokio::time::{Instant, interval_at, timeout};
 
@@ -17,8 +16,7 @@ use crate::config::{Hardware, LockScope};
 use crate::control::{Board, Waiting};
 use crate::init::SpawnError;
 use crate::metrics;
-use crate::os;
-use crate::resource::{Attempt, AttemptError, Claim, Held, LockDirectory, Survey};
+use crate::resource::{AttemptError, Claim, Held, Locks};
 
 /// A job that gets its resource within this time is not told about waiting.
 const UNREMARKABLE: Duration = Duration::from_millis(100);
@@ -28,7 +26,7 @@ const REMIND: Duration = Duration::from_secs(30);
 /// The shared hardware that jobs of this incarnation need.
 pub struct Guard {
     hardware: Hardware,
-    directory: LockDirectory,
+    locks: Locks,
     scope: LockScope,
     starter: Starter,
     hooks: PathBuf,
@@ -63,10 +61,10 @@ pub enum HardwareError {
 }
 
 impl Guard {
-    pub fn new(hardware: Hardware, directory: LockDirectory, starter: Starter, hooks: PathBuf, board: Board) -> Self {
+    pub fn new(hardware: Hardware, locks: Locks, starter: Starter, hooks: PathBuf, board: Board) -> Self {
         let by_agent = if starter.facts.hooks.is_some() { LockScope::Job } else { LockScope::Listener };
         let scope = hardware.scope.unwrap_or(by_agent);
-        Self { hardware, directory, scope, starter, hooks, board }
+        Self { hardware, locks, scope, starter, hooks, board }
     }
 
     /// When the resource is taken.
@@ -110,7 +108,7 @@ impl Guard {
                     Err(_) => Err(HardwareError::TimedOut {
                         what: self.hardware.wanted.to_string(),
                         after: patience,
-                        state: self.state(),
+                        state: self.locks.holders(&self.hardware.wanted),
                     }),
                 },
             }
@@ -139,7 +137,7 @@ impl Guard {
         waiting: &Waiting,
         say: &mut impl FnMut(String),
     ) -> Result<Held, HardwareError> {
-        let attempt = Attempt::begin(&self.directory, &self.hardware.wanted, claim)?;
+        let attempt = self.locks.begin(&self.hardware.wanted, claim)?;
         let (what, setup) = attempt.waiter().map_err(|error| SpawnError::Other("oscr-entry".into(), error))?;
         let running = self.starter.launch(&what, setup)?;
         let mut waiter = Waiter { running, ended: Cell::new(false) };
@@ -156,11 +154,6 @@ impl Guard {
         };
         waiter.ended.set(true);
         Ok(attempt.finish(ended)?)
-    }
-
-    fn state(&self) -> String {
-        let surveys = self.hardware.wanted.ids().iter().map(|id| Survey::of(&self.directory, id));
-        surveys.map(|survey| format!("{} is {}", survey.resource, survey.holder_line())).collect::<Vec<_>>().join(", ")
     }
 
     /// Runs the hooks for the end of a holder, and lets the resource go whatever they do.
@@ -195,33 +188,9 @@ impl Guard {
         Ok(())
     }
 
-    /// Resolves once somebody else waits for something that we hold. Woken by the queue's directory, not by a clock.
+    /// Resolves once somebody else waits for something that we hold.
     pub async fn somebody_waits(&self, held: &Held) {
-        let waits = || held.ids().iter().any(|id| !Survey::of(&self.directory, id).queue.is_empty());
-        let watched = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).ok().and_then(|inotify| {
-            for id in held.ids() {
-                inotify.add_watch(&self.directory.queue(id), AddWatchFlags::IN_MOVED_TO).ok()?;
-            }
-            let readable = os::watch(std::os::fd::AsFd::as_fd(&inotify).try_clone_to_owned().ok()?).ok()?;
-            Some((inotify, readable))
-        });
-        let Some((inotify, readable)) = watched else {
-            // The kernel's limit of watches is reached; without being told, an idle holder keeps what it has.
-            tracing::warn!(
-                "the queue cannot be watched (fs.inotify.max_user_instances): an idle runner keeps the hardware"
-            );
-            return std::future::pending().await;
-        };
-        // After the watch began, so that nobody slips in between.
-        while !waits() {
-            match readable.readable().await {
-                Ok(mut ready) => {
-                    let _ = inotify.read_events();
-                    ready.clear_ready();
-                }
-                Err(_) => return std::future::pending().await,
-            }
-        }
+        self.locks.somebody_waits(held).await;
     }
 }
 

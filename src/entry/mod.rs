@@ -27,9 +27,7 @@ mod waiting;
 mod watchdog;
 
 use std::collections::BTreeMap;
-use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -51,7 +49,7 @@ use crate::log;
 use crate::os::Identity;
 use crate::os::access::{READ, WRITE, may};
 use crate::provider::{PROVIDERS, Provider, token_cache};
-use crate::resource::LockDirectory;
+use crate::resource::Locks;
 use crate::workspace::{Origin, Owned, Slate, Space, Trash, taint, take_for_root};
 use children::{Children, Starter, attend};
 pub use doctor::doctor;
@@ -192,7 +190,7 @@ struct Prepared {
     state: StateFile,
     owned: Owned,
     slate: Slate,
-    lock_directory: Option<LockDirectory>,
+    locks: Option<Locks>,
     board: Board,
     numbers: Numbers,
 }
@@ -254,15 +252,14 @@ impl Prepared {
             let directory = directory.as_ref();
             problems.extend(directory.and_then(|directory| roots_alone(setting, directory, could, identity.as_ref())));
         }
-        let lock_directory = common.hardware.as_ref().and_then(|hardware| {
-            let checked = LockDirectory::open(&hardware.directory, hardware.allow_nfs);
-            let directory = checked
+        let locks = common.hardware.as_ref().and_then(|hardware| {
+            let locks = Locks::open(&hardware.place)
                 .map_err(|error| problems.push(Problem::of("RUNNER_LOCK_DIR", &error, "see docs/shared-hardware.md")))
                 .ok()?;
             if let Some(identity) = &identity {
-                problems.extend(out_of_reach(&directory, hardware, identity));
+                problems.extend(out_of_reach(&locks, hardware, identity));
             }
-            Some(directory)
+            Some(locks)
         });
         let slate = slate(&common, &account);
         problems.extend(survivors(&slate, &common));
@@ -285,7 +282,7 @@ impl Prepared {
             ca_bundle: bundle.as_deref(),
             hooks: Some((&shims.job_started, &shims.job_completed)),
         });
-        Ok(Self { common, provider, identity, agent_env, state, owned, slate, lock_directory, board, numbers })
+        Ok(Self { common, provider, identity, agent_env, state, owned, slate, locks, board, numbers })
     }
 
     /// What is weaker here than it could be, once, at start.
@@ -319,9 +316,9 @@ impl Prepared {
         self.numbers.start(&self.board);
         let starter =
             Starter::new(children.clone(), self.identity, self.agent_env, self.provider.agent(), self.common.sudo);
-        let guard = self.common.hardware.clone().zip(self.lock_directory).map(|(hardware, directory)| {
+        let guard = self.common.hardware.clone().zip(self.locks).map(|(hardware, locks)| {
             let hooks = self.common.places.hooks();
-            Rc::new(Guard::new(hardware, directory, starter.clone(), hooks, self.board.clone()))
+            Rc::new(Guard::new(hardware, locks, starter.clone(), hooks, self.board.clone()))
         });
         let custody = cleaning::custody(&self.common, &*self.provider, &self.slate, starter.identity.as_ref());
         let incarnation = Incarnation::new(
@@ -402,7 +399,7 @@ fn slate(common: &Common, account: &Account) -> Slate {
 
 /// What would survive jobs without, or by more than, the user's word.
 fn survivors(slate: &Slate, common: &Common) -> Vec<Problem> {
-    let apart: Vec<PathBuf> = common.hardware.iter().map(|hardware| hardware.directory.clone()).collect();
+    let apart: Vec<PathBuf> = common.hardware.iter().map(|hardware| hardware.place.directory.clone()).collect();
     let unnamed = slate.unnamed_mounts(&apart).into_iter().map(|mount| {
         let what = format!("{} is mounted where everything is wiped for each job, and is not named", mount.display());
         let cure = "name it, to keep its content from job to job; or mount it elsewhere, or read-only";
@@ -415,36 +412,10 @@ fn survivors(slate: &Slate, common: &Common) -> Vec<Problem> {
     unnamed.chain(too_much).collect()
 }
 
-/// The agent's user must not be able to open a lock: who can open it can hold it. A lock file of root's that others may read,
-/// as `flock(1)` makes them, is closed to others; anything else is for the host's owner to decide.
-fn out_of_reach(directory: &LockDirectory, hardware: &Hardware, agent: &Identity) -> Vec<Problem> {
-    let problem = |path: &Path, what: String| {
-        let cure = "on the host, give it to root, with mode 0755 for the directory and 0600 for its files";
-        Problem::of("RUNNER_LOCK_DIR", format!("{} {what}", path.display()), cure)
-    };
-    let exposed = "can be opened by the agent's user, so a job could hold or free the hardware";
-    let mut problems = Vec::new();
-    if may(agent, directory.path(), WRITE) {
-        problems.push(problem(directory.path(), exposed.to_owned()));
-    }
-    for id in hardware.wanted.ids() {
-        let path = directory.path().join(format!("{id}.lock"));
-        // Made now if missing, so that it is nobody else's to make.
-        match directory.open_lock(id).and_then(|lock| close_to_others(&lock)) {
-            Err(error) => problems.push(problem(&path, format!("cannot be used: {error}"))),
-            Ok(()) if may(agent, &path, READ | WRITE) => problems.push(problem(&path, exposed.to_owned())),
-            Ok(()) => {}
-        }
-    }
-    problems
-}
-
-fn close_to_others(lock: &File) -> io::Result<()> {
-    let meta = lock.metadata()?;
-    if meta.uid() == 0 && meta.mode() & 0o007 != 0 {
-        lock.set_permissions(Permissions::from_mode(meta.mode() & 0o770))?;
-    }
-    Ok(())
+/// The agent's user must not be able to take a lock, or to free one.
+fn out_of_reach(locks: &Locks, hardware: &Hardware, agent: &Identity) -> Vec<Problem> {
+    let exposed = locks.exposed_to(agent, &hardware.wanted).into_iter();
+    exposed.map(|what| Problem::of("RUNNER_LOCK_DIR", what, Locks::CLOSE)).collect()
 }
 
 /// The agent's account, and the identity to become, with the group of a mounted Docker socket.

@@ -10,7 +10,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{Claim, LockDirectory, QueueError, ResourceId, Seat, Survey, Wanted, draw_and_wait};
+use super::claim::Claim;
+use super::directory::LockDirectory;
+use super::queue::{QueueError, Seat, draw_and_wait};
+use super::survey::Survey;
+use super::wanted::{ResourceId, Wanted};
 use crate::init::{Ended, Spawn};
 use crate::os;
 use crate::os::child::{Session, Setup};
@@ -18,10 +22,8 @@ use crate::os::signal::SignalSet;
 
 /// The hidden command of the process that waits.
 pub const COMMAND: &str = "lock-wait";
-/// It exits with this much more than the index of the resource that it got of a pool.
+/// It exits with this much more than the index of the resource that it got of a pool, of which there are at most [`super::MOST`].
 const WON: u8 = 100;
-/// The most resources that can be wanted at once: the exit code must tell them apart.
-pub const MOST: usize = 64;
 /// A ticket was swept: begin again.
 const AGAIN: u8 = 75;
 
@@ -63,7 +65,7 @@ impl Attempt {
     ///
     /// # Errors
     /// When a queue cannot be used.
-    pub fn begin(directory: &LockDirectory, wanted: &Wanted, claim: &Claim) -> Result<Self, AttemptError> {
+    pub(super) fn begin(directory: &LockDirectory, wanted: &Wanted, claim: &Claim) -> Result<Self, AttemptError> {
         let seats = wanted.ids().iter().map(|id| Seat::take(directory, id, claim)).collect::<Result<_, _>>()?;
         Ok(Self { any: matches!(wanted, Wanted::Any(_)), directory: directory.clone(), seats })
     }
@@ -133,8 +135,7 @@ impl Held {
     }
 
     /// The descriptors that keep what is held, for a command to inherit: if we are killed, it must not go on without.
-    #[must_use]
-    pub fn descriptors(&self) -> Vec<RawFd> {
+    pub(super) fn descriptors(&self) -> Vec<RawFd> {
         self.seats.iter().flat_map(|seat| [seat.lock_descriptor(), seat.ticket_descriptor()]).collect()
     }
 

@@ -5,7 +5,12 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 
-use super::{Attempt, AttemptError, Claim, Held, LockDirectory, ResourceId, Survey, Wanted, wait_until_free};
+use super::attempt::{AttemptError, Held};
+pub use super::attempt::{COMMAND as WAIT, run_waiter};
+use super::claim::Claim;
+use super::locks::Locks;
+use super::survey::Survey;
+use super::wanted::{ResourceId, Wanted};
 use crate::exit;
 use crate::init::exec::{ExecError, Options, exec, say};
 use crate::init::spawn::spawn;
@@ -48,16 +53,11 @@ impl CommandError {
 ///
 /// # Errors
 /// When the command never ran.
-pub fn run(
-    directory: &LockDirectory,
-    wanted: &Wanted,
-    mut options: Options,
-    signals: &Signals,
-) -> Result<u8, CommandError> {
+pub fn run(locks: &Locks, wanted: &Wanted, mut options: Options, signals: &Signals) -> Result<u8, CommandError> {
     let words: Vec<String> = options.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let who = format!("{} (process {})", words.join(" "), std::process::id());
     let held = loop {
-        match wait(signals, directory, wanted, &Claim::now(who.clone(), None, None)) {
+        match wait(signals, locks, wanted, &Claim::now(who.clone(), None, None)) {
             Err(CommandError::Attempt(AttemptError::Again)) => {}
             other => break other?,
         }
@@ -70,8 +70,8 @@ pub fn run(
     Ok(code)
 }
 
-fn wait(signals: &Signals, directory: &LockDirectory, wanted: &Wanted, claim: &Claim) -> Result<Held, CommandError> {
-    let attempt = Attempt::begin(directory, wanted, claim)?;
+fn wait(signals: &Signals, locks: &Locks, wanted: &Wanted, claim: &Claim) -> Result<Held, CommandError> {
+    let attempt = locks.begin(wanted, claim)?;
     let (what, setup) = attempt.waiter()?;
     let waiter = spawn(&what, setup).map_err(|error: SpawnError| ExecError::Spawn(error))?.pid;
     let mut remark = Some(UNREMARKABLE);
@@ -105,23 +105,18 @@ fn ends_a_wait(number: i32) -> bool {
 ///
 /// # Errors
 /// When the directory cannot be read or the output is gone.
-pub fn status(
-    directory: &LockDirectory,
-    id: Option<&ResourceId>,
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<u8, CommandError> {
+pub fn status(locks: &Locks, id: Option<&ResourceId>, json: bool, out: &mut dyn Write) -> Result<u8, CommandError> {
     let ids = match id {
         Some(id) => vec![id.clone()],
-        None => directory.resources()?,
+        None => locks.known()?,
     };
-    let surveys: Vec<Survey> = ids.iter().map(|id| Survey::of(directory, id)).collect();
+    let surveys: Vec<Survey> = ids.iter().map(|id| locks.look(id)).collect();
     if json {
         writeln!(out, "{}", serde_json::to_string(&surveys).map_err(std::io::Error::from)?)?;
         return Ok(0);
     }
     if surveys.is_empty() {
-        writeln!(out, "no resource has been used in {}", directory.path().display())?;
+        writeln!(out, "no resource has been used in {locks}")?;
     }
     for survey in &surveys {
         writeln!(out, "{}  {}", survey.resource, survey.holder_line())?;
@@ -136,7 +131,7 @@ pub fn status(
 ///
 /// # Errors
 /// When the queue cannot be used.
-pub fn wait_free(directory: &LockDirectory, id: &ResourceId) -> Result<u8, CommandError> {
-    wait_until_free(directory, id).map_err(AttemptError::from)?;
+pub fn wait_free(locks: &Locks, id: &ResourceId) -> Result<u8, CommandError> {
+    locks.wait_until_free(id)?;
     Ok(0)
 }

@@ -1,18 +1,34 @@
 //! The lock directory, and the refusal of one that does not lock.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{AccessFlags, access};
 
-use super::ResourceId;
+use super::wanted::ResourceId;
+use crate::os::Identity;
+use crate::os::access::{READ, WRITE, may};
+
+/// Where the locks are, as the settings say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockPlace {
+    /// A directory of the host.
+    pub directory: PathBuf,
+    /// Whether NFS will do.
+    pub allow_nfs: bool,
+}
+
+impl LockPlace {
+    /// The directory where nobody says another.
+    pub const USUAL: &'static str = "/var/lock/oscr";
+}
 
 /// A directory in which `flock` excludes across containers.
 #[derive(Debug, Clone)]
-pub struct LockDirectory {
+pub(super) struct LockDirectory {
     path: PathBuf,
 }
 
@@ -51,19 +67,17 @@ const CIFS: i64 = 0xff53_4d42;
 const SMB2: i64 = 0xfe53_4d42;
 
 impl LockDirectory {
-    /// Checks that `path` is a directory whose locks exclude others, and that we can make locks in it. NFS is refused unless
-    /// `allow_nfs`: it depends on versions and mount options whether its locks hold.
-    ///
-    /// # Errors
-    /// The reason and the cure.
-    pub fn open(path: &Path, allow_nfs: bool) -> Result<Self, DirectoryError> {
+    /// Checks that this is a directory whose locks exclude others, and that we can make locks in it. NFS is refused unless it is
+    /// allowed: it depends on versions and mount options whether its locks hold.
+    pub(super) fn open(place: &LockPlace) -> Result<Self, DirectoryError> {
+        let path = place.directory.as_path();
         let unusable = |source: io::Error| DirectoryError::Unusable { path: path.to_owned(), source };
         let meta = fs::metadata(path).map_err(unusable)?;
         if !meta.is_dir() {
             return Err(unusable(io::ErrorKind::NotADirectory.into()));
         }
         let kind = statfs(path).map_err(|errno| unusable(errno.into()))?.filesystem_type();
-        judge(path, kind, fs::metadata("/").is_ok_and(|root| root.dev() == meta.dev()), allow_nfs)?;
+        judge(path, kind, fs::metadata("/").is_ok_and(|root| root.dev() == meta.dev()), place.allow_nfs)?;
         // A place that cannot be written shows now, and not when the first job waits. Asked rather than tried: every process that
         // opens this directory may be number 1 and may be killed at any moment, and a file left behind would hinder the next.
         access(path, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| unusable(errno.into()))?;
@@ -71,22 +85,17 @@ impl LockDirectory {
     }
 
     /// A directory that has been checked before, by the process that started us.
-    #[must_use]
-    pub fn checked(path: &Path) -> Self {
+    pub(super) fn checked(path: &Path) -> Self {
         Self { path: path.to_owned() }
     }
 
     /// The directory itself.
-    #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The lock file, which is made if missing. An existing one keeps its mode and content: people use it too.
-    ///
-    /// # Errors
-    /// When it cannot be opened or made.
-    pub fn open_lock(&self, id: &ResourceId) -> io::Result<File> {
+    pub(super) fn open_lock(&self, id: &ResourceId) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(self.lock(id))
     }
 
@@ -99,8 +108,7 @@ impl LockDirectory {
     }
 
     /// The directory of a resource's tickets.
-    #[must_use]
-    pub fn queue(&self, id: &ResourceId) -> PathBuf {
+    pub(super) fn queue(&self, id: &ResourceId) -> PathBuf {
         self.path.join(format!("{id}.queue"))
     }
 
@@ -117,11 +125,29 @@ impl LockDirectory {
         OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
     }
 
+    /// What of it and of these locks `user` could open: who can open a lock can hold it. A lock file of root's that others may read,
+    /// as `flock(1)` makes them, is closed to others; anything else is for the host's owner to decide.
+    pub(super) fn exposed_to(&self, user: &Identity, ids: &[ResourceId]) -> Vec<String> {
+        let mut exposed = Vec::new();
+        let mut say = |path: &Path, what: &str| exposed.push(format!("{} {what}", path.display()));
+        let open = "can be opened by the agent's user, so a job could hold or free the hardware";
+        if may(user, &self.path, WRITE) {
+            say(&self.path, open);
+        }
+        for id in ids {
+            let path = self.lock(id);
+            // Made now if missing, so that it is nobody else's to make.
+            match self.open_lock(id).and_then(|lock| close_to_others(&lock)) {
+                Err(error) => say(&path, &format!("cannot be used: {error}")),
+                Ok(()) if may(user, &path, READ | WRITE) => say(&path, open),
+                Ok(()) => {}
+            }
+        }
+        exposed
+    }
+
     /// The resources that have a lock file or a queue here.
-    ///
-    /// # Errors
-    /// When the directory cannot be read.
-    pub fn resources(&self) -> io::Result<Vec<ResourceId>> {
+    pub(super) fn resources(&self) -> io::Result<Vec<ResourceId>> {
         let mut ids: Vec<ResourceId> = fs::read_dir(&self.path)?
             .flatten()
             .filter_map(|entry| {
@@ -133,6 +159,14 @@ impl LockDirectory {
         ids.dedup();
         Ok(ids)
     }
+}
+
+fn close_to_others(lock: &File) -> io::Result<()> {
+    let meta = lock.metadata()?;
+    if meta.uid() == 0 && meta.mode() & 0o007 != 0 {
+        lock.set_permissions(Permissions::from_mode(meta.mode() & 0o770))?;
+    }
+    Ok(())
 }
 
 fn judge(path: &Path, kind: FsType, same_as_root: bool, allow_nfs: bool) -> Result<(), DirectoryError> {
@@ -174,7 +208,8 @@ mod tests {
 
     #[test]
     fn a_missing_directory_says_what_to_mount() {
-        let error = LockDirectory::open(Path::new("/nonexistent/locks"), false).unwrap_err().to_string();
+        let place = LockPlace { directory: "/nonexistent/locks".into(), allow_nfs: false };
+        let error = LockDirectory::open(&place).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/locks") && error.contains("mount"), "{error}");
     }
 }

@@ -1,6 +1,8 @@
 //! Shared hardware: one holder at a time, first come, first served, across containers and organisations that share one
 //! lock directory of the host.
 //!
+//! [`Locks`] is all that others see of it: what they ask for has names, and no file. [`command`] is the same for people and scripts.
+//!
 //! # The files
 //!
 //! | file | what it is |
@@ -37,55 +39,22 @@
 //! it. A ticket has its lock before it has its name, so a named ticket without a lock is dead, never unborn. A death
 //! closes descriptors, which is a release.
 
-pub mod attempt;
+mod attempt;
+mod claim;
 pub mod command;
 mod directory;
+mod locks;
 #[cfg(test)]
 mod model;
 mod queue;
 mod survey;
 mod wanted;
+mod watch;
 
-pub use self::wanted::{ResourceId, Wanted, WantedError};
+pub use self::wanted::{MOST, ResourceId, Wanted, WantedError};
 pub use attempt::{Attempt, AttemptError, Held};
-pub use directory::{DirectoryError, LockDirectory};
-pub use queue::{QueueError, Seat, draw_and_wait, wait_until_free};
+pub use claim::Claim;
+pub use directory::{DirectoryError, LockPlace};
+pub use locks::Locks;
+pub use queue::QueueError;
 pub use survey::{Survey, Waiting};
-
-use serde::{Deserialize, Serialize};
-
-/// Who waits or holds, for people: the content of a ticket.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
-    /// The runner's name, or the command for `lock run`.
-    pub who: String,
-    /// Whose runner it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scope: Option<String>,
-    /// The page of the job's run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub run_url: Option<String>,
-    /// Since when it waits or, for a holder, holds (RFC 3339).
-    pub since: String,
-}
-
-impl Claim {
-    /// A claim that begins now.
-    #[must_use]
-    pub fn now(who: String, scope: Option<String>, run_url: Option<String>) -> Self {
-        Self { who, scope, run_url, since: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string() }
-    }
-}
-
-impl std::fmt::Display for Claim {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.who)?;
-        if let Some(scope) = &self.scope {
-            write!(f, " of {scope}")?;
-        }
-        if let Some(url) = &self.run_url {
-            write!(f, " ({url})")?;
-        }
-        write!(f, " since {}", self.since)
-    }
-}

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use super::{Claim, LockDirectory, ResourceId};
+use super::claim::Claim;
+use super::directory::LockDirectory;
+use super::wanted::ResourceId;
 
 /// What follows a killed holder waits this much longer. The kernel closes PID 1's files before it kills the other processes
 /// of its container, and those close theirs, a serial port perhaps, only after giving back their memory.
@@ -38,7 +40,7 @@ pub enum QueueError {
 
 /// A place in a resource's queue, and later the resource itself. Dropping it gives both up.
 #[derive(Debug)]
-pub struct Seat {
+pub(super) struct Seat {
     id: ResourceId,
     directory: LockDirectory,
     ticket: File,
@@ -49,10 +51,7 @@ pub struct Seat {
 
 impl Seat {
     /// Makes a ticket that is locked but has no number yet, and opens the lock. Does not block.
-    ///
-    /// # Errors
-    /// When the queue cannot be used.
-    pub fn take(directory: &LockDirectory, id: &ResourceId, claim: &Claim) -> Result<Self, QueueError> {
+    pub(super) fn take(directory: &LockDirectory, id: &ResourceId, claim: &Claim) -> Result<Self, QueueError> {
         let unusable = |source| QueueError::Unusable { id: id.clone(), directory: directory.path().to_owned(), source };
         let queue = directory.make_queue(id).map_err(unusable)?;
         let lock = directory.open_lock(id).map_err(unusable)?;
@@ -75,42 +74,32 @@ impl Seat {
     }
 
     /// The resource.
-    #[must_use]
-    pub fn id(&self) -> &ResourceId {
+    pub(super) fn id(&self) -> &ResourceId {
         &self.id
     }
 
     /// The descriptor of the lock, for the process that waits to inherit.
-    #[must_use]
-    pub fn lock_descriptor(&self) -> RawFd {
+    pub(super) fn lock_descriptor(&self) -> RawFd {
         self.lock.as_raw_fd()
     }
 
     /// The descriptor of the ticket.
-    #[must_use]
-    pub fn ticket_descriptor(&self) -> RawFd {
+    pub(super) fn ticket_descriptor(&self) -> RawFd {
         self.ticket.as_raw_fd()
     }
 
     /// The ticket's name before it is drawn, which the process that waits must know.
-    #[must_use]
-    pub fn new_name(&self) -> &Path {
+    pub(super) fn new_name(&self) -> &Path {
         &self.new
     }
 
     /// The number by which the file system knows the ticket under any name.
-    ///
-    /// # Errors
-    /// Never in practice: the file is open.
-    pub fn inode(&self) -> io::Result<u64> {
+    pub(super) fn inode(&self) -> io::Result<u64> {
         Ok(self.ticket.metadata()?.ino())
     }
 
     /// Replaces what the ticket says of its owner.
-    ///
-    /// # Errors
-    /// When it cannot be written, as on a full disk.
-    pub fn say(&self, claim: &Claim) -> io::Result<()> {
+    pub(super) fn say(&self, claim: &Claim) -> io::Result<()> {
         let json = serde_json::to_vec(claim)?;
         self.ticket.write_all_at(&json, 0)?;
         self.ticket.set_len(json.len() as u64)
@@ -137,10 +126,13 @@ impl Drop for Seat {
 
 /// Draws a number for a ticket, waits until it is the first and the lock is free, and returns with the lock held by the open
 /// files that were given. Blocks for as long as that takes.
-///
-/// # Errors
-/// [`QueueError::Swept`] when the ticket is gone; else when the queue cannot be used.
-pub fn draw_and_wait(directory: &LockDirectory, id: &ResourceId, new: &Path, lock: &File) -> Result<(), QueueError> {
+/// [`QueueError::Swept`] when the ticket is gone.
+pub(super) fn draw_and_wait(
+    directory: &LockDirectory,
+    id: &ResourceId,
+    new: &Path,
+    lock: &File,
+) -> Result<(), QueueError> {
     let unusable = |source| QueueError::Unusable { id: id.clone(), directory: directory.path().to_owned(), source };
     let queue = directory.make_queue(id).map_err(unusable)?;
     let number = match draw(&queue, new) {
@@ -160,10 +152,7 @@ pub fn draw_and_wait(directory: &LockDirectory, id: &ResourceId, new: &Path, loc
 }
 
 /// Waits until nobody holds the resource and nobody waits for it, without joining the queue. Blocks for as long as that takes.
-///
-/// # Errors
-/// When the queue cannot be used.
-pub fn wait_until_free(directory: &LockDirectory, id: &ResourceId) -> Result<(), QueueError> {
+pub(super) fn wait_until_free(directory: &LockDirectory, id: &ResourceId) -> Result<(), QueueError> {
     let unusable = |source| QueueError::Unusable { id: id.clone(), directory: directory.path().to_owned(), source };
     let queue = directory.make_queue(id).map_err(unusable)?;
     let lock = directory.open_lock(id).map_err(unusable)?;

@@ -6,8 +6,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::claim::Claim;
+use super::directory::LockDirectory;
 use super::queue::{is_locked, numbers};
-use super::{Claim, LockDirectory, ResourceId};
+use super::wanted::ResourceId;
 
 /// The state of one resource at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,8 +37,7 @@ pub struct Waiting {
 
 impl Survey {
     /// Looks at a resource.
-    #[must_use]
-    pub fn of(directory: &LockDirectory, id: &ResourceId) -> Self {
+    pub(super) fn of(directory: &LockDirectory, id: &ResourceId) -> Self {
         let holder_file = directory.holder(id);
         let holder = is_locked(&holder_file).then(|| read(&holder_file)).flatten();
         // Only without a living record is the lock itself tried, so that a holder never meets us there.
@@ -57,8 +58,7 @@ impl Survey {
     }
 
     /// How many wait before the ticket with this inode, and so before us.
-    #[must_use]
-    pub fn ahead_of(&self, inode: u64) -> usize {
+    pub(super) fn ahead_of(&self, inode: u64) -> usize {
         self.queue.iter().take_while(|waiting| waiting.inode != inode).count()
     }
 

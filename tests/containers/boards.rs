@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
-use oscr::resource::{LockDirectory, ResourceId, Survey};
+use oscr::resource::{LockPlace, Locks, ResourceId, Survey};
 use oscr_sim::forge::{Event, JobSpec, JobStatus};
 use oscr_sim::patience::{LIMIT, patient};
 use oscr_sim::protocol::JobResult;
@@ -327,7 +327,7 @@ impl Drop for Lab {
 
 pub fn survey(locks: &Path, board: usize) -> Survey {
     let id: ResourceId = BOARDS[board].parse().expect("an id");
-    Survey::of(&LockDirectory::checked(locks), &id)
+    Locks::unchecked(&LockPlace { directory: locks.to_owned(), allow_nfs: false }).look(&id)
 }
 
 /// Whose ticket it is. It may have got the board already.

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use oscr::resource::{LockDirectory, ResourceId, Survey};
+use oscr::resource::{LockPlace, Locks, ResourceId};
 use oscr_sim::forge::{Forge, Job, JobSpec, Options, Orders};
 use oscr_sim::patience::{LIMIT, patient};
 use oscr_sim::protocol::JobResult;
@@ -638,7 +638,7 @@ fn all_stopped(world: &World, pool: &Pool) -> (usize, usize) {
 fn locks_left(locks: &Path) -> usize {
     let left = |board: &str| {
         let id: ResourceId = board.parse().expect("an id");
-        let survey = Survey::of(&LockDirectory::checked(locks), &id);
+        let survey = Locks::unchecked(&LockPlace { directory: locks.to_owned(), allow_nfs: false }).look(&id);
         usize::from(survey.held) + survey.queue.len()
     };
     BOARDS.into_iter().map(left).sum()

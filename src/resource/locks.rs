@@ -1,0 +1,93 @@
+//! The locks of shared hardware as others see them: what can be asked of them, by the names of resources.
+
+use std::fmt;
+use std::io;
+
+use super::attempt::{Attempt, AttemptError, Held};
+use super::claim::Claim;
+use super::directory::{DirectoryError, LockDirectory, LockPlace};
+use super::queue::wait_until_free;
+use super::survey::Survey;
+use super::wanted::{ResourceId, Wanted};
+use super::watch;
+use crate::os::Identity;
+
+/// All locks of one place.
+#[derive(Debug, Clone)]
+pub struct Locks {
+    directory: LockDirectory,
+}
+
+impl Locks {
+    /// What to do about locks that are [exposed](Self::exposed_to).
+    pub const CLOSE: &'static str =
+        "on the host, give it to root, with mode 0755 for the directory and 0600 for its files";
+
+    /// Checks that locks of this place exclude everybody else, in other containers too, and that we can make some.
+    ///
+    /// # Errors
+    /// The reason and the cure.
+    pub fn open(place: &LockPlace) -> Result<Self, DirectoryError> {
+        LockDirectory::open(place).map(|directory| Self { directory })
+    }
+
+    /// The same without the check, for those who only look.
+    #[must_use]
+    pub fn unchecked(place: &LockPlace) -> Self {
+        Self { directory: LockDirectory::checked(&place.directory) }
+    }
+
+    /// In what way `user` could take or free one of these resources without asking, a sentence each; [`Self::CLOSE`] is the cure.
+    #[must_use]
+    pub fn exposed_to(&self, user: &Identity, wanted: &Wanted) -> Vec<String> {
+        self.directory.exposed_to(user, wanted.ids())
+    }
+
+    /// Joins the queues of everything wanted. Does not block.
+    ///
+    /// # Errors
+    /// When a queue cannot be used.
+    pub fn begin(&self, wanted: &Wanted, claim: &Claim) -> Result<Attempt, AttemptError> {
+        Attempt::begin(&self.directory, wanted, claim)
+    }
+
+    /// Who has a resource and who waits for it.
+    #[must_use]
+    pub fn look(&self, id: &ResourceId) -> Survey {
+        Survey::of(&self.directory, id)
+    }
+
+    /// Who has what is wanted, in one line.
+    #[must_use]
+    pub fn holders(&self, wanted: &Wanted) -> String {
+        let looked = wanted.ids().iter().map(|id| self.look(id));
+        looked.map(|survey| format!("{} is {}", survey.resource, survey.holder_line())).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The resources that somebody has used here.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn known(&self) -> io::Result<Vec<ResourceId>> {
+        self.directory.resources()
+    }
+
+    /// Resolves once somebody else waits for something that we hold.
+    pub async fn somebody_waits(&self, held: &Held) {
+        watch::somebody_waits(&self.directory, held).await;
+    }
+
+    /// Waits until nobody has the resource and nobody waits for it, without joining the queue. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// When the queue cannot be used.
+    pub fn wait_until_free(&self, id: &ResourceId) -> Result<(), AttemptError> {
+        Ok(wait_until_free(&self.directory, id)?)
+    }
+}
+
+impl fmt::Display for Locks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.directory.path().display().fmt(f)
+    }
+}
