@@ -139,10 +139,10 @@ fn paths(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 #[test]
 fn every_field_of_the_status_is_described_and_no_other() {
     let board = Board::new("github", "o/r");
-    board.runner(Some(Runner { name: "a".to_owned(), id: Some(1) }));
-    board.job(Some(Job { name: Some("j".to_owned()), ..Job::default() }));
-    board.space(Space::new(None, Path::new("/"), []));
-    board.agent_age(AgentAge::default());
+    board.set_runner(Some(Runner { name: "a".to_owned(), id: Some(1) }));
+    board.set_job(Some(Job { name: Some("j".to_owned()), ..Job::default() }));
+    board.set_space(Space::new(None, Path::new("/"), []));
+    board.set_agent_age(AgentAge::default());
     let _waiting = board.waits_for("board-1");
     let posture = Posture {
         uid: 0,
@@ -168,7 +168,7 @@ fn every_field_of_the_status_is_described_and_no_other() {
         sudo: false,
         weaknesses: Vec::new(),
     };
-    board.posture(&posture, Vec::new(), Vec::new());
+    board.set_posture(&posture, Vec::new(), Vec::new());
     let status = serde_json::to_value(board.status()).expect("it is JSON");
     let mut known = BTreeSet::new();
     paths(&status, "", &mut known);

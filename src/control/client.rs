@@ -8,7 +8,9 @@ use std::time::Duration;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::PassCred;
 
-use super::{Event, HookAnswer, HookRequest, Job, Payload, Request, Status};
+use super::job::Job;
+use super::protocol::{Event, HookAnswer, HookRequest, Payload, Request};
+use super::status::Status;
 use crate::policy::Evidence;
 
 /// How long PID 1 may take to answer anything but a drain.

@@ -19,7 +19,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::{Board, Event, HookAnswer, HookRequest, Job, Payload, Phase, Request};
+use super::board::Board;
+use super::job::Job;
+use super::protocol::{Event, HookAnswer, HookRequest, Payload, Request};
+use super::status::Phase;
 use crate::policy::{Evidence, LARGEST_PAYLOAD};
 
 /// The largest request, in bytes.

@@ -162,7 +162,7 @@ impl Incarnation {
             self.end_processes(&[]).await;
             self.let_go(held).await;
             self.sweep_docker().await;
-            self.board.job(None);
+            self.board.set_job(None);
             self.unregister(&root, &ending).await;
             match ending {
                 Ending::JobDone if self.common.persistent && self.stop.urgency() == Urgency::None => {
@@ -355,7 +355,7 @@ impl Incarnation {
         self.state.state.pace = self.provider.pace().or(self.state.state.pace.take());
         self.state.save_or_warn();
         self.provider.rest();
-        self.board.runner(None);
+        self.board.set_runner(None);
         self.board.enter(Phase::Cleaning);
         match self.wipe().await {
             Ok(wiped) => self.tell_of_wiping(Some(wiped.took)),
@@ -398,7 +398,7 @@ impl Incarnation {
                 Rc::clone(&guard).acquire(claim, None, say, async move { stop.reached(Urgency::Finish).await });
             match acquired.await {
                 Ok(held) => {
-                    self.board.resource(Some(held.names()));
+                    self.board.set_resource(Some(held.names()));
                     return Some(Some(held));
                 }
                 Err(HardwareError::Abandoned) => return None,
@@ -417,7 +417,7 @@ impl Incarnation {
     pub(super) async fn let_go(&self, held: Option<Held>) {
         if let (Some(guard), Some(held)) = (&self.guard, held) {
             guard.let_go(held).await;
-            self.board.resource(None);
+            self.board.set_resource(None);
         }
     }
 

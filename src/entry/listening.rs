@@ -273,7 +273,7 @@ impl<'a> Session<'a> {
             Event::WorkerGone => self.worker_gone().await,
             Event::LetGo => {
                 self.letting_go = None;
-                self.life.board.resource(None);
+                self.life.board.set_resource(None);
             }
             Event::Said(marker) => self.heard(marker),
             Event::Asked(hooked) => return self.asked(*hooked).await,
@@ -373,7 +373,7 @@ impl<'a> Session<'a> {
                     self.yielding.begin();
                 }
             }
-            Marker::Version(version) if self.connected.is_none() => self.life.board.agent(version),
+            Marker::Version(version) if self.connected.is_none() => self.life.board.set_agent(version),
             // Its first is its own, whenever it is read: it stands before all that its job can write.
             Marker::Running(name) if !self.job.named => self.begins(name),
             // The last one counts, which is written once the worker is gone.
@@ -473,7 +473,7 @@ impl<'a> Session<'a> {
         self.waited += wish.since.elapsed();
         match result {
             Ok(new) => {
-                self.life.board.resource(Some(new.names()));
+                self.life.board.set_resource(Some(new.names()));
                 self.enter_job();
                 let _ = wish.answers.send(HookAnswer::Go { resource: Some(new.names()) });
                 *self.held = Some(new);
@@ -608,7 +608,7 @@ impl<'a> Session<'a> {
         drop(self.wish.take());
         if let Some(work) = self.letting_go.take() {
             work.await;
-            self.life.board.resource(None);
+            self.life.board.set_resource(None);
         }
         tracing::debug!("the listener ended ({ended})");
         self.life.board.listener_gone();

@@ -293,7 +293,7 @@ impl Prepared {
             tracing::warn!("{weakness}");
         }
         let secrets = sources.into_iter().map(ToString::to_string).collect();
-        self.board.posture(&posture, secrets, posture.weaknesses.clone());
+        self.board.set_posture(&posture, secrets, posture.weaknesses.clone());
     }
 
     async fn live(mut self, signals: Signals) -> u8 {
@@ -312,7 +312,7 @@ impl Prepared {
         };
         let (orders_sender, orders) = tokio::sync::mpsc::unbounded_channel();
         tokio::task::spawn_local(control::server::serve(listener, self.board.clone(), orders_sender));
-        self.board.space(space(&self.common));
+        self.board.set_space(space(&self.common));
         self.numbers.start(&self.board);
         let starter =
             Starter::new(children.clone(), self.identity, self.agent_env, self.provider.agent(), self.common.sudo);

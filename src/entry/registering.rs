@@ -96,7 +96,7 @@ impl Incarnation {
         };
         self.state.state.current = Some(self.provider.registration(&name));
         self.save()?;
-        self.board.runner(Some(Runner { name: name.clone(), id: None }));
+        self.board.set_runner(Some(Runner { name: name.clone(), id: None }));
         let work_directory = self.common.work_directory.clone();
         let wanted = Wanted { name: &name, work_directory: &work_directory };
         let grant = match unless_stopped(&stop, self.provider.grant(wanted)).await {
@@ -131,7 +131,7 @@ impl Incarnation {
         if self.common.persistent {
             self.state.keep(&root, self.provider.agent().configuration).map_err(|error| on_disk(&error))?;
         }
-        self.board.runner(Some(Runner { name: registration.name.clone(), id: registration.id }));
+        self.board.set_runner(Some(Runner { name: registration.name.clone(), id: registration.id }));
         tracing::info!(id = registration.id, "registered with {}", self.provider.scope());
         Ok(root)
     }
@@ -176,7 +176,7 @@ impl Incarnation {
             return Ok(None);
         }
         let root = self.make_root(&current.name, &files)?;
-        self.board.runner(Some(Runner { name: current.name.clone(), id: current.id }));
+        self.board.set_runner(Some(Runner { name: current.name.clone(), id: current.id }));
         tracing::debug!("taking up the registration {}", current.name);
         Ok(Some(root))
     }
@@ -212,7 +212,7 @@ impl Incarnation {
         let _ = agent.tail.last_words().await;
         while let Ok(marker) = markers.try_recv() {
             if let Marker::Version(version) = marker {
-                self.board.agent(version);
+                self.board.set_agent(version);
             }
         }
         match ended {
@@ -271,7 +271,7 @@ impl Incarnation {
             pause = (pause * 2).min(Duration::from_secs(5));
         }
         self.provider.rest();
-        self.board.runner(None);
+        self.board.set_runner(None);
     }
 
     /// One attempt to let the current registration go.
@@ -405,7 +405,7 @@ impl Incarnation {
     }
 
     pub(super) fn has_leftovers(&self) -> bool {
-        self.board.leftovers(self.state.state.leftovers.len());
+        self.board.set_leftovers(self.state.state.leftovers.len());
         !self.state.state.leftovers.is_empty()
     }
 

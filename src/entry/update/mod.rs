@@ -231,7 +231,7 @@ impl Incarnation {
     fn say_age(&mut self) {
         let in_use = self.in_use();
         self.state.state.update.is_about(in_use.release.version.as_deref());
-        self.board.agent_age(in_use.age(&self.update.rule, &self.state.state.update));
+        self.board.set_agent_age(in_use.age(&self.update.rule, &self.state.state.update));
     }
 
     /// A listener has ended, and what was going on beside it is given up.

@@ -1,0 +1,415 @@
+//! What PID 1 writes down of what it is doing, for those who ask and for the log.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+
+use super::age::AgentAge;
+use super::health::Times;
+use super::job::Job;
+use super::status::{Connection, Phase, Queue, Runner, Status};
+use crate::encode::seconds;
+use crate::log;
+use crate::metrics::Now;
+use crate::workspace::Space;
+use crate::workspace::space::shortage;
+
+/// The one place where the state of the incarnation is kept for others to see.
+#[derive(Debug, Clone)]
+pub struct Board {
+    status: Rc<watch::Sender<Status>>,
+    times: Rc<Times>,
+    space: Rc<RefCell<Space>>,
+    /// Told when somebody who asked found too little space while a job may come.
+    full: Rc<Notify>,
+}
+
+/// Shows that shared hardware is waited for, until it is dropped.
+#[derive(Debug)]
+pub struct Waiting {
+    board: Board,
+    since: SystemTime,
+}
+
+impl Waiting {
+    /// What is known of the wait now.
+    pub fn report(&self, report: &str) {
+        self.board.status.send_modify(|status| {
+            if let Some(queue) = &mut status.queue {
+                queue.report = Some(report.to_owned());
+            }
+        });
+    }
+
+    /// For how long.
+    #[must_use]
+    pub fn lasted(&self) -> Duration {
+        self.since.elapsed().unwrap_or_default()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.board.status.send_modify(|status| status.queue = None);
+    }
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+impl Board {
+    /// The board of an incarnation that begins now.
+    #[must_use]
+    pub fn new(provider: &str, scope: &str) -> Self {
+        let times = Times::begin();
+        let now = rfc3339(times.started);
+        let status = Status {
+            version: 1,
+            oscr: env!("CARGO_PKG_VERSION").to_owned(),
+            agent: None,
+            agent_age: None,
+            phase: Phase::Starting,
+            since: now.clone(),
+            healthy: true,
+            reason: None,
+            provider: provider.to_owned(),
+            scope: scope.to_owned(),
+            runner: None,
+            connection: None,
+            job: None,
+            job_since: None,
+            resource: None,
+            queue: None,
+            last_error: None,
+            last_error_at: None,
+            next_retry: None,
+            started: now,
+            leftovers: 0,
+            disk: Vec::new(),
+            posture: None,
+            secrets: Vec::new(),
+            weaknesses: Vec::new(),
+        };
+        Self {
+            status: Rc::new(watch::Sender::new(status)),
+            times: Rc::new(times),
+            space: Rc::default(),
+            full: Rc::default(),
+        }
+    }
+
+    /// Where jobs need disk space, for whoever asks how much there is.
+    pub fn set_space(&self, space: Space) {
+        self.space.replace(space);
+    }
+
+    /// Why a job may not be taken now, if there is too little disk space.
+    #[must_use]
+    pub fn shortage(&self) -> Option<String> {
+        self.space.borrow().shortage()
+    }
+
+    /// Resolves once somebody who asked for the status found too little disk space while listening.
+    pub async fn found_full(&self) {
+        self.full.notified().await;
+    }
+
+    /// The agent is of this version.
+    pub fn set_agent(&self, version: String) {
+        self.status.send_modify(|status| status.agent = Some(version));
+    }
+
+    /// The agent in use is so old, and this is known of a newer one.
+    pub fn set_agent_age(&self, age: AgentAge) {
+        self.status.send_if_modified(|status| status.agent_age.replace(age) != status.agent_age);
+    }
+
+    /// So many earlier registrations are still to be let go.
+    pub fn set_leftovers(&self, count: usize) {
+        let count = count as u64;
+        self.status.send_if_modified(|status| std::mem::replace(&mut status.leftovers, count) != count);
+    }
+
+    /// Shared hardware is waited for from now on.
+    #[must_use]
+    pub fn waits_for(&self, wanted: &str) -> Waiting {
+        let since = SystemTime::now();
+        let queue = Queue { wanted: wanted.to_owned(), since: rfc3339(since), report: None };
+        self.status.send_modify(|status| status.queue = Some(queue));
+        Waiting { board: self.clone(), since }
+    }
+
+    /// Enters a phase.
+    pub fn enter(&self, phase: Phase) {
+        log::set_phase(phase.name());
+        let entered = self.status.borrow().phase != phase;
+        self.status.send_modify(|status| {
+            if entered {
+                status.phase = phase;
+                let now = SystemTime::now();
+                status.since = rfc3339(now);
+                self.times.entered.set(now);
+            }
+            if !matches!(phase, Phase::BackingOff | Phase::Denied | Phase::Outdated | Phase::Dirty | Phase::Full) {
+                status.next_retry = None;
+            }
+        });
+        if entered {
+            tracing::debug!("a new phase: {phase}");
+        }
+    }
+
+    /// Things work: earlier faults are history.
+    pub fn well(&self) {
+        self.times.faulty_since.set(None);
+        self.times.ended_early.set(0);
+    }
+
+    /// Whether earlier faults count yet.
+    #[must_use]
+    pub fn has_faults(&self) -> bool {
+        self.times.faulty_since.get().is_some() || self.times.ended_early.get() > 0
+    }
+
+    /// Something went wrong and will be tried again after `wait`.
+    pub fn fault(&self, error: &str, wait: Duration) {
+        self.times.faulty_since.set(self.times.faulty_since.get().or_else(|| Some(SystemTime::now())));
+        self.waits(error, wait);
+    }
+
+    /// Something is in the way, which is no fault of the forge or the agent, and will be looked at again after `wait`.
+    pub fn waits(&self, error: &str, wait: Duration) {
+        self.wrong(error);
+        self.status.send_modify(|status| status.next_retry = Some(rfc3339(SystemTime::now() + wait)));
+    }
+
+    /// The agent has lost its connection to the forge, and tries to get it back.
+    pub fn disconnected(&self) {
+        self.times.cut_off_since.set(self.times.cut_off_since.get().or_else(|| Some(SystemTime::now())));
+        self.wrong("the agent has lost its connection to the forge and keeps trying; the log has its words");
+        self.set_connection(Some(Connection::Lost));
+    }
+
+    /// The agent has its connection to the forge.
+    pub fn connected(&self) {
+        self.times.cut_off_since.set(None);
+        self.set_connection(Some(Connection::Up));
+    }
+
+    /// The agent lost its connection some time ago, and nobody can say whether it has it back.
+    pub fn connection_unknown(&self) {
+        self.times.cut_off_since.set(None);
+        self.set_connection(Some(Connection::NotKnown));
+    }
+
+    /// There is no listener any more. If it was cut off, the fault goes on: a new wait for the same forge makes nothing well.
+    pub fn listener_gone(&self) {
+        if let Some(since) = self.times.cut_off_since.take() {
+            self.times.faulty_since.set(Some(self.times.faulty_since.get().map_or(since, |faulty| faulty.min(since))));
+        }
+        self.set_connection(None);
+    }
+
+    /// A listener ended by itself before it had proved that it works.
+    pub fn ended_early(&self) {
+        self.times.ended_early.set(self.times.ended_early.get().saturating_add(1));
+    }
+
+    fn set_connection(&self, connection: Option<Connection>) {
+        self.status.send_if_modified(|status| std::mem::replace(&mut status.connection, connection) != connection);
+    }
+
+    fn wrong(&self, error: &str) {
+        self.status.send_modify(|status| {
+            status.last_error = Some(log::redacted(error));
+            status.last_error_at = Some(rfc3339(SystemTime::now()));
+        });
+    }
+
+    /// The registration that we have, or none.
+    pub fn set_runner(&self, runner: Option<Runner>) {
+        log::set_runner(runner.as_ref().map_or("", |runner| &runner.name));
+        self.status.send_modify(|status| status.runner = runner);
+    }
+
+    /// The job that runs, or none.
+    pub fn set_job(&self, job: Option<Job>) {
+        self.status.send_modify(|status| {
+            status.job_since = match (&job, status.job_since.take()) {
+                (None, _) => None,
+                (Some(_), Some(since)) => Some(since),
+                (Some(_), None) => Some(rfc3339(SystemTime::now())),
+            };
+            status.job = job;
+        });
+    }
+
+    /// More about the running job than was known at first. What is known stays: the first hook runs before any step of the job,
+    /// and what comes later may be the job's own invention.
+    pub fn describe_job(&self, more: Job) {
+        let job = self.status.borrow().job.clone().unwrap_or_default();
+        self.set_job(Some(Job {
+            name: job.name.or(more.name),
+            repository: job.repository.or(more.repository),
+            run_url: job.run_url.or(more.run_url),
+            workflow: job.workflow.or(more.workflow),
+            run: job.run.or(more.run),
+            attempt: job.attempt.or(more.attempt),
+        }));
+    }
+
+    /// The shared hardware that is held, or none.
+    pub fn set_resource(&self, resource: Option<String>) {
+        self.status.send_modify(|status| status.resource = resource);
+    }
+
+    /// What the status says about the posture: all of it, where the secrets come from, and what is weak.
+    pub fn set_posture(&self, posture: &impl Serialize, secrets: Vec<String>, weaknesses: Vec<String>) {
+        self.status.send_modify(|status| {
+            status.posture = serde_json::to_value(posture).ok();
+            status.secrets = secrets;
+            status.weaknesses = weaknesses;
+        });
+    }
+
+    /// The status now, with its health.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let mut status = self.status.borrow().clone();
+        status.disk = self.space.borrow().look();
+        if status.phase == Phase::Listening && shortage(&status.disk).is_some() {
+            self.full.notify_one();
+        }
+        status.reason = self.times.trouble(&status);
+        status.healthy = status.reason.is_none();
+        status
+    }
+
+    /// How things are, for the metrics.
+    #[must_use]
+    pub fn now(&self, replica: &str) -> Now {
+        let status = self.status();
+        let age = status.agent_age.unwrap_or_default();
+        Now {
+            replica: replica.to_owned(),
+            version: status.oscr,
+            agent: status.agent.unwrap_or_default(),
+            provider: status.provider,
+            scope: status.scope,
+            phase: status.phase.name(),
+            phases: Phase::ALL.map(Phase::name).to_vec(),
+            phase_since: seconds(self.times.entered.get()),
+            started: seconds(self.times.started),
+            healthy: status.healthy,
+            leftovers: status.leftovers,
+            agent_released: age.released_at(),
+            agent_newer: age.newer.is_some(),
+            agent_failures: age.failures,
+            disk: status
+                .disk
+                .into_iter()
+                .map(|room| (room.place.display().to_string(), room.free, room.least))
+                .collect(),
+        }
+    }
+
+    /// Somebody who sees each change.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Waits until the phase is one of `phases`.
+    pub async fn reached(&self, phases: &[Phase]) {
+        let mut watcher = self.status.subscribe();
+        // The sender lives as long as this board, so the wait cannot fail.
+        let _ = watcher.wait_for(|status| phases.contains(&status.phase)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::health::TOLERATED_BACKOFF;
+    use super::*;
+
+    fn listening() -> Board {
+        let board = Board::new("github", "o/r");
+        board.enter(Phase::Listening);
+        board.connected();
+        board
+    }
+
+    fn long_ago() -> Option<SystemTime> {
+        Some(SystemTime::now() - TOLERATED_BACKOFF - Duration::from_secs(1))
+    }
+
+    #[test]
+    fn a_lost_connection_is_told_at_once_and_counts_as_ill_only_when_it_lasts() {
+        let board = listening();
+        board.disconnected();
+        let status = board.status();
+        assert!(status.healthy && status.last_error.is_some_and(|error| error.contains("lost its connection")));
+        assert_eq!(status.connection, Some(Connection::Lost));
+
+        board.times.cut_off_since.set(long_ago());
+        board.disconnected();
+        let status = board.status();
+        assert!(!status.healthy && status.reason.is_some_and(|why| why.contains("lost its connection")));
+
+        board.well();
+        assert!(!board.status().healthy, "time makes no connection");
+        board.connected();
+        assert!(board.status().healthy);
+    }
+
+    #[test]
+    fn what_nobody_can_say_is_no_illness() {
+        let board = listening();
+        board.disconnected();
+        board.times.cut_off_since.set(long_ago());
+        board.connection_unknown();
+        let status = board.status();
+        assert!(status.healthy);
+        assert!(status.to_string().contains("not known"), "{status}");
+    }
+
+    #[test]
+    fn a_listener_that_ended_while_it_was_cut_off_makes_nothing_well() {
+        let board = listening();
+        board.times.cut_off_since.set(long_ago());
+        board.listener_gone();
+        board.fault("the listener ended", Duration::from_secs(1));
+        for phase in [Phase::BackingOff, Phase::Cleaning, Phase::Registering, Phase::Listening] {
+            board.enter(phase);
+            assert!(!board.status().healthy, "{phase}");
+        }
+        board.connected();
+        assert!(!board.status().healthy, "a new listener has proved nothing yet");
+        board.well();
+        assert!(board.status().healthy);
+    }
+
+    #[test]
+    fn three_listeners_that_ended_soon_are_ill_until_one_has_proved_itself() {
+        let board = listening();
+        for ends in 1..=4 {
+            board.ended_early();
+            board.fault("it crashed", Duration::from_secs(1));
+            for phase in [Phase::BackingOff, Phase::Registering, Phase::Listening] {
+                board.enter(phase);
+                assert_eq!(board.status().healthy, ends < 3, "{ends} {phase}");
+            }
+        }
+        let reason = board.status().reason.unwrap_or_default();
+        assert!(reason.contains("4 listeners in a row") && reason.contains("it crashed"), "{reason}");
+        board.enter(Phase::Running);
+        assert!(board.status().healthy, "a job runs");
+        board.well();
+        board.enter(Phase::Listening);
+        assert!(board.status().healthy);
+    }
+}
