@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use nix::sys::signal::Signal;
 
 use crate::config::Places;
-use crate::config::reader::{parse_duration, parse_flag};
+use crate::config::values::{parse_duration, parse_flag};
 use crate::control::client::{self, ClientError};
 use crate::control::{self, Event, Request};
 use crate::entry;

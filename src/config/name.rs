@@ -1,6 +1,6 @@
 //! The runner's name.
 
-use super::Reader;
+use super::reader::Reader;
 
 /// The longest name that forges accept, in characters.
 const LONGEST: usize = 64;

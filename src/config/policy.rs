@@ -1,6 +1,6 @@
 //! Which jobs may run, as the settings say; [`crate::policy`] judges by it.
 
-use super::Reader;
+use super::reader::Reader;
 use crate::policy::{LONGEST, Pattern, Policy};
 
 /// Reads the settings about jobs; problems go to the reader.

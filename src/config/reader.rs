@@ -1,90 +1,15 @@
 //! Reading settings one by one while collecting every problem, so that a user sees all of them at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::environment::Environment;
+use super::problem::Problem;
 use super::secret::{Secret, SecretError, SecretSource};
 use super::table::Setting;
-
-/// The environment as text, by name. Empty values are absent: Compose passes an unset variable as an empty one.
-#[derive(Debug, Clone, Default)]
-pub struct Environment {
-    values: BTreeMap<String, Value>,
-    unreadable: Vec<String>,
-}
-
-#[derive(Clone)]
-struct Value(String);
-
-impl fmt::Debug for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl Environment {
-    /// Takes the variables in.
-    pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        let mut environment = Self::default();
-        for (name, value) in variables {
-            match (name.into_string(), value.into_string()) {
-                (Ok(name), Ok(value)) => {
-                    if !value.is_empty() {
-                        environment.values.insert(name, Value(value));
-                    }
-                }
-                (Ok(name), Err(_)) => environment.unreadable.push(name),
-                (Err(_), _) => {}
-            }
-        }
-        environment
-    }
-
-    /// The value of one variable.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.values.get(name).map(|value| value.0.as_str())
-    }
-
-    /// All variables.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.values.iter().map(|(name, value)| (name.as_str(), value.0.as_str()))
-    }
-}
-
-impl<const N: usize> From<[(&str, &str); N]> for Environment {
-    fn from(variables: [(&str, &str); N]) -> Self {
-        Self::new(variables.map(|(name, value)| (name.into(), value.into())))
-    }
-}
-
-/// One thing that is wrong with the configuration, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The setting at fault.
-    pub setting: String,
-    /// What is wrong.
-    pub what: String,
-    /// What to do.
-    pub cure: String,
-}
-
-impl Problem {
-    /// What is wrong with `setting`, and what to do.
-    #[must_use]
-    pub fn of(setting: &str, what: impl fmt::Display, cure: impl fmt::Display) -> Self {
-        Self { setting: setting.to_owned(), what: what.to_string(), cure: cure.to_string() }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.setting, self.what, self.cure)
-    }
-}
+use super::values::{parse_duration, parse_flag, parse_size, redact_credentials};
 
 /// Reads settings, and remembers what was wrong, what was read under another name, and what was effective.
 #[derive(Debug)]
@@ -331,60 +256,6 @@ pub struct Read {
     pub effective: BTreeMap<String, String>,
 }
 
-/// Strict booleans.
-#[must_use]
-pub fn parse_flag(value: &str) -> Option<bool> {
-    match value.to_ascii_lowercase().as_str() {
-        "true" | "yes" | "on" | "1" => Some(true),
-        "false" | "no" | "off" | "0" => Some(false),
-        _ => None,
-    }
-}
-
-/// Seconds, or a number with `s`, `m` or `h`.
-#[must_use]
-pub fn parse_duration(value: &str) -> Option<Duration> {
-    let (number, unit) = match value.char_indices().last()? {
-        (at, 's') => (&value[..at], 1),
-        (at, 'm') => (&value[..at], 60),
-        (at, 'h') => (&value[..at], 3600),
-        _ => (value, 1),
-    };
-    // A week at most: more is a slip of the pen, and sums of durations cannot overflow.
-    let seconds = number.trim().parse::<u64>().ok()?.checked_mul(unit)?;
-    (seconds <= 7 * 24 * 3600).then(|| Duration::from_secs(seconds))
-}
-
-/// Bytes, or a number with `k`, `m`, `g` or `t` for powers of 1024. `M`, `MB` and `MiB` mean the same as `m`.
-#[must_use]
-pub fn parse_size(value: &str) -> Option<u64> {
-    let lower = value.trim().to_ascii_lowercase();
-    let end = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
-    let (number, unit) = lower.split_at(end);
-    let shift = match unit.trim() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
-}
-
-/// A URL without the user and password that may stand in it; other text as it is.
-#[must_use]
-pub fn redact_credentials(value: &str) -> String {
-    let Some((scheme, rest)) = value.split_once("://") else {
-        return value.to_owned();
-    };
-    let end = rest.find('/').unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://***{}", &rest[at..]),
-        None => value.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -448,50 +319,5 @@ mod tests {
         let mut reader = Reader::new(&environment, vec![TABLE]);
         assert!(reader.secret("KEY").is_none());
         assert!(reader.finish().unwrap_err()[0].to_string().contains("/nonexistent/key"));
-    }
-
-    #[test]
-    fn durations_sizes_and_flags_are_strict() {
-        assert_eq!(parse_duration("90"), Some(Duration::from_secs(90)));
-        assert_eq!(parse_duration("30m"), Some(Duration::from_secs(1800)));
-        assert_eq!(parse_duration("2h"), Some(Duration::from_secs(7200)));
-        for wrong in ["", "-1", "1d", "m", "1.5h", "99999999999999999999h", "200h"] {
-            assert_eq!(parse_duration(wrong), None, "{wrong}");
-        }
-        for (text, bytes) in [("0", 0), ("12", 12), ("3k", 3072), ("2 MiB", 2 << 20), ("1G", 1 << 30), ("1tb", 1 << 40)]
-        {
-            assert_eq!(parse_size(text), Some(bytes), "{text}");
-        }
-        for wrong in ["", "g", "-1", "1.5g", "1x", "99999999999t", "1gg"] {
-            assert_eq!(parse_size(wrong), None, "{wrong}");
-        }
-        assert_eq!(parse_flag("No"), Some(false));
-        assert_eq!(parse_flag("nope"), None);
-    }
-
-    #[test]
-    fn credentials_in_a_url_are_not_shown() {
-        assert_eq!(redact_credentials("http://me:pw@proxy:3128/x@y"), "http://***@proxy:3128/x@y");
-        assert_eq!(redact_credentials("http://proxy:3128"), "http://proxy:3128");
-        assert_eq!(redact_credentials("plain"), "plain");
-    }
-
-    #[test]
-    fn fuzz_values() {
-        crate::fuzz::run("values", |bytes| {
-            let text = String::from_utf8_lossy(bytes);
-            let duration = parse_duration(&text);
-            assert!(duration.is_none_or(|duration| duration <= Duration::from_secs(7 * 24 * 3600)));
-            let shown = redact_credentials(&format!("http://me:hidden-word@{text}"));
-            assert!(!shown.contains("hidden-word"), "{shown}");
-            let wanted = text.parse::<crate::resource::Wanted>();
-            if let Ok(wanted) = &wanted {
-                let again: crate::resource::Wanted = wanted.to_string().parse().unwrap();
-                assert_eq!(&again, wanted);
-                // Each becomes the name of a file.
-                assert!(wanted.ids().iter().all(|id| !id.as_str().contains('/') && !id.as_str().starts_with('.')));
-            }
-            (duration.is_some(), parse_size(&text).is_some(), parse_flag(&text), wanted.is_ok())
-        });
     }
 }

@@ -117,7 +117,7 @@ fn way(network: &Network, url: &str, reached: &Result<Reached, Obstacle>) -> Vec
         true => ("HTTPS_PROXY", &network.https_proxy, ("HTTP_PROXY", &network.http_proxy)),
         false => ("HTTP_PROXY", &network.http_proxy, ("HTTPS_PROXY", &network.https_proxy)),
     };
-    let shown_proxy = proxy.as_deref().map(crate::config::reader::redact_credentials);
+    let shown_proxy = proxy.as_deref().map(crate::config::values::redact_credentials);
     let skip = |topic| Finding::skip(topic, "the forge was not reached");
     let dns = match reached {
         Err(Obstacle::Name(why)) => Finding::fail(

@@ -1,0 +1,32 @@
+//! The settings about directories whose content survives jobs.
+
+use std::path::{Component, PathBuf};
+
+use super::reader::Reader;
+
+/// The variables by which agents know of their caches. Whoever sets one wants it to last.
+const CACHES_OF_AGENTS: [&str; 3] =
+    ["RUNNER_TOOL_CACHE", "AGENT_TOOLSDIRECTORY", "ACTIONS_RUNNER_ACTION_ARCHIVE_CACHE"];
+
+/// All directories named, by us or by the agents' own variables.
+pub(super) fn caches(reader: &mut Reader<'_>) -> Vec<PathBuf> {
+    let mut named: Vec<(&str, String)> =
+        reader.list("OSCR_CACHE_DIRS").into_iter().flatten().map(|path| ("OSCR_CACHE_DIRS", path)).collect();
+    named.extend(CACHES_OF_AGENTS.iter().filter_map(|name| Some((*name, reader.foreign(name)?))));
+    let mut caches = Vec::new();
+    for (name, path) in named {
+        let path = PathBuf::from(path);
+        let plain = path.components().all(|part| !matches!(part, Component::ParentDir));
+        if path.is_absolute() && plain && path.components().count() > 1 {
+            // Without a slash at the end and the like, so that it can be compared.
+            caches.push(path.components().collect());
+        } else {
+            reader.problem(
+                name,
+                format!("{} is not an absolute path below /", path.display()),
+                "write /work/_tool, say",
+            );
+        }
+    }
+    caches
+}

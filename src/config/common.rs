@@ -1,0 +1,229 @@
+//! The settings that every provider has.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing_subscriber::filter::LevelFilter;
+
+use super::caches::caches;
+use super::docker::DockerForJobs;
+use super::hardware::Hardware;
+use super::name::Naming;
+use super::network::Network;
+use super::places::Places;
+use super::policy;
+use super::reader::Reader;
+use super::update::AgentUpdate;
+use super::values::parse_flag;
+use super::watch::Watch;
+use crate::log::Format;
+use crate::policy::Policy;
+
+/// The settings that every provider has.
+#[derive(Debug, Clone)]
+pub struct Common {
+    /// How runners are named.
+    pub naming: Naming,
+    /// Labels, or `None` for the default ones.
+    pub labels: Option<Vec<String>>,
+    /// Where jobs work.
+    pub work_directory: PathBuf,
+    /// Directories whose content survives jobs.
+    pub caches: Vec<PathBuf>,
+    /// How many bytes each of them may have.
+    pub cache_cap: Option<u64>,
+    /// What is done about changes outside of what is wiped.
+    pub taint: Taint,
+    /// One registration for many jobs.
+    pub persistent: bool,
+    /// The user of the agent: `USER[:GROUP]`.
+    pub agent_user: String,
+    /// Bound of a drain.
+    pub stop_timeout: Duration,
+    /// Grace after a cancel.
+    pub kill_timeout: Duration,
+    /// Shortest life of an incarnation.
+    pub min_uptime: Duration,
+    /// Up to how long a container waits before its first request, if others may have started with it.
+    pub start_jitter: Duration,
+    /// Where replicas share a registration token.
+    pub token_cache: Option<PathBuf>,
+    /// More variables for the agent.
+    pub job_env: Vec<String>,
+    /// What the watchdog goes by.
+    pub watch: Watch,
+    /// Whether newer agents than the image's are fetched.
+    pub agent_update: AgentUpdate,
+    /// Where the containers of a host share the archives of such agents.
+    pub agent_cache: Option<PathBuf>,
+    /// Docker for jobs.
+    pub docker: DockerForJobs,
+    /// Whether jobs may gain privileges, for images with sudo.
+    pub sudo: bool,
+    /// Which jobs may run.
+    pub policy: Policy,
+    /// Whether the agent may have group 0 for the Docker socket.
+    pub docker_gid0: bool,
+    /// How many bytes must be free on disk for a job; `None` for the usual.
+    pub min_free: Option<u64>,
+    /// Where metrics are served.
+    pub metrics_address: Option<SocketAddr>,
+    /// Where metrics are written.
+    pub metrics_file: Option<PathBuf>,
+    /// Shared hardware, if a job needs any.
+    pub hardware: Option<Hardware>,
+    /// How to reach the forge.
+    pub network: Network,
+    /// The form of the log.
+    pub log_format: Format,
+    /// The least important events to log.
+    pub log_level: LevelFilter,
+    /// Where OSCR's own directories lie.
+    pub places: Places,
+}
+
+/// What is done about changes outside of what is wiped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taint {
+    /// No further job.
+    Refuse,
+    /// A line in the log.
+    Warn,
+    /// Nothing.
+    Off,
+}
+
+impl Common {
+    /// Reads the common settings; problems go to the reader.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let naming = Naming::read(reader);
+        let labels = reader.list("RUNNER_LABELS");
+        if let Some(bad) =
+            labels.iter().flatten().find(|label| label.chars().any(char::is_control) || label.len() > 256)
+        {
+            reader.problem("RUNNER_LABELS", format!("{bad:?} is no label"), "use short words separated by commas");
+        }
+        let work_directory = PathBuf::from(work_directory(reader));
+        let plain = work_directory.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+        if !work_directory.is_absolute() || work_directory.components().count() < 2 || !plain {
+            reader.problem(
+                "RUNNER_WORKDIR",
+                format!("{} is not an absolute path below /", work_directory.display()),
+                "use a directory that nothing else uses, such as /work: it is wiped",
+            );
+        }
+        let persistent = reader.flag("RUNNER_PERSISTENT");
+        let ephemeral = reader.foreign("EPHEMERAL").and_then(|value| {
+            let flag = parse_flag(&value);
+            match flag {
+                Some(_) => reader.note("EPHEMERAL was read as the opposite of RUNNER_PERSISTENT"),
+                None => {
+                    reader.problem("EPHEMERAL", format!("{value:?} is neither true nor false"), "use true or false")
+                }
+            }
+            flag
+        });
+        if persistent.is_some() && ephemeral.is_some() && persistent == ephemeral {
+            reader.problem("RUNNER_PERSISTENT", "and EPHEMERAL contradict each other", "keep RUNNER_PERSISTENT only");
+        }
+        let caches = caches(reader);
+        let token_cache = reader.text("OSCR_TOKEN_CACHE").map(PathBuf::from);
+        if token_cache.as_ref().is_some_and(|directory| !directory.is_absolute()) {
+            reader.problem("OSCR_TOKEN_CACHE", "is not an absolute path", "write /var/cache/oscr/tokens, and mount it");
+        }
+        let agent_cache = reader.text("OSCR_AGENT_CACHE").map(PathBuf::from);
+        if agent_cache.as_ref().is_some_and(|directory| !directory.is_absolute()) {
+            reader.problem("OSCR_AGENT_CACHE", "is not an absolute path", "write /var/cache/oscr/shared, and mount it");
+        }
+        let hardware = Hardware::read(reader);
+        let network = Network::read(reader);
+        Self {
+            naming,
+            labels,
+            work_directory,
+            persistent: persistent.or(ephemeral.map(|ephemeral| !ephemeral)).unwrap_or(false),
+            agent_user: reader.text("OSCR_AGENT_USER").unwrap_or_else(|| "runner".to_owned()),
+            stop_timeout: reader.duration("OSCR_STOP_TIMEOUT", Duration::from_secs(30 * 60)),
+            kill_timeout: reader.duration("OSCR_KILL_TIMEOUT", Duration::from_secs(30)),
+            min_uptime: reader.duration("OSCR_MIN_UPTIME", Duration::from_secs(10)),
+            start_jitter: reader.duration("OSCR_START_JITTER", Duration::from_secs(2)),
+            token_cache,
+            watch: Watch::read(reader),
+            caches,
+            cache_cap: reader.size("OSCR_CACHE_MAX"),
+            taint: reader.choice(
+                "OSCR_TAINT",
+                &[("refuse", Taint::Refuse), ("warn", Taint::Warn), ("off", Taint::Off)],
+                Taint::Refuse,
+            ),
+            agent_update: AgentUpdate::read(reader),
+            agent_cache,
+            job_env: reader.list("OSCR_JOB_ENV").unwrap_or_default(),
+            docker: DockerForJobs::read(reader),
+            sudo: reader.flag("OSCR_SUDO").unwrap_or(false),
+            policy: policy::read(reader),
+            docker_gid0: reader.flag("OSCR_DOCKER_GID0").unwrap_or(false),
+            min_free: reader.size("OSCR_MIN_FREE"),
+            metrics_address: metrics_address(reader),
+            metrics_file: metrics_file(reader),
+            hardware,
+            network,
+            log_format: reader.choice("OSCR_LOG", &[("text", Format::Text), ("json", Format::Json)], Format::Text),
+            log_level: reader.choice(
+                "OSCR_LOG_LEVEL",
+                &[
+                    ("error", LevelFilter::ERROR),
+                    ("warn", LevelFilter::WARN),
+                    ("info", LevelFilter::INFO),
+                    ("debug", LevelFilter::DEBUG),
+                ],
+                LevelFilter::INFO,
+            ),
+            places: Places::below(PathBuf::from(reader.text("OSCR_ROOT").unwrap_or_else(|| "/".to_owned()))),
+        }
+    }
+}
+
+fn work_directory(reader: &mut Reader<'_>) -> String {
+    let own = reader.text("RUNNER_WORKDIR");
+    // Microsoft's container has it relative to the agent.
+    match reader.foreign("AZP_WORK") {
+        Some(path) if path.starts_with('/') && own.is_none() => {
+            reader.note("AZP_WORK was read as RUNNER_WORKDIR");
+            path
+        }
+        given => {
+            if given.is_some() {
+                reader.note("AZP_WORK has no effect: jobs work in RUNNER_WORKDIR");
+            }
+            own.unwrap_or_else(|| "/work".to_owned())
+        }
+    }
+}
+
+fn metrics_address(reader: &mut Reader<'_>) -> Option<SocketAddr> {
+    let text = reader.text("OSCR_METRICS_ADDR")?;
+    let address = text.parse().ok();
+    if address.is_none() {
+        reader.problem(
+            "OSCR_METRICS_ADDR",
+            format!("{text:?} is no address with a port"),
+            "write 0.0.0.0:9464 for all of the container's addresses, or 127.0.0.1:9464 for itself alone",
+        );
+    }
+    address
+}
+
+fn metrics_file(reader: &mut Reader<'_>) -> Option<PathBuf> {
+    let path = PathBuf::from(reader.text("OSCR_METRICS_FILE")?);
+    if !path.is_absolute() || path.file_name().is_none() {
+        reader.problem(
+            "OSCR_METRICS_FILE",
+            format!("{} is not the absolute path of a file", path.display()),
+            "mount the collector's directory and name it, such as /var/lib/oscr-metrics",
+        );
+        return None;
+    }
+    Some(path)
+}
