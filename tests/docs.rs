@@ -12,7 +12,7 @@ use oscr::control::{AgentAge, Board, Job, Phase, Runner};
 use oscr::entry::posture::{DockerSocket, Guarded, Lasting, Posture, Runtime};
 use oscr::exit;
 use oscr::metrics::{FAMILIES, Kind as MetricKind};
-use oscr::provider::PROVIDERS;
+use oscr::provider::FORGES;
 use oscr::workspace::Space;
 use serde_json::Value;
 
@@ -40,7 +40,7 @@ fn read(path: &str) -> String {
 }
 
 fn tables() -> impl Iterator<Item = (&'static str, &'static [Setting])> {
-    let providers = PROVIDERS.iter().map(|provider| (provider.name, provider.settings));
+    let providers = FORGES.iter().map(|provider| (provider.name, provider.settings));
     std::iter::once(("common", COMMON)).chain(providers)
 }
 

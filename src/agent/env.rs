@@ -132,7 +132,7 @@ fn is_kept_back(sources: &Sources<'_>, name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::config::table;
-    use crate::provider::PROVIDERS;
+    use crate::provider::FORGES;
 
     fn built<const N: usize>(variables: [(&str, &str); N], job_env: &[String]) -> BTreeMap<String, String> {
         built_with(&[], variables, job_env)
@@ -148,9 +148,9 @@ mod tests {
         let environment = Environment::from(variables);
         let account = crate::init::account::Accounts::below(Path::new("/nonexistent")).resolve("1001").unwrap();
         let reader_environment = Environment::from([("GITHUB_PAT", "pat-value"), ("GITHUB_OWNER", "o")]);
-        let mut reader = crate::config::Reader::new(&reader_environment, vec![table::COMMON, PROVIDERS[0].settings]);
+        let mut reader = crate::config::Reader::new(&reader_environment, vec![table::COMMON, FORGES[0].settings]);
         let common = crate::config::Common::read(&mut reader);
-        let provider = (PROVIDERS[0].read)(&mut reader, &common).unwrap();
+        let provider = (FORGES[0].read)(&mut reader, &common).unwrap();
         let sources = Sources {
             environment: &environment,
             account: &account,

@@ -26,7 +26,6 @@ mod update;
 mod waiting;
 mod watchdog;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,8 +37,7 @@ use nix::unistd::{Gid, Uid};
 
 use crate::agent::{env, hooks, root, system_env, worker};
 use crate::config::name::hostname;
-use crate::config::table::COMMON;
-use crate::config::{Common, Environment, Hardware, Problem, Reader, SecretSource};
+use crate::config::{Common, Environment, Hardware, Problem, SecretSource};
 use crate::control::{self, Board};
 use crate::docker::engine;
 use crate::exit;
@@ -48,7 +46,7 @@ use crate::init::{Role, Signals, adopt_orphans};
 use crate::log;
 use crate::os::Identity;
 use crate::os::access::{READ, WRITE, may};
-use crate::provider::{PROVIDERS, Provider, token_cache};
+use crate::provider::{Configured, Provider, configure, token_cache};
 use crate::resource::Locks;
 use crate::workspace::{Origin, Owned, Slate, Space, Trash, taint, take_for_root};
 use children::{Children, Starter, attend};
@@ -59,57 +57,6 @@ use numbers::Numbers;
 use posture::Posture;
 use state::StateFile;
 use stop::Stop;
-
-/// A configuration that holds together.
-pub struct Configured {
-    /// The settings that every provider has.
-    pub common: Common,
-    /// The forge.
-    pub provider: Box<dyn Provider>,
-    /// Things to tell the user that are not wrong.
-    pub notes: Vec<String>,
-    /// The effective value of each setting, secrets redacted.
-    pub effective: BTreeMap<String, String>,
-}
-
-/// Turns the environment into a configuration.
-///
-/// # Errors
-/// Every problem found in it.
-pub fn configure(environment: &Environment) -> Result<Configured, Vec<Problem>> {
-    let wanted = environment.get("CI_PROVIDER").unwrap_or(PROVIDERS[0].name);
-    let entry = PROVIDERS.iter().find(|entry| entry.name == wanted);
-    let settings = entry.map_or(&[][..], |entry| entry.settings);
-    let mut reader = Reader::new(environment, vec![COMMON, settings]);
-    reader.text("CI_PROVIDER");
-    let common = Common::read(&mut reader);
-    let provider = match entry {
-        Some(entry) => (entry.read)(&mut reader, &common),
-        None => {
-            let names: Vec<&str> = PROVIDERS.iter().map(|entry| entry.name).collect();
-            reader.problem(
-                "CI_PROVIDER",
-                format!("{wanted:?} is not known"),
-                format!("use one of: {}", names.join(", ")),
-            );
-            None
-        }
-    };
-    if provider.as_ref().is_some_and(|provider| provider.agent().hooks.is_none()) && !common.policy.is_default() {
-        reader.problem(
-            "OSCR_ALLOW_*",
-            "this forge's agent has no hook before a job, so nothing could be held against these settings",
-            "unset them, and use the forge's own checks: docs/configuration.md says which",
-        );
-    }
-    match (reader.finish(), provider) {
-        (Ok(read), Some(provider)) => Ok(Configured { common, provider, notes: read.notes, effective: read.effective }),
-        (Err(problems), _) => Err(problems),
-        (Ok(_), None) => {
-            Err(vec![Problem::of("CI_PROVIDER", "cannot be used with this configuration", "please report this")])
-        }
-    }
-}
 
 /// `oscr-entry run`: one incarnation.
 #[must_use]

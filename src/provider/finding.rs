@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Fault;
+use super::fault::Fault;
 
 /// How good something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

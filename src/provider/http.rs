@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::Fault;
+use super::fault::Fault;
 use super::pace::{Allowances, LONGEST, Pace};
 use crate::config::{Network, Secret};
 use crate::encode::{hex, seconds};

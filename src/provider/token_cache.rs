@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
-use super::Fault;
+use super::fault::Fault;
 use crate::config::Secret;
 use crate::encode::{digest, seconds};
 use crate::files;

@@ -11,9 +11,12 @@ use tokio::time::Instant;
 
 use super::settings::{Credential, OURS, Principal, Settings};
 use crate::config::{Common, Secret};
+use crate::provider::agents::architecture;
+use crate::provider::contract::Package;
+use crate::provider::fault::Fault;
 use crate::provider::finding::{Finding, compare_versions};
 use crate::provider::http::{Authorization, Body, Http, Reply};
-use crate::provider::{Fault, Package, Registration, Released, Standing, architecture};
+use crate::provider::registration::{Registration, Released, Standing};
 
 /// Azure DevOps Server has it since 2019 Update 1.
 const VERSION: &str = "api-version=5.1";

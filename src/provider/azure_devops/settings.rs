@@ -4,10 +4,8 @@ use std::fmt::Write as _;
 
 use reqwest::Url;
 
-use super::{Api, AzureDevOps};
 use crate::config::table::{Kind, Setting};
 use crate::config::{Common, Reader, SecretSource};
-use crate::provider::Provider;
 
 /// The settings of this provider.
 pub const TABLE: &[Setting] = &[
@@ -157,7 +155,7 @@ impl Settings {
 }
 
 /// Reads the settings; `None` when something is missing, which the reader then knows.
-pub fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider>> {
+pub fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings> {
     let url = url(reader);
     let credential = credential(reader);
     let pool = reader.text("ADO_POOL").unwrap_or_else(|| "Default".to_owned());
@@ -174,9 +172,7 @@ pub fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider
     if reap && prefix.is_none() {
         reader.problem("OSCR_REAP", "knows agents by their prefix, and RUNNER_NAME has none", "use RUNNER_NAME_PREFIX");
     }
-    let settings = Settings { url: url?, pool, credential: credential?, capabilities, reap: prefix.filter(|_| reap) };
-    let api = Api::new(&settings, common);
-    Some(Box::new(AzureDevOps { settings, api }))
+    Some(Settings { url: url?, pool, credential: credential?, capabilities, reap: prefix.filter(|_| reap) })
 }
 
 fn url(reader: &mut Reader<'_>) -> Option<String> {
@@ -295,7 +291,7 @@ mod tests {
     use crate::config::{Environment, Problem, table};
 
     fn read_settings<const N: usize>(variables: [(&str, &str); N]) -> Result<(String, Vec<String>), Vec<Problem>> {
-        crate::provider::read_settings(&super::super::ENTRY, variables)
+        super::super::FORGE.read_settings(variables)
     }
 
     fn problems<const N: usize>(variables: [(&str, &str); N]) -> Vec<String> {

@@ -11,10 +11,13 @@ use super::app::App;
 use super::jit;
 use super::settings::{Credential, Scope, Settings};
 use crate::config::{Common, Secret, SecretSource};
+use crate::provider::agents::architecture;
+use crate::provider::contract::Package;
+use crate::provider::fault::Fault;
 use crate::provider::finding::{Finding, compare_versions};
 use crate::provider::http::{Authorization, Body, Http, Reply};
+use crate::provider::registration::{Files, Registration, Released, Standing, Wanted};
 use crate::provider::token_cache::{Minted, TokenCache};
-use crate::provider::{Fault, Files, Package, Registration, Released, Standing, Wanted, architecture};
 
 /// The REST API below one scope.
 #[derive(Debug)]

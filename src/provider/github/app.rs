@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::jwt;
 use super::settings::{AppKey, Scope};
 use crate::config::{Secret, SecretSource};
-use crate::provider::Fault;
+use crate::provider::fault::Fault;
 use crate::provider::http::{Authorization, Body, Http, Reply};
 
 /// A token that ends sooner than this is replaced.

@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 
 use crate::config::Secret;
 use crate::encode::hex;
-use crate::provider::{Files, read_agents_json};
+use crate::provider::agents::read_json;
+use crate::provider::registration::Files;
 
 /// Decodes the files. Only plain dot files are accepted: the content comes from the network and ends up on disk.
 ///
@@ -63,7 +64,7 @@ pub fn given(encoded: &str, work_directory: &Path) -> Result<Given, String> {
     for (file, content) in &mut files {
         if file == ".runner" {
             let mut runner: BTreeMap<String, Value> =
-                read_agents_json(content).map_err(|_| "its .runner is not a JSON object".to_owned())?;
+                read_json(content).map_err(|_| "its .runner is not a JSON object".to_owned())?;
             let take =
                 |key: &str| runner.iter().find(|(known, _)| known.eq_ignore_ascii_case(key)).map(|(_, v)| v.clone());
             id = take("AgentId").and_then(|id| id.as_u64().or_else(|| id.as_str()?.parse().ok()));

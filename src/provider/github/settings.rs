@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::{Api, GitHub, jit, jwt};
+use super::{jit, jwt};
 use crate::config::table::{Kind, Setting};
 use crate::config::{Common, Reader, SecretSource};
-use crate::provider::{Provider, architecture};
+use crate::provider::agents::architecture;
 
 /// The settings of this provider.
 pub const TABLE: &[Setting] = &[
@@ -300,7 +300,7 @@ impl Settings {
 }
 
 /// Reads the settings; `None` when something is missing, which the reader then knows.
-pub fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider>> {
+pub fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings> {
     let credential = credential(reader);
     let repo_url = repo_url(reader);
     let host = host(reader, repo_url.as_ref());
@@ -374,8 +374,7 @@ pub fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider
     };
     reader.effective("GITHUB_API_URL", &settings.host.api);
     reader.effective("scope", &settings.scope);
-    let api = Api::new(&settings, common);
-    Some(Box::new(GitHub { settings, api }))
+    Some(settings)
 }
 
 fn credential(reader: &mut Reader<'_>) -> Option<Credential> {
@@ -649,7 +648,7 @@ mod tests {
     use crate::config::Problem;
 
     fn read_settings<const N: usize>(variables: [(&str, &str); N]) -> Result<(String, Vec<String>), Vec<Problem>> {
-        crate::provider::read_settings(&super::super::ENTRY, variables)
+        super::super::FORGE.read_settings(variables)
     }
 
     #[test]

@@ -1,0 +1,59 @@
+//! The environment as a configuration that holds together: the common settings, and those of the forge that it names.
+
+use std::collections::BTreeMap;
+
+use super::contract::Provider;
+use super::forges::FORGES;
+use crate::config::table::COMMON;
+use crate::config::{Common, Environment, Problem, Reader};
+
+/// A configuration that holds together.
+pub struct Configured {
+    /// The settings that every forge has.
+    pub common: Common,
+    /// The forge.
+    pub provider: Box<dyn Provider>,
+    /// Things to tell the user that are not wrong.
+    pub notes: Vec<String>,
+    /// The effective value of each setting, secrets redacted.
+    pub effective: BTreeMap<String, String>,
+}
+
+/// Turns the environment into a configuration.
+///
+/// # Errors
+/// Every problem found in it.
+pub fn configure(environment: &Environment) -> Result<Configured, Vec<Problem>> {
+    let wanted = environment.get("CI_PROVIDER").unwrap_or(FORGES[0].name);
+    let forge = FORGES.iter().find(|forge| forge.name == wanted);
+    let settings = forge.map_or(&[][..], |forge| forge.settings);
+    let mut reader = Reader::new(environment, vec![COMMON, settings]);
+    reader.text("CI_PROVIDER");
+    let common = Common::read(&mut reader);
+    let provider = match forge {
+        Some(forge) => (forge.read)(&mut reader, &common),
+        None => {
+            let names: Vec<&str> = FORGES.iter().map(|forge| forge.name).collect();
+            reader.problem(
+                "CI_PROVIDER",
+                format!("{wanted:?} is not known"),
+                format!("use one of: {}", names.join(", ")),
+            );
+            None
+        }
+    };
+    if provider.as_ref().is_some_and(|provider| provider.agent().hooks.is_none()) && !common.policy.is_default() {
+        reader.problem(
+            "OSCR_ALLOW_*",
+            "this forge's agent has no hook before a job, so nothing could be held against these settings",
+            "unset them, and use the forge's own checks: docs/configuration.md says which",
+        );
+    }
+    match (reader.finish(), provider) {
+        (Ok(read), Some(provider)) => Ok(Configured { common, provider, notes: read.notes, effective: read.effective }),
+        (Err(problems), _) => Err(problems),
+        (Ok(_), None) => {
+            Err(vec![Problem::of("CI_PROVIDER", "cannot be used with this configuration", "please report this")])
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What is fixed about an agent: its programs, its words, its variables, and how it is told to end.
+
+use nix::sys::signal::Signal;
+
+/// What is fixed about an agent.
+#[derive(Debug)]
+pub struct AgentFacts {
+    /// What people call it.
+    pub title: &'static str,
+    /// The listener, relative to the agent's root.
+    pub listener: &'static str,
+    /// The process name of a worker.
+    pub worker: &'static str,
+    /// What its words for people mean, each taken by its whole.
+    pub words: &'static [Line],
+    /// What its traces mean, where it has them on its output: the part of it that traces, how the text begins, and what it says.
+    pub traces: &'static [(&'static str, &'static str, Sign)],
+    /// The files in the root that make up a configuration, for a registration that is kept.
+    pub configuration: &'static [&'static str],
+    /// Variables of ours that the agent gets whatever the user says.
+    pub env: &'static [(&'static str, &'static str)],
+    /// Names of variables, or prefixes ending in `*`, that the agent understands and the user may set.
+    pub env_allowed: &'static [&'static str],
+    /// Prefix of the variables that carry the agent's own input, which nobody but us may set.
+    pub input_prefix: &'static str,
+    /// The variable that names the variables which the agent must keep to itself, if it publishes its environment.
+    pub unpublished: Option<&'static str>,
+    /// The variable that names the proxy, if the agent does not heed the usual ones.
+    pub proxy: Option<&'static str>,
+    /// The agent's variables for the hooks around a job, if it has such.
+    pub hooks: Option<HookVariables>,
+    /// What it marks its objects in Docker with.
+    pub docker_label: LabelledBy,
+    /// How the listener is told to end.
+    pub stop: StopPlan,
+}
+
+/// What an agent derives the label from that it puts on containers and networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabelledBy {
+    /// The text of a file in its root.
+    File(&'static str),
+    /// The path of its root.
+    Root,
+}
+
+/// The agent's variables that name hook scripts.
+#[derive(Debug, Clone, Copy)]
+pub struct HookVariables {
+    /// Run before a job's first step.
+    pub job_started: &'static str,
+    /// Run after its last.
+    pub job_completed: &'static str,
+}
+
+/// How the listener is told to end.
+#[derive(Debug, Clone, Copy)]
+pub struct StopPlan {
+    /// Makes it finish its running job and end, if it knows such a signal. Without one, the job is simply waited for.
+    pub finish: Option<Signal>,
+    /// Makes it cancel a running job, say so to the forge, and end.
+    pub abort: Signal,
+}
+
+/// A sign of how a listener is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// It was offered a job and is about to take it.
+    Acquiring,
+    /// It passed a job over.
+    Skipped,
+    /// The forge took back the job that it was offered, and it is about to end.
+    Refused,
+    /// Its registration is not known.
+    Unknown,
+    /// There is another session under its name.
+    Conflict,
+    /// It has lost its connection and tries to get it back.
+    Disconnected,
+    /// It has got it back.
+    Reconnected,
+}
+
+/// Words of an agent for people: all of a line, but for what varies in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Line {
+    /// Whether a time always stands before it. Before others one may.
+    pub timed: bool,
+    /// How it begins.
+    pub start: &'static str,
+    /// How it ends.
+    pub end: &'static str,
+    /// What it says.
+    pub meaning: Meaning,
+}
+
+impl Line {
+    /// With a time.
+    pub const fn timed(start: &'static str, meaning: Meaning) -> Self {
+        Self { timed: true, start, end: "", meaning }
+    }
+
+    /// With or without a time.
+    pub const fn new(start: &'static str, end: &'static str, meaning: Meaning) -> Self {
+        Self { timed: false, start, end, meaning }
+    }
+}
+
+/// What words of an agent say.
+#[derive(Debug, Clone, Copy)]
+pub enum Meaning {
+    /// The listener is connected.
+    Listening,
+    /// It begins a job, whose name is what varies.
+    Running,
+    /// A job is over: its name, this, and its result.
+    Completed(&'static str),
+    /// It is of the version that stands there.
+    Version,
+    /// How it is.
+    Sign(Sign),
+}

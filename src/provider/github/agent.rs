@@ -1,0 +1,92 @@
+//! GitHub's own runner: what is fixed about it, and what its end means.
+
+use nix::sys::signal::Signal;
+
+use crate::init::Ended;
+use crate::provider::contract::Reading;
+use crate::provider::facts::{AgentFacts, HookVariables, LabelledBy, Line, Meaning, Sign, StopPlan};
+
+/// The program that configures itself, listens and removes itself.
+pub const LISTENER: &str = "bin/Runner.Listener";
+
+/// The official runner.
+pub const AGENT: AgentFacts = AgentFacts {
+    title: "GitHub Actions runner",
+    listener: LISTENER,
+    worker: "Runner.Worker",
+    words: &[
+        Line::timed("Listening for Jobs", Meaning::Listening),
+        Line::timed("Running job: ", Meaning::Running),
+        Line::timed("Job ", Meaning::Completed(" completed with result: ")),
+        Line::new("Current runner version: '", "'", Meaning::Version),
+        Line::new("Registration ", " was not found.", Meaning::Sign(Sign::Unknown)),
+        Line::new("An error occurred: Registration ", " was not found.", Meaning::Sign(Sign::Unknown)),
+        Line::timed("Runner connect error: Registration ", Meaning::Sign(Sign::Unknown)),
+        Line::new("A session for this runner already exists.", "", Meaning::Sign(Sign::Conflict)),
+        Line::timed("Runner connect error: ", Meaning::Sign(Sign::Disconnected)),
+        // Of a server's own (GHES); github.com's runner says nothing when its polls work again.
+        Line::timed("Runner reconnected.", Meaning::Sign(Sign::Reconnected)),
+    ],
+    traces: &[
+        ("BrokerMessageListener", "Acknowledging runner request ", Sign::Acquiring),
+        ("Runner", "Acknowledge returned job-not-found ", Sign::Refused),
+        ("Runner", "Skipping message Job.", Sign::Skipped),
+    ],
+    configuration: &[".runner", ".credentials", ".credentials_rsaparams"],
+    env: &[
+        // Without it, a version that GitHub refuses ends the listener with 1, like many other things.
+        ("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE", "1"),
+        // Without it, a listener that passes its job over says nothing.
+        ("ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT", "1"),
+        // By its prefix each line of a job's message is known, and shown to nobody.
+        ("ACTIONS_RUNNER_DISABLE_STDOUT_MULTILINE_LOG_PREFIXING", "0"),
+    ],
+    env_allowed: &[
+        "ACTIONS_RUNNER_*",
+        "ACTIONS_CACHE_URL",
+        "ACTIONS_RESULTS_URL",
+        "GITHUB_ACTIONS_RUNNER_*",
+        "GITHUB_ACTIONS_SERVICE_EXIT_AFTER_N_FAILURES",
+        "PIPELINE_JOB_OOMSCOREADJ",
+        "RUNNER_TOOL_CACHE",
+        "RUNNER_TOOLSDIRECTORY",
+        "RUNNER_LOGSIZE",
+        "RUNNER_LOGRETENTION",
+        "RUNNER_PERFLOG",
+        "WORKER_LOGSIZE",
+        "WORKER_LOGRETENTION",
+    ],
+    input_prefix: "ACTIONS_RUNNER_INPUT_",
+    docker_label: LabelledBy::File(".runner"),
+    hooks: Some(HookVariables {
+        job_started: "ACTIONS_RUNNER_HOOK_JOB_STARTED",
+        job_completed: "ACTIONS_RUNNER_HOOK_JOB_COMPLETED",
+    }),
+    unpublished: None,
+    proxy: None,
+    // There is no drain: SIGTERM cancels the job as well, and gives it no more than 30 s to say so.
+    stop: StopPlan { finish: None, abort: Signal::SIGINT },
+};
+
+/// What the listener's end means; `job_seen` when a worker ran.
+pub fn read_exit(ended: Ended, job_seen: bool) -> Reading {
+    let title = AGENT.title;
+    match ended {
+        _ if job_seen && matches!(ended, Ended::Code(0 | 2)) => Reading::Done,
+        Ended::Code(0) => Reading::Lost(format!("the {title} ended by itself: its registration is gone or consumed")),
+        Ended::Code(1) => {
+            Reading::Lost(format!("the {title} gave up (code 1): its registration is not known any more"))
+        }
+        Ended::Code(2) => Reading::Retry(format!("the {title} ended with a fault that it calls retryable (code 2)")),
+        Ended::Code(code @ (3 | 4)) => {
+            Reading::Outdated(format!("the {title} was told to update itself (code {code})"))
+        }
+        Ended::Code(5) => Reading::Retry(format!("the {title} found another session under its name (code 5)")),
+        Ended::Code(6) => Reading::Retry(format!("the {title} was given a new configuration (code 6)")),
+        Ended::Code(7) => {
+            Reading::Outdated(format!("GitHub does not accept this version of the {title} any more (code 7)"))
+        }
+        Ended::Code(code @ (126 | 127)) => Reading::Fatal(format!("the {title} cannot run here (code {code})")),
+        other => Reading::Retry(format!("the {title} died ({other})")),
+    }
+}

@@ -1,0 +1,100 @@
+//! A registration: the forge's record of one agent, how it is granted, made use of and let go, and what the forge thinks of it.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::fault::Fault;
+use crate::config::Secret;
+
+/// A forge's record of one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The forge's number for it, once known.
+    pub id: Option<u64>,
+    /// Its name.
+    pub name: String,
+    /// Where it is registered, in a form that the provider understands later, even with another configuration.
+    pub scope: String,
+}
+
+/// What a registration is wanted for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The new agent's name.
+    pub name: &'a str,
+    /// Where its jobs will work.
+    pub work_directory: &'a Path,
+}
+
+/// Files that configure an agent: name and content.
+pub type Files = Vec<(String, Zeroizing<Vec<u8>>)>;
+
+/// The forge's permission to be an agent. Forges differ in what they give: a token that the configure step turns into a
+/// registration, a registration with the files that configure the agent for it, or an id with a credential.
+#[derive(Debug, Default)]
+pub struct Grant {
+    /// The record, if the forge has made it already; else the configure step makes it.
+    pub registration: Option<Registration>,
+    /// Files for the agent's root, written before the configure step.
+    pub files: Files,
+    /// A secret for the configure step.
+    pub credential: Option<Secret>,
+    /// For a grant that somebody else got from the forge and that is good for one job: what tells it from the next one. Without
+    /// it, each grant is a new one.
+    pub once: Option<Once>,
+}
+
+/// A grant that is used up by a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Once {
+    /// Differs between grants, and says nothing about their secrets.
+    pub fingerprint: String,
+    /// What to say when it has been used.
+    pub used_up: Fault,
+}
+
+/// A command of the agent.
+#[derive(Debug)]
+pub struct Step {
+    /// Relative to the agent's root.
+    pub program: &'static str,
+    /// Arguments; never a secret.
+    pub args: Vec<String>,
+    /// Secrets, as variables that the agent reads and removes.
+    pub secrets: Vec<(&'static str, Secret)>,
+}
+
+/// How a registration is let go.
+#[derive(Debug)]
+pub enum Releasing {
+    /// By [`Provider::release`].
+    Request,
+    /// By a command of the agent in its root, because we hold no credential that could ask.
+    Command(Step),
+    /// By the forge itself: nothing is left to do.
+    ByForge,
+}
+
+/// The forge's answer to a request to let a registration go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Released {
+    /// It is gone; no job will come.
+    Gone,
+    /// A job holds it.
+    Busy,
+}
+
+/// What the forge thinks of a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It does not know it.
+    Unknown,
+    /// It knows it, and sees no agent.
+    Offline,
+    /// It sees the agent.
+    Online,
+    /// It sees the agent, and has given it a job.
+    Busy,
+}
