@@ -210,6 +210,7 @@ impl Prepared {
         });
         let slate = slate(&common, &account);
         problems.extend(survivors(&slate, &common));
+        provider.http().observe(numbers::count_request);
         let numbers = Numbers::prepare(&common, identity.as_ref(), &mut problems);
         let (Some(state), Some(owned), Some(shims), true) = (state, owned, shims, problems.is_empty()) else {
             return Err(problems);

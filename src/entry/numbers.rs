@@ -9,9 +9,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::{Common, Problem};
 use crate::control::Board;
-use crate::metrics::{self, MetricsFile};
+use crate::metrics::{self, MetricsFile, RateLimit};
 use crate::os::Identity;
 use crate::os::access::{WRITE, may};
+use crate::provider::http::Allowance;
 
 /// How often the file is written at least, so that its age tells whether anybody lives.
 const HEARTBEAT: Duration = Duration::from_secs(60);
@@ -98,6 +99,12 @@ impl Numbers {
             None => {}
         }
     }
+}
+
+/// The HTTP client's observer: counts a request, and shows what the forge says of its limits.
+pub fn count_request(code: Option<u16>, left: Option<Allowance>) {
+    let limit = left.map(|Allowance { remaining, limit, reset }| RateLimit { remaining, limit, reset });
+    metrics::api_request(code, limit);
 }
 
 async fn write_on_change(file: MetricsFile, board: Board, replica: String) {

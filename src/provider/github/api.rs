@@ -203,8 +203,7 @@ impl Api {
 
     /// The credential works; until when?
     fn examine_end(reply: &Reply) -> Finding {
-        let left =
-            reply.header("x-ratelimit-remaining").map(|left| format!(", {left} requests left")).unwrap_or_default();
+        let left = reply.left.map(|left| format!(", {left} requests left")).unwrap_or_default();
         // "2026-12-31 23:59:59 UTC"; with an offset instead of UTC for some.
         let end = reply.header("github-authentication-token-expiration");
         let Some(end) = end else {

@@ -1,0 +1,192 @@
+//! The client: one request at a time, and what it has learnt of the forge that it asks.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use reqwest::header::{AUTHORIZATION, DATE, ETAG, HeaderMap, IF_NONE_MATCH};
+use reqwest::{Client, Method};
+use zeroize::Zeroizing;
+
+use super::clock::Clock;
+use super::connect;
+use super::kept::Answers;
+use super::limits::{Allowance, Limits, Told};
+use super::reply::Reply;
+use super::request::{Authorization, Body};
+use super::trouble::{Obstacle, unreachable};
+use crate::config::Network;
+use crate::provider::fault::Fault;
+use crate::provider::pace::Pace;
+
+/// The largest answer that is read, in bytes. A page of a hundred runners is some 100 KB.
+const LARGEST: usize = 8 * 1024 * 1024;
+
+/// Hears of a request: its answer's status code, if there was one, and how much the forge may still be asked, if it says so.
+pub type Observer = fn(Option<u16>, Option<Allowance>);
+
+/// A client that is made when first needed and can be let go while nothing is asked for hours.
+#[derive(Debug)]
+pub struct Http {
+    network: Network,
+    pub(super) encrypted: bool,
+    headers: HeaderMap,
+    client: RefCell<Option<Client>>,
+    clock: Clock,
+    /// The last answers that can be asked for again by their tag.
+    kept: Answers,
+    limits: RefCell<Limits>,
+    /// Does nothing until somebody wants to hear.
+    observer: Cell<Observer>,
+}
+
+/// Somebody answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// At this address.
+    pub peer: Option<SocketAddr>,
+    /// By how many seconds their clock is ahead of ours, if they say so.
+    pub clock_offset: Option<i64>,
+}
+
+impl Http {
+    /// A client for a forge that is reached by `base`, sending `headers` with each request.
+    #[must_use]
+    pub fn new(network: Network, base: &str, headers: HeaderMap) -> Self {
+        let encrypted = base.starts_with("https://");
+        Self {
+            network,
+            encrypted,
+            headers,
+            client: RefCell::default(),
+            clock: Clock::default(),
+            kept: Answers::default(),
+            limits: RefCell::default(),
+            observer: Cell::new(|_, _| {}),
+        }
+    }
+
+    /// Has somebody hear of each request from now on.
+    pub fn observe(&self, observer: Observer) {
+        self.observer.set(observer);
+    }
+
+    /// Sends one request and reads the whole answer.
+    ///
+    /// # Errors
+    /// [`Fault::Unreachable`] for anything between us and a sensible answer, [`Fault::Limited`] when told to slow down.
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        who: Authorization<'_>,
+        body: Body<'_>,
+    ) -> Result<Reply, Fault> {
+        if let Some((wait, what)) = self.limits.borrow().silence() {
+            return Err(Fault::Limited { wait, what });
+        }
+        let mut request = self.client()?.request(method.clone(), url);
+        if let Some(authorization) = who.header()? {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        // A forge that has nothing new to say does not count the request.
+        let known = (method == Method::GET).then(|| self.kept.find(url)).flatten();
+        if let Some((tag, _)) = &known {
+            request = request.header(IF_NONE_MATCH, tag);
+        }
+        request = match body {
+            Body::Empty => request,
+            Body::Json(value) => request.json(value),
+            Body::Form(fields) => request.form(fields),
+        };
+        tracing::debug!(method = %method, url, "asking the forge");
+        let mut response = request.send().await.map_err(|error| {
+            self.observer.get()(None, None);
+            unreachable(url, &error)
+        })?;
+        let mut status = response.status().as_u16();
+        self.clock.compare(response.headers());
+        let told = Told::read(response.headers(), self.now());
+        self.observer.get()(Some(status), told.allowance());
+        self.limits.borrow_mut().note(status, &told, self.now());
+        let tag = response.headers().get(ETAG).cloned();
+        let headers = std::mem::take(response.headers_mut());
+        let mut bytes = Zeroizing::new(Vec::new());
+        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(url, &error))? {
+            if bytes.len() + chunk.len() > LARGEST {
+                return Err(Fault::Unreachable(format!("{url} answered with more than {LARGEST} bytes")));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        tracing::debug!(method = %method, url, status, "the forge answered");
+        match (known, tag) {
+            (Some((_, body)), _) if status == 304 => {
+                status = 200;
+                bytes = Zeroizing::new(body);
+            }
+            (_, Some(tag)) if status == 200 && method == Method::GET => self.kept.keep(url, tag, &bytes),
+            _ => {}
+        }
+        let reply = Reply { status, headers, left: told.allowance().map(|allowance| allowance.remaining), body: bytes };
+        if let Some(wait) = told.refusal(status, self.now()) {
+            let what = format!("{status} {}", reply.message());
+            self.limits.borrow_mut().refused(wait, what.clone());
+            return Err(Fault::Limited { wait, what });
+        }
+        if status == 407 {
+            return Err(Fault::denied(
+                format!("the proxy wants a password for {url} (407)"),
+                "write user and password into HTTP_PROXY or HTTPS_PROXY: http://user:password@host:port",
+            ));
+        }
+        if status >= 500 {
+            return Err(Fault::Unreachable(format!("{url} answered {status} {}", reply.message())));
+        }
+        Ok(reply)
+    }
+
+    /// Sees whether anything answers at `url`, without saying who asks, and what stands in the way.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub async fn reach(&self, url: &str) -> Result<Reached, Obstacle> {
+        let client = self.client().map_err(Obstacle::Client)?;
+        let response = client.get(url).send().await.map_err(|error| Obstacle::of(&error))?;
+        self.clock.forget();
+        let told = response.headers().contains_key(DATE);
+        self.clock.compare(response.headers());
+        Ok(Reached { peer: response.remote_addr(), clock_offset: told.then(|| self.clock_offset()) })
+    }
+
+    /// By how many seconds the forge's clock is ahead of ours, by its last answer; 0 before the first.
+    #[must_use]
+    pub fn clock_offset(&self) -> i64 {
+        self.clock.offset()
+    }
+
+    /// The time at the forge, as far as known.
+    #[must_use]
+    pub fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    /// What to wait for before anything new is begun, so that the forge need not refuse us.
+    #[must_use]
+    pub fn pace(&self) -> Option<Pace> {
+        self.limits.borrow().pace(self.now())
+    }
+
+    /// Lets connections, certificates and buffers go until the next request.
+    pub fn rest(&self) {
+        self.client.take();
+    }
+
+    pub(super) fn client(&self) -> Result<Client, Fault> {
+        if let Some(client) = self.client.borrow().as_ref() {
+            return Ok(client.clone());
+        }
+        let client = connect::client(&self.network, self.encrypted, &self.headers)?;
+        self.client.replace(Some(client.clone()));
+        Ok(client)
+    }
+}

@@ -1,0 +1,17 @@
+//! The one HTTP client, and what the answers of any forge have in common.
+
+mod client;
+mod clock;
+mod connect;
+mod download;
+mod kept;
+mod limits;
+mod reply;
+mod request;
+mod trouble;
+
+pub use client::{Http, Observer, Reached};
+pub use limits::Allowance;
+pub use reply::Reply;
+pub use request::{Authorization, Body};
+pub use trouble::Obstacle;
