@@ -47,8 +47,6 @@ pub struct Common {
     pub min_uptime: Duration,
     /// Up to how long a container waits before its first request, if others may have started with it.
     pub start_jitter: Duration,
-    /// Where replicas share a registration token.
-    pub token_cache: Option<PathBuf>,
     /// More variables for the agent.
     pub job_env: Vec<String>,
     /// What the watchdog goes by.
@@ -128,10 +126,6 @@ impl Common {
             reader.problem("RUNNER_PERSISTENT", "and EPHEMERAL contradict each other", "keep RUNNER_PERSISTENT only");
         }
         let caches = caches(reader);
-        let token_cache = reader.text("OSCR_TOKEN_CACHE").map(PathBuf::from);
-        if token_cache.as_ref().is_some_and(|directory| !directory.is_absolute()) {
-            reader.problem("OSCR_TOKEN_CACHE", "is not an absolute path", "write /var/cache/oscr/tokens, and mount it");
-        }
         let agent_cache = reader.text("OSCR_AGENT_CACHE").map(PathBuf::from);
         if agent_cache.as_ref().is_some_and(|directory| !directory.is_absolute()) {
             reader.problem("OSCR_AGENT_CACHE", "is not an absolute path", "write /var/cache/oscr/shared, and mount it");
@@ -148,7 +142,6 @@ impl Common {
             kill_timeout: reader.duration("OSCR_KILL_TIMEOUT", Duration::from_secs(30)),
             min_uptime: reader.duration("OSCR_MIN_UPTIME", Duration::from_secs(10)),
             start_jitter: reader.duration("OSCR_START_JITTER", Duration::from_secs(2)),
-            token_cache,
             watch: Watch::read(reader),
             caches,
             cache_cap: reader.size("OSCR_CACHE_MAX"),

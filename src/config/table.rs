@@ -156,13 +156,6 @@ pub const COMMON: &[Setting] = &[
         aliases: &[],
     },
     Setting {
-        name: "OSCR_TOKEN_CACHE",
-        kind: Kind::Text,
-        default: "unset: each registration asks for its own",
-        about: "GitHub, `token` mode: a directory for root alone, shared by the containers of this host, where they find one registration token for all. See docs/reliability.md.",
-        aliases: &[],
-    },
-    Setting {
         name: "OSCR_MAX_IDLE",
         kind: Kind::Duration,
         default: "unset: for ever",

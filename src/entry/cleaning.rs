@@ -31,7 +31,8 @@ pub fn custody(
     skips.extend(places.docker_sockets().map(whole));
     // A secret may be renewed, and so may what is shared with others.
     skips.extend(provider.secrets().into_iter().filter_map(|secret| secret.path()).map(Path::to_owned).map(whole));
-    skips.extend(common.token_cache.iter().chain(&common.agent_cache).cloned().map(whole));
+    skips.extend(provider.shared_directories().into_iter().map(|shared| whole(shared.place.to_owned())));
+    skips.extend(common.agent_cache.clone().map(whole));
     // A file is replaced by another, which has a name of its own for a moment.
     let directory = common.metrics_file.as_deref().and_then(Path::parent).map(Path::to_owned);
     skips.extend(directory.map(|directory| (directory, Skip::Content)));

@@ -13,6 +13,7 @@ mod job;
 mod listening;
 mod numbers;
 pub mod posture;
+mod private;
 mod privileges;
 mod registering;
 mod removal;
@@ -46,7 +47,7 @@ use crate::init::{Role, Signals, adopt_orphans};
 use crate::log;
 use crate::os::Identity;
 use crate::os::access::{READ, WRITE, may};
-use crate::provider::{Configured, Provider, configure, token_cache};
+use crate::provider::{Configured, Provider, SharedDirectory, configure};
 use crate::resource::Locks;
 use crate::workspace::{Origin, Owned, Slate, Space, Trash, taint, take_for_root};
 use children::{Children, Starter, attend};
@@ -191,14 +192,10 @@ impl Prepared {
                 problems.push(Problem::of("image", &error, "make /run/oscr writable for this container's user"))
             })
             .ok();
-        let shared = [
-            ("OSCR_TOKEN_CACHE", &common.token_cache, "read the token"),
-            ("OSCR_AGENT_CACHE", &common.agent_cache, "write there"),
-        ];
-        for (setting, directory, could) in shared {
-            let directory = directory.as_ref();
-            problems.extend(directory.and_then(|directory| roots_alone(setting, directory, could, identity.as_ref())));
-        }
+        let mut shared = provider.shared_directories();
+        let agents = |place| SharedDirectory { setting: "OSCR_AGENT_CACHE", place, threat: "write there" };
+        shared.extend(common.agent_cache.as_deref().map(agents));
+        problems.extend(shared.into_iter().filter_map(|directory| roots_alone(directory, identity.as_ref())));
         let locks = common.hardware.as_ref().and_then(|hardware| {
             let locks = Locks::open(&hardware.place)
                 .map_err(|error| problems.push(Problem::of("RUNNER_LOCK_DIR", &error, "see docs/shared-hardware.md")))
@@ -307,13 +304,14 @@ fn invisible(agent: Option<&Identity>) -> Option<Problem> {
 }
 
 /// A directory that containers share and no job may reach, or it could do what is said.
-fn roots_alone(setting: &str, directory: &Path, could: &str, agent: Option<&Identity>) -> Option<Problem> {
+fn roots_alone(directory: SharedDirectory<'_>, agent: Option<&Identity>) -> Option<Problem> {
+    let SharedDirectory { setting, place: directory, threat } = directory;
     let problem = |what: String, cure: &str| Problem::of(setting, what, cure);
     let Some(agent) = agent else {
-        let what = format!("needs a container that runs as root: every job could {could}");
+        let what = format!("needs a container that runs as root: every job could {threat}");
         return Some(problem(what, "unset it, or let the container start as root"));
     };
-    if let Err(error) = token_cache::prepare(directory) {
+    if let Err(error) = private::prepare(directory) {
         return Some(problem(error.to_string(), "mount a volume of root's there, for the runners of this host alone"));
     }
     may(agent, directory, READ | WRITE | 1).then(|| {

@@ -49,6 +49,10 @@ pub trait Provider {
     fn open_url(&self) -> String;
     /// The secrets in use, for guarding and watching their files.
     fn secrets(&self) -> Vec<&SecretSource>;
+    /// What containers share through it.
+    fn shared_directories(&self) -> Vec<SharedDirectory<'_>> {
+        Vec::new()
+    }
     /// What this scope's registrations carry in [`Registration::scope`].
     fn registration(&self, name: &str) -> Registration;
     /// Asks for the permission to register.
@@ -100,6 +104,17 @@ pub trait Provider {
     fn rest(&self) {
         self.http().rest();
     }
+}
+
+/// A directory that containers share, and that no job may reach.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedDirectory<'a> {
+    /// The setting that names it.
+    pub setting: &'static str,
+    /// Where it is.
+    pub place: &'a Path,
+    /// What a job could do there.
+    pub threat: &'static str,
 }
 
 /// What the end of the listener means.

@@ -16,11 +16,10 @@ pub mod github;
 pub mod http;
 pub mod pace;
 mod registration;
-pub mod token_cache;
 
 pub use agents::architecture;
 pub use configure::{Configured, configure};
-pub use contract::{Answer, Findings, Forge, Package, Provider, Reading};
+pub use contract::{Answer, Findings, Forge, Package, Provider, Reading, SharedDirectory};
 pub use facts::{AgentFacts, HookVariables, LabelledBy, Line, Meaning, Sign, StopPlan};
 pub use fault::Fault;
 pub use forges::{FORGES, is_secret};

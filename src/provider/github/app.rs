@@ -10,8 +10,9 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::credential::AppKey;
 use super::jwt;
-use super::settings::{AppKey, Scope};
+use super::scope::Scope;
 use crate::config::{Secret, SecretSource};
 use crate::provider::fault::Fault;
 use crate::provider::http::{Authorization, Body, Http, Reply};

@@ -7,19 +7,22 @@ use serde::Deserialize;
 
 use super::agent::{self, AGENT, LISTENER};
 use super::api::Api;
+use super::credential::Credential;
 use super::jit;
-use super::settings::{self, Credential, Settings};
+use super::scope::Scope;
+use super::settings::{self, Settings};
+use super::table::TABLE;
 use crate::config::{Common, Reader, SecretSource};
 use crate::init::Ended;
 use crate::provider::agents::read_json;
-use crate::provider::contract::{Answer, Findings, Forge, Package, Provider, Reading};
+use crate::provider::contract::{Answer, Findings, Forge, Package, Provider, Reading, SharedDirectory};
 use crate::provider::facts::AgentFacts;
 use crate::provider::fault::Fault;
 use crate::provider::http::Http;
 use crate::provider::registration::{Grant, Once, Registration, Released, Releasing, Standing, Step, Wanted};
 
 /// Its line in the list.
-pub const FORGE: Forge = Forge { name: "github", settings: settings::TABLE, read };
+pub const FORGE: Forge = Forge { name: "github", settings: TABLE, read };
 
 fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider>> {
     let settings = settings::read(reader, common)?;
@@ -48,7 +51,7 @@ impl Provider for GitHub {
 
     fn scope(&self) -> String {
         match self.settings.scope {
-            settings::Scope::OfConfiguration => self.settings.scope.to_string(),
+            Scope::OfConfiguration => self.settings.scope.to_string(),
             _ => format!("{} on {}", self.settings.scope, self.settings.host.web),
         }
     }
@@ -67,6 +70,11 @@ impl Provider for GitHub {
 
     fn secrets(&self) -> Vec<&SecretSource> {
         vec![self.settings.credential.source()]
+    }
+
+    fn shared_directories(&self) -> Vec<SharedDirectory<'_>> {
+        let shared = |place| SharedDirectory { setting: "OSCR_TOKEN_CACHE", place, threat: "read the token" };
+        self.settings.token_cache.as_deref().map(shared).into_iter().collect()
     }
 
     fn registration(&self, name: &str) -> Registration {

@@ -3,10 +3,15 @@
 mod agent;
 mod api;
 mod app;
+mod credential;
 mod forge;
+mod host;
 mod jit;
 mod jwt;
+mod scope;
 mod settings;
+mod table;
+mod token_cache;
 
 #[cfg(test)]
 pub(crate) use agent::AGENT;

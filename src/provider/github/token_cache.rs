@@ -5,9 +5,9 @@
 //! be used costs a request and nothing more.
 
 use std::cell::RefCell;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
-use super::fault::Fault;
 use crate::config::Secret;
 use crate::encode::{digest, seconds};
 use crate::files;
+use crate::provider::fault::Fault;
 
 /// A token is not handed out any more when it has this long to live: the agent's configure step may take as long.
 const MARGIN: Duration = Duration::from_secs(5 * 60);
@@ -49,17 +49,6 @@ pub struct Minted {
     pub lives: Duration,
 }
 
-/// Why a directory is not used.
-#[derive(Debug, thiserror::Error)]
-pub enum CacheError {
-    /// It cannot be made or looked at.
-    #[error("{} cannot be used: {}", .0.display(), .1)]
-    Unusable(PathBuf, io::Error),
-    /// It is somebody else's.
-    #[error("{} belongs to user {}", .0.display(), .1)]
-    Foreign(PathBuf, u32),
-}
-
 /// The content of a file.
 #[derive(Serialize, Deserialize)]
 struct Kept<'a> {
@@ -70,7 +59,7 @@ struct Kept<'a> {
 }
 
 impl TokenCache {
-    /// The cache in a directory that [`prepare`] has accepted.
+    /// The cache in a directory that is for root alone.
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
         Self { directory, used: RefCell::default() }
@@ -142,24 +131,6 @@ impl TokenCache {
     }
 }
 
-/// Makes the directory if it is missing, and proves that it is ours alone. A new volume of Docker's can be read by all: that is
-/// closed.
-///
-/// # Errors
-/// When it is somebody else's, or cannot be made or closed.
-pub fn prepare(directory: &Path) -> Result<(), CacheError> {
-    let unusable = |error| CacheError::Unusable(directory.to_owned(), error);
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(unusable)?;
-    let meta = fs::metadata(directory).map_err(unusable)?;
-    if meta.uid() != Uid::effective().as_raw() {
-        return Err(CacheError::Foreign(directory.to_owned(), meta.uid()));
-    }
-    if meta.mode() & 0o077 != 0 {
-        fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(unusable)?;
-    }
-    Ok(())
-}
-
 fn name(scope: &str, credential: &Secret) -> String {
     format!("{}.json", digest(&["oscr registration token", scope, credential.expose()]))
 }
@@ -227,6 +198,8 @@ fn write(path: &Path, minted: &Minted) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::cell::Cell;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
     use std::rc::Rc;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -375,19 +348,5 @@ mod tests {
             nix::unistd::mkfifo(&file, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
             assert!(ask(&cache, "s", "credential", HOUR).await.1, "nobody waits for a pipe");
         });
-    }
-
-    #[test]
-    fn a_new_volume_is_closed_and_a_foreign_one_refused() {
-        let above = tempfile::tempdir().unwrap();
-        let directory = above.path().join("deep/tokens");
-        prepare(&directory).unwrap();
-        fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
-        prepare(&directory).unwrap();
-        assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
-        if Uid::effective().is_root() {
-            std::os::unix::fs::chown(&directory, Some(54321), None).unwrap();
-            assert!(matches!(prepare(&directory), Err(CacheError::Foreign(_, 54321))));
-        }
     }
 }

@@ -1,0 +1,168 @@
+//! GitHub's records of runners: found, made just in time, looked at, and removed.
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::ask::{Api, PAGES};
+use crate::config::Secret;
+use crate::provider::fault::Fault;
+use crate::provider::github::jit;
+use crate::provider::github::scope::Scope;
+use crate::provider::github::settings::Settings;
+use crate::provider::registration::{Files, Registration, Released, Standing, Wanted};
+
+#[derive(Deserialize)]
+pub(super) struct Runner {
+    id: u64,
+    name: String,
+    status: String,
+    #[serde(default)]
+    busy: bool,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Runners {
+    pub(super) total_count: u64,
+    runners: Vec<Runner>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Groups {
+    total_count: u64,
+    runner_groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Group {
+    id: u64,
+    name: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct JustInTime {
+    runner: Runner,
+    encoded_jit_config: Secret,
+}
+
+impl Api {
+    /// Makes one, with the files that configure an agent for it.
+    pub async fn just_in_time(&self, settings: &Settings, wanted: Wanted<'_>) -> Result<(u64, Files), Fault> {
+        let group = match &settings.group {
+            Some(name) => self.group_id(name).await?,
+            // The default group always has this id.
+            None => 1,
+        };
+        let body = json!({
+            "name": wanted.name,
+            "runner_group_id": group,
+            "labels": settings.jit_labels(),
+            "work_folder": wanted.work_directory,
+        });
+        let url = format!("{}/runners/generate-jitconfig", self.scope_url());
+        let reply = self.ask(Method::POST, &url, Some(&body)).await?;
+        if reply.status == 409 {
+            return Err(Fault::NameTaken(wanted.name.to_owned()));
+        }
+        let answer: JustInTime = self.expect(&reply, 201, "make a just-in-time configuration")?.json()?;
+        match jit::decode(answer.encoded_jit_config.expose()) {
+            Ok(files) => Ok((answer.runner.id, files)),
+            Err(why) => {
+                // The registration exists already; without its files it would stay for ever.
+                let url = format!("{}/runners/{}", self.scope_url(), answer.runner.id);
+                let _ = self.ask(Method::DELETE, &url, None).await;
+                Err(Fault::Unreachable(format!("GitHub's just-in-time configuration cannot be used: {why}")))
+            }
+        }
+    }
+
+    /// The id of the runner with exactly this name.
+    pub async fn find(&self, name: &str) -> Result<Option<u64>, Fault> {
+        Ok(self.find_below(&self.scope_url(), name).await?.map(|runner| runner.id))
+    }
+
+    async fn find_below(&self, scope: &str, name: &str) -> Result<Option<Runner>, Fault> {
+        for page in 1..=PAGES {
+            // GitHub's filter finds the exact name, but older servers do not know it and answer with everybody.
+            let reply =
+                self.ask(Method::GET, &format!("{scope}/runners?name={name}&per_page=100&page={page}"), None).await?;
+            let answer: Runners = self.expect(&reply, 200, "list the runners")?.json()?;
+            let empty = answer.runners.is_empty();
+            if let Some(runner) = answer.runners.into_iter().find(|runner| runner.name == name) {
+                return Ok(Some(runner));
+            }
+            if empty || page * 100 >= answer.total_count {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lets a registration go. 404 is success: GitHub removes an ephemeral runner by itself.
+    pub async fn release(&self, registration: &Registration) -> Result<Released, Fault> {
+        let scope = &registration.scope;
+        let id = match registration.id {
+            Some(id) => id,
+            None => match self.find_below(scope, &registration.name).await? {
+                Some(runner) => runner.id,
+                None => return Ok(Released::Gone),
+            },
+        };
+        let reply = self.ask(Method::DELETE, &format!("{scope}/runners/{id}"), None).await?;
+        match reply.status {
+            404 => Ok(Released::Gone),
+            422 => Ok(Released::Busy),
+            _ => self.expect(&reply, 204, "remove a runner").map(|_| Released::Gone),
+        }
+    }
+
+    /// What GitHub thinks of a registration.
+    pub async fn standing(&self, registration: &Registration) -> Result<Standing, Fault> {
+        let scope = &registration.scope;
+        let runner = match registration.id {
+            None => self.find_below(scope, &registration.name).await?,
+            Some(id) => {
+                let reply = self.ask(Method::GET, &format!("{scope}/runners/{id}"), None).await?;
+                match reply.status {
+                    404 => None,
+                    _ => Some(self.expect(&reply, 200, "look at a runner")?.json()?),
+                }
+            }
+        };
+        Ok(match runner {
+            None => Standing::Unknown,
+            Some(Runner { status, .. }) if status == "offline" => Standing::Offline,
+            Some(Runner { busy: true, .. }) => Standing::Busy,
+            Some(_) => Standing::Online,
+        })
+    }
+
+    /// The id of the runner group with this name.
+    pub(super) async fn group_id(&self, name: &str) -> Result<u64, Fault> {
+        let url = match &self.scope {
+            Scope::Repository { .. } | Scope::OfConfiguration => {
+                return Err(Fault::denied(
+                    format!("{} is a repository, and repositories have no runner groups", self.scope),
+                    "unset GITHUB_RUNNER_GROUP, or register with the organisation",
+                ));
+            }
+            Scope::Organization(_) | Scope::Enterprise(_) => {
+                format!("{}/runner-groups", self.scope_url())
+            }
+        };
+        for page in 1..=PAGES {
+            let reply = self.ask(Method::GET, &format!("{url}?per_page=100&page={page}"), None).await?;
+            let groups: Groups = self.expect(&reply, 200, "list the runner groups")?.json()?;
+            if let Some(group) = groups.runner_groups.iter().find(|group| group.name.eq_ignore_ascii_case(name)) {
+                return Ok(group.id);
+            }
+            if groups.runner_groups.is_empty() || page * 100 >= groups.total_count {
+                break;
+            }
+        }
+        Err(Fault::denied(
+            format!("{} has no runner group {name:?} that this token can see", self.scope),
+            "check GITHUB_RUNNER_GROUP, or create the group",
+        ))
+    }
+}
