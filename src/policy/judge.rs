@@ -1,18 +1,8 @@
-//! Which jobs may run here.
-//!
-//! A job is judged in PID 1, before its first step, by what the agent tells its hook: the event, the repository, the ref, and
-//! the event's payload as the forge wrote it. Whoever opens a pull request chooses much of that text, so nothing in it is
-//! taken for granted: what cannot be read or does not fit together is denied.
-//!
-//! This is a belt. The fence is at the forge: who may use a runner is for the settings of its repository, organisation
-//! and group to say.
+//! The judgement of a job.
 
-use serde::{Deserialize, Serialize};
-
-/// The largest payload that is read, in bytes. GitHub's own limit is 25 MB, and the agent writes it with indentation.
-pub const LARGEST_PAYLOAD: u64 = 48 * 1024 * 1024;
-/// The longest pattern, and the longest text that is held against one, in bytes. Git refs and names are shorter.
-pub const LONGEST: usize = 1024;
+use super::evidence::Evidence;
+use super::pattern::{LONGEST, Pattern};
+use super::payload::{Payload, Repository};
 
 /// What may run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,29 +15,6 @@ pub struct Policy {
     pub events: Option<Vec<Pattern>>,
     /// For which refs.
     pub refs: Option<Vec<Pattern>>,
-}
-
-/// What the agent says of a job in its hook's environment.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
-    /// The event's name.
-    #[serde(default)]
-    pub event: Option<String>,
-    /// The repository whose workflow runs: `owner/name`.
-    #[serde(default)]
-    pub repository: Option<String>,
-    /// The ref that it runs for: `refs/heads/main`, `refs/pull/7/merge`.
-    #[serde(default, rename = "ref")]
-    pub reference: Option<String>,
-}
-
-/// Everything that a job is judged by.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Evidence {
-    /// What the agent says.
-    pub facts: Facts,
-    /// The event's payload; `Err` says why there is none.
-    pub payload: Option<Result<Vec<u8>, String>>,
 }
 
 /// Why a job may not run.
@@ -69,92 +36,6 @@ pub enum Denial {
     /// It cannot be judged.
     #[error("it cannot be judged whether this job may run here: {0}")]
     Unclear(String),
-}
-
-/// A text in which `*` stands for anything but `/`, and `**` for anything.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern(String);
-
-impl From<String> for Pattern {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl Pattern {
-    /// Whether the whole of `text` fits, whatever the case of ASCII letters.
-    #[must_use]
-    pub fn fits(&self, text: &str) -> bool {
-        let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
-        if text.len() > LONGEST {
-            return false;
-        }
-        // reached[n]: what was read of the pattern so far can stand for the first n bytes.
-        let mut reached = vec![false; text.len() + 1];
-        reached[0] = true;
-        let mut at = 0;
-        while at < pattern.len() {
-            let mut next = vec![false; text.len() + 1];
-            if pattern[at] == b'*' {
-                let across = pattern.get(at + 1) == Some(&b'*');
-                at += if across { 2 } else { 1 };
-                for n in 0..=text.len() {
-                    next[n] = reached[n] || (n > 0 && next[n - 1] && (across || text[n - 1] != b'/'));
-                }
-            } else {
-                for n in 1..=text.len() {
-                    next[n] = reached[n - 1] && text[n - 1].eq_ignore_ascii_case(&pattern[at]);
-                }
-                at += 1;
-            }
-            reached = next;
-        }
-        reached[text.len()]
-    }
-}
-
-/// The parts of a payload that matter. A field that is there twice is an error.
-#[derive(Debug, Deserialize)]
-struct Payload {
-    repository: Option<Repository>,
-    pull_request: Option<PullRequest>,
-    workflow_run: Option<WorkflowRun>,
-    issue: Option<Issue>,
-    comment: Option<Comment>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Repository {
-    full_name: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct PullRequest {
-    head: Side,
-    base: Side,
-}
-
-#[derive(Debug, Deserialize)]
-struct Side {
-    /// Null once the repository has been deleted.
-    repo: Option<Repository>,
-}
-
-#[derive(Debug, Deserialize)]
-struct WorkflowRun {
-    head_repository: Option<Repository>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Issue {
-    /// There if the issue is a pull request.
-    pull_request: Option<serde::de::IgnoredAny>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Comment {
-    #[serde(default)]
-    author_association: String,
 }
 
 /// What GitHub calls people who may change the repository, or were asked to work on it.
@@ -280,7 +161,9 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pattern::tests::Dice;
     use super::*;
+    use crate::policy::Facts;
     use serde_json::{Value, json};
 
     fn evidence(event: &str, payload: &Value) -> Evidence {
@@ -343,7 +226,7 @@ mod tests {
             ("issue_comment", comment("NONE", json!({})), "fork"),
         ] {
             assert_eq!(word(&Policy::default(), &evidence(event, &payload)), wanted, "{event} {payload}");
-            let open = Policy { forks: true, events: Some(vec![Pattern("*".to_owned())]), ..Policy::default() };
+            let open = Policy { forks: true, events: Some(vec![Pattern::from("*".to_owned())]), ..Policy::default() };
             let wanted_when_open = if wanted == "fork" { "ok" } else { wanted };
             let seen = word(&open, &evidence(event, &payload));
             assert!(seen == wanted_when_open || (wanted == "unclear" && seen == "ok"), "{event} {payload}: {seen}");
@@ -367,50 +250,6 @@ mod tests {
             assert_eq!(word(&Policy::default(), &case), "unclear", "{:?}", case.facts);
             assert_eq!(word(&Policy { forks: true, ..Policy::default() }, &case), "ok");
         }
-    }
-
-    /// Numbers that look random, the same in each run.
-    struct Dice(u64);
-
-    impl Dice {
-        fn below(&mut self, end: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            usize::try_from(self.0 % end as u64).unwrap()
-        }
-
-        fn text(&mut self, letters: &[u8], longest: usize) -> String {
-            (0..self.below(longest + 1)).map(|_| char::from(letters[self.below(letters.len())])).collect()
-        }
-    }
-
-    /// The same by trying every way, which is slow and plainly right.
-    fn fits_by_trying(pattern: &[u8], text: &[u8]) -> bool {
-        match pattern {
-            [] => text.is_empty(),
-            [b'*', b'*', rest @ ..] => (0..=text.len()).any(|n| fits_by_trying(rest, &text[n..])),
-            [b'*', rest @ ..] => {
-                let end = text.iter().position(|byte| *byte == b'/').unwrap_or(text.len());
-                (0..=end).any(|n| fits_by_trying(rest, &text[n..]))
-            }
-            [byte, rest @ ..] => text.first() == Some(byte) && fits_by_trying(rest, &text[1..]),
-        }
-    }
-
-    #[test]
-    fn patterns_fit_as_trying_every_way_says() {
-        let mut dice = Dice(0x5eed);
-        let mut fitting = 0;
-        for _ in 0..20_000 {
-            let (pattern, text) = (dice.text(b"ab/**", 6), dice.text(b"ab/", 7));
-            let wanted = fits_by_trying(pattern.as_bytes(), text.as_bytes());
-            assert_eq!(Pattern(pattern.clone()).fits(&text), wanted, "{pattern:?} {text:?}");
-            fitting += usize::from(wanted);
-        }
-        assert!(fitting > 1000, "{fitting}");
-        let slow = Pattern("*a".repeat(LONGEST / 2));
-        assert!(!slow.fits(&"a".repeat(LONGEST - 1).replace('a', "b")));
     }
 
     #[test]
@@ -475,17 +314,6 @@ mod tests {
             // What is no object says nothing about where a job comes from.
             assert!(bytes.trim_ascii_start().first() == Some(&b'{') || kinds.iter().all(Result::is_err));
             kinds
-        });
-    }
-
-    #[test]
-    fn fuzz_pattern() {
-        crate::fuzz::run("pattern", |bytes| {
-            let text = String::from_utf8_lossy(bytes);
-            let (pattern, value) = text.split_once('\n').unwrap_or((&text, ""));
-            let fits = Pattern(pattern.to_owned()).fits(value);
-            assert!(Pattern(pattern.to_owned()).fits(value) == fits);
-            (fits, pattern.contains('*'), value.len() > 10)
         });
     }
 }

@@ -1,0 +1,28 @@
+//! What a job is judged by.
+
+use serde::{Deserialize, Serialize};
+
+/// The largest payload that is read, in bytes. GitHub's own limit is 25 MB, and the agent writes it with indentation.
+pub const LARGEST_PAYLOAD: u64 = 48 * 1024 * 1024;
+/// What the agent says of a job in its hook's environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The event's name.
+    #[serde(default)]
+    pub event: Option<String>,
+    /// The repository whose workflow runs: `owner/name`.
+    #[serde(default)]
+    pub repository: Option<String>,
+    /// The ref that it runs for: `refs/heads/main`, `refs/pull/7/merge`.
+    #[serde(default, rename = "ref")]
+    pub reference: Option<String>,
+}
+
+/// Everything that a job is judged by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// What the agent says.
+    pub facts: Facts,
+    /// The event's payload; `Err` says why there is none.
+    pub payload: Option<Result<Vec<u8>, String>>,
+}
