@@ -1,66 +1,107 @@
 //! Between two jobs: what the last one left goes, and what it cannot have changed without root's powers is compared.
 
-use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::incarnation::{Incarnation, on_a_thread};
-use crate::config::{Common, Taint};
+use super::means::Means;
+use super::outside::Outside;
+use super::patience::Patience;
+use super::removal::Removals;
+use super::report::JobReport;
+use super::state::StateFile;
+use super::stop::Urgency;
+use super::work::on_a_thread;
 use crate::control::Phase;
-use crate::docker::engine;
 use crate::init::SpawnError;
-use crate::os::Identity;
-use crate::provider::Provider;
-use crate::workspace::taint::{Custody, Findings, Skip, Skips};
-use crate::workspace::{Slate, SlateError, Wiped, ipc};
+use crate::metrics;
+use crate::workspace::space::shown;
+use crate::workspace::taint::Custody;
+use crate::workspace::{Slate, SlateError, Wiped, evict, ipc};
 
-/// The file system to be compared: outside of what is wiped, kept, or written by ourselves.
-pub fn custody(
-    common: &Common,
-    provider: &dyn Provider,
-    slate: &Slate,
-    identity: Option<&Identity>,
-) -> Option<Custody> {
-    let agent = identity?;
-    let places = &common.places;
-    let whole = |path: PathBuf| (path, Skip::All);
-    let mut skips: Skips = slate.temporary.iter().map(|place| (place.clone(), Skip::Content)).collect();
-    skips.extend([&slate.work, &slate.agent_roots, &slate.home].into_iter().chain(&slate.kept).cloned().map(whole));
-    // Root's, and written by this program: state, sockets, agents that were fetched. The one in use is looked at by itself.
-    skips.extend([places.state(), places.run(), places.cache()].map(whole));
-    // A link that this program makes for tools that know no other path, or an engine's.
-    skips.extend(places.docker_sockets().map(whole));
-    // A secret may be renewed, and so may what is shared with others.
-    skips.extend(provider.secrets().into_iter().filter_map(|secret| secret.path()).map(Path::to_owned).map(whole));
-    skips.extend(provider.shared_directories().into_iter().map(|shared| whole(shared.place.to_owned())));
-    skips.extend(common.agent_cache.clone().map(whole));
-    // A file is replaced by another, which has a name of its own for a moment.
-    let directory = common.metrics_file.as_deref().and_then(Path::parent).map(Path::to_owned);
-    skips.extend(directory.map(|directory| (directory, Skip::Content)));
-    if common.docker.engine.is_some() {
-        // What an engine writes besides its data. A job with an engine of its own is root in this container anyway.
-        skips.extend(
-            ["run", "etc/docker", "var/lib/containerd", "opt/containerd"].map(|path| whole(places.of_engine(path))),
-        );
-        skips.insert(engine::DATA.into(), Skip::All);
-    }
-    Custody::of(places.root(), agent, skips)
+/// Who keeps the slate clean.
+pub(super) struct Keeper {
+    means: Rc<Means>,
+    slate: Slate,
+    pub(super) outside: Outside,
+    pub(super) removals: Removals,
+    /// A job that is over, and of which only the wiping is left to be told.
+    report: Option<JobReport>,
 }
 
-impl Incarnation {
+impl Keeper {
+    pub(super) fn new(means: Rc<Means>, slate: Slate, outside: Outside) -> Self {
+        let removals = Removals::new(Rc::clone(&means));
+        Self { means, slate, outside, removals, report: None }
+    }
+
+    /// A job is over, and is told of once its slate is clean.
+    pub(super) fn job_over(&mut self, report: JobReport) {
+        self.report = Some(report);
+        self.means.numbers.keep();
+    }
+
+    /// Makes the slate clean, however often it takes. `false` when asked to stop before it was.
+    pub(super) async fn clean(&mut self, patience: &mut Patience, state: &mut StateFile) -> bool {
+        loop {
+            if self.outside.is_tainted() {
+                return false;
+            }
+            self.means.board.enter(Phase::Cleaning);
+            match self.wipe().await {
+                Ok(wiped) => {
+                    self.tell(Some(wiped.took));
+                    if wiped.entries > 0 {
+                        tracing::info!(
+                            entries = wiped.entries,
+                            bytes = wiped.bytes,
+                            ms = u64::try_from(wiped.took.as_millis()).unwrap_or(u64::MAX),
+                            "wiped what was left"
+                        );
+                    }
+                    for mount in &wiped.mounts {
+                        tracing::info!("{} is a mount and was left alone", mount.display());
+                    }
+                    self.shrink_caches().await;
+                    return self.means.stop.urgency() == Urgency::None && !self.outside.is_tainted();
+                }
+                Err(error) => {
+                    self.tell(None);
+                    let wait = patience.backoff.after_denial();
+                    patience.wait_out(state, Phase::Dirty, &format!("no job is taken: {error}"), wait).await;
+                    if self.means.stop.urgency() > Urgency::None {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Before the end: once.
+    pub(super) async fn clean_at_last(&mut self) {
+        self.means.board.enter(Phase::Cleaning);
+        match self.wipe().await {
+            Ok(wiped) => self.tell(Some(wiped.took)),
+            Err(error) => {
+                self.tell(None);
+                // The next incarnation cleans before it takes a job, and takes none while it cannot.
+                tracing::warn!("{error}");
+            }
+        }
+    }
+
     /// Cleans the slate once, and compares what is outside. No process of a job is left by now.
-    pub(super) async fn wipe(&mut self) -> Result<Wiped, SlateError> {
-        // Another one follows, which finds what this one leaves, and is in nobody's way.
-        self.removal = None;
+    async fn wipe(&mut self) -> Result<Wiped, SlateError> {
+        self.removals.give_up();
         let agent = self.slate.agent.uid;
         if !ipc::of(agent).is_empty() {
             let failed = |error: SpawnError| SlateError::Ipc(error.to_string());
-            let ended = self.starter.ourselves(&[ipc::COMMAND]).map_err(failed)?.ended().await;
+            let ended = self.means.starter.ourselves(&[ipc::COMMAND]).map_err(failed)?.ended().await;
             let left = ipc::of(agent).len();
             if left > 0 {
                 return Err(SlateError::Ipc(format!("{left} remain ({ended})")));
             }
         }
-        let (mut slate, mut custody) = (self.slate.clone(), self.custody.take().filter(|_| self.tainted.is_none()));
+        let (mut slate, mut custody) = (self.slate.clone(), self.outside.take());
         let (slate, custody, looked, wiped) = on_a_thread(move || {
             // Before the wipe, which changes the links of the agent's files, and so the time of their last change.
             let looked = custody.as_mut().map_or(Ok(None), Custody::look);
@@ -69,72 +110,50 @@ impl Incarnation {
         })
         .await;
         self.slate = slate;
-        self.custody = custody;
+        self.outside.give_back(custody);
         let findings = looked.map_err(SlateError::Unreadable)?;
         let mut wiped = wiped?;
         if let Some(findings) = findings {
-            self.judge(findings);
+            self.outside.judge(&findings, self.means.common.taint);
         }
         let (since, places) = (Instant::now(), wiped.took);
-        wiped += self.empty_trash().await?;
+        wiped += self.removals.empty(&self.slate).await?;
         wiped.took = places + since.elapsed();
-        self.all_is_well()?;
+        self.outside.all_is_well()?;
         Ok(wiped)
     }
 
-    /// What changes from now on is somebody else's doing.
-    pub(super) fn all_is_well(&mut self) -> Result<(), SlateError> {
-        if self.tainted.is_some() {
-            return Ok(());
-        }
-        self.custody.as_mut().map_or(Ok(()), Custody::mark).map_err(SlateError::Unreadable)
-    }
-
-    fn judge(&mut self, findings: Findings) {
-        tracing::debug!(
-            files = findings.files,
-            read = findings.read,
-            ms = u64::try_from(findings.took.as_millis()).unwrap_or(u64::MAX),
-            "compared the file system with what it was"
-        );
-        if findings.removed.entries > 0 {
-            let entries = findings.removed.entries;
-            tracing::info!(entries, "removed what was left in other places that jobs can write");
-        }
-        if findings.changed == 0 || self.common.taint == Taint::Off {
-            return;
-        }
-        let what = findings.summary();
-        if self.common.taint == Taint::Warn {
-            tracing::warn!("changed since this container was made, which jobs should not be able to: {what}");
-            // Said once; what comes next is news.
-            let taken = self.custody.as_mut().map_or(Ok(()), Custody::establish);
-            if let Err(error) = taken {
-                tracing::warn!("the next comparison will say it again: {error}");
+    /// Holds the caches to their cap. What goes wrong there keeps no job away: a cache that is too large is no dirt.
+    async fn shrink_caches(&self) {
+        let Some(most) = self.means.common.cache_cap else { return };
+        for cache in self.means.common.caches.clone() {
+            let place = cache.clone();
+            match on_a_thread(move || evict::shrink(&place, most)).await {
+                Ok(shrunk) => {
+                    metrics::evicted(shrunk.freed);
+                    if shrunk.entries > 0 {
+                        let (entries, freed, left) = (shrunk.entries, shown(shrunk.freed), shown(shrunk.left));
+                        tracing::info!("removed {entries} entries ({freed}) of {}; {left} are left", cache.display());
+                    }
+                    if shrunk.left > most {
+                        let why = shrunk.failures.first().map_or("it cannot be made smaller", String::as_str);
+                        let cap = shown(most);
+                        tracing::warn!("{} stays larger than {cap} (OSCR_CACHE_MAX): {why}", cache.display());
+                    }
+                }
+                Err(error) => tracing::warn!("{} cannot be held to OSCR_CACHE_MAX: {error}", cache.display()),
             }
-            return;
         }
-        if let Some(custody) = &self.custody
-            && let Err(error) = custody.condemn(&what)
-        {
-            // This life takes no job all the same, and the next one finds what this one found.
-            tracing::warn!("that this container is tainted cannot be written down: {error}");
-        }
-        self.tainted = Some(what);
     }
 
-    /// A tainted container takes no further job. It stays, because what would be started next may be what was changed.
-    pub(super) async fn stay_tainted(&mut self) {
-        let Some(what) = &self.tainted else { return };
-        let why = format!(
-            "this container is tainted and takes no further job. Changed outside of what is wiped: {what}. Make it \
-             anew: docker compose up -d --force-recreate"
-        );
-        self.board.fault(&why, Duration::ZERO);
-        self.board.enter(Phase::Tainted);
-        tracing::error!("{why}");
-        if !self.stop.signalled() {
-            self.stop.signal_came().await;
+    /// The slate is clean after so long, or not at all: nothing is left to be told of the last job.
+    fn tell(&mut self, took: Option<Duration>) {
+        if let Some(took) = took {
+            metrics::wiped(took);
         }
+        if let Some(report) = self.report.take() {
+            report.say(took);
+        }
+        self.means.numbers.keep();
     }
 }

@@ -13,7 +13,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::children::Running;
-use super::incarnation::Incarnation;
+use super::means::Means;
+use super::patience::Patience;
+use super::state::StateFile;
 use super::stop::{Stop, Urgency};
 use crate::agent::output::Tail;
 use crate::config::Common;
@@ -31,7 +33,7 @@ const GROUPS: &str = "/sys/fs/cgroup";
 
 /// The Docker that jobs use: what the user says, our own, or a socket that is mounted. Tools that look for it in the usual place
 /// are led to it.
-pub fn prepare(common: &Common) -> Option<Docker> {
+fn prepare(common: &Common) -> Option<Docker> {
     let usual = common.places.docker_socket();
     let endpoint = match &common.docker.host {
         Some(Endpoint::Socket(socket)) if *socket != usual => {
@@ -71,7 +73,7 @@ pub fn prepare(common: &Common) -> Option<Docker> {
 }
 
 /// Our own engine while it runs, and what its end means.
-pub struct Engine {
+struct Engine {
     pid: Pid,
     tail: Tail,
     /// Whether jobs depend on it now.
@@ -113,34 +115,52 @@ impl Engine {
     }
 }
 
-impl Incarnation {
+/// The Docker that jobs use.
+pub(super) struct JobsDocker {
+    means: Rc<Means>,
+    /// If there is one that can be asked.
+    client: Option<Docker>,
+    /// An engine of our own.
+    engine: Option<Engine>,
+}
+
+impl JobsDocker {
+    pub(super) fn new(means: Rc<Means>) -> Self {
+        let client = prepare(&means.common);
+        Self { means, client, engine: None }
+    }
+
     /// Has Docker there, and nothing of an earlier job in it. `false` when asked to stop before.
-    pub(super) async fn docker_before_listening(&mut self) -> bool {
-        while self.stop.urgency() == Urgency::None {
-            let Err(trouble) = self.have_docker().await else {
-                self.sweep_docker().await;
-                return self.stop.urgency() == Urgency::None;
+    pub(super) async fn before_listening(&mut self, patience: &mut Patience, state: &mut StateFile) -> bool {
+        while self.means.stop.urgency() == Urgency::None {
+            let Err(trouble) = self.be_there().await else {
+                self.sweep(state).await;
+                return self.means.stop.urgency() == Urgency::None;
             };
-            self.stop_engine().await;
-            if self.stop.urgency() == Urgency::None {
-                let wait = self.backoff.after_fault();
-                self.wait_out(Phase::BackingOff, &format!("no job is taken without Docker: {trouble}"), wait).await;
+            self.stop_engine(state).await;
+            if self.means.stop.urgency() == Urgency::None {
+                let wait = patience.backoff.after_fault();
+                patience
+                    .wait_out(state, Phase::BackingOff, &format!("no job is taken without Docker: {trouble}"), wait)
+                    .await;
             }
         }
         false
     }
 
-    async fn have_docker(&mut self) -> Result<(), String> {
-        if self.common.docker.engine.is_some() && self.engine.is_none() {
+    async fn be_there(&mut self) -> Result<(), String> {
+        if self.means.common.docker.engine.is_some() && self.engine.is_none() {
             self.start_engine()?;
         }
-        let Some(docker) = self.docker.as_ref().filter(|_| !self.common.docker.wait.is_zero()) else { return Ok(()) };
-        self.board.enter(Phase::Waiting);
-        let until = Instant::now() + self.common.docker.wait;
+        let Some(docker) = self.client.as_ref().filter(|_| !self.means.common.docker.wait.is_zero()) else {
+            return Ok(());
+        };
+        self.means.board.enter(Phase::Waiting);
+        let until = Instant::now() + self.means.common.docker.wait;
         loop {
             let asked = tokio::select! {
                 asked = docker.ping() => asked,
-                () = self.stop.reached(Urgency::Finish) => return Ok(()),
+                () = self.means.stop.reached(Urgency::Finish) => return Ok(()),
             };
             match asked {
                 Ok(()) => {
@@ -165,7 +185,7 @@ impl Incarnation {
     }
 
     fn start_engine(&mut self) -> Result<(), String> {
-        let Some(settings) = &self.common.docker.engine else { return Ok(()) };
+        let Some(settings) = &self.means.common.docker.engine else { return Ok(()) };
         if let Err(error) = engine::make_room_for_groups(Path::new(GROUPS)) {
             tracing::warn!("Docker's containers may have no limits of their own: {error}");
         }
@@ -173,8 +193,8 @@ impl Incarnation {
         for left in ["docker.pid", "docker/containerd/containerd.pid"] {
             let _ = fs::remove_file(Path::new("/var/run").join(left));
         }
-        let arguments = engine::arguments(settings, &self.slate.agent);
-        let network = &self.common.network;
+        let arguments = engine::arguments(settings, &self.means.agent);
+        let network = &self.means.common.network;
         let proxies = [
             ("HTTP_PROXY", &network.http_proxy),
             ("HTTPS_PROXY", &network.https_proxy),
@@ -183,13 +203,13 @@ impl Incarnation {
         let mut env: Vec<(OsString, OsString)> =
             vec![("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into())];
         env.extend(proxies.into_iter().filter_map(|(name, value)| Some((name.into(), value.as_ref()?.into()))));
-        let engine = self.starter.engine(arguments, env).map_err(|error| error.to_string())?;
-        self.engine = Some(Engine::watch(engine, self.stop.clone()));
+        let engine = self.means.starter.engine(arguments, env).map_err(|error| error.to_string())?;
+        self.engine = Some(Engine::watch(engine, self.means.stop.clone()));
         Ok(())
     }
 
     /// Ends our own engine, and with it its containers.
-    pub(super) async fn stop_engine(&mut self) {
+    pub(super) async fn stop_engine(&mut self, state: &mut StateFile) {
         let Some(mut engine) = self.engine.take() else { return };
         engine.needed.set(false);
         engine.signal(Signal::SIGTERM);
@@ -199,15 +219,15 @@ impl Incarnation {
             engine.ended().await;
         }
         // What it kept goes with the slate.
-        self.state.state.docker_labels.clear();
+        state.state.docker_labels.clear();
     }
 
     /// Remembers what the agent in `root` marks its objects with, before a job can change what that follows from.
-    pub(super) fn remember_label(&mut self, root: &Path) {
-        if self.docker.is_none() {
+    pub(super) fn remember_label(&self, root: &Path, state: &mut StateFile) {
+        if self.client.is_none() {
             return;
         }
-        let text = match self.provider.agent().docker_label {
+        let text = match self.means.provider.agent().docker_label {
             LabelledBy::Root => Some(root.to_string_lossy().into_owned()),
             LabelledBy::File(name) => fs::read_to_string(root.join(name)).ok(),
         };
@@ -215,18 +235,18 @@ impl Incarnation {
             tracing::warn!("what jobs leave in Docker cannot be told from what others have there, and stays");
             return;
         };
-        if !self.state.state.docker_labels.contains(&label) {
-            self.state.state.docker_labels.push(label);
-            self.state.save_or_warn();
+        if !state.state.docker_labels.contains(&label) {
+            state.state.docker_labels.push(label);
+            state.save_or_warn();
         }
     }
 
     /// Removes what jobs of ours left in a Docker that is not ours alone. What cannot be removed is tried again by the next life.
-    pub(super) async fn sweep_docker(&mut self) {
-        let Some(docker) = self.docker.as_ref().filter(|_| !self.state.state.docker_labels.is_empty()) else { return };
+    pub(super) async fn sweep(&self, state: &mut StateFile) {
+        let Some(docker) = self.client.as_ref().filter(|_| !state.state.docker_labels.is_empty()) else { return };
         let mut remaining = Vec::new();
-        for label in self.state.state.docker_labels.clone() {
-            match timeout(self.common.kill_timeout, docker.sweep(&label)).await {
+        for label in state.state.docker_labels.clone() {
+            match timeout(self.means.common.kill_timeout, docker.sweep(&label)).await {
                 Ok(Ok(swept)) if swept.is_empty() => {}
                 Ok(Ok(swept)) => tracing::info!(
                     containers = swept.containers,
@@ -244,7 +264,7 @@ impl Incarnation {
                 }
             }
         }
-        self.state.state.docker_labels = remaining;
-        self.state.save_or_warn();
+        state.state.docker_labels = remaining;
+        state.save_or_warn();
     }
 }

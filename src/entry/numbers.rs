@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
+use crate::config::name::hostname;
 use crate::config::{Common, Problem};
 use crate::control::Board;
 use crate::metrics::{self, MetricsFile, RateLimit};
@@ -32,7 +33,7 @@ impl Numbers {
     /// Takes the address, proves the file, and goes on counting where the last incarnation ended. `agent` is the user that jobs
     /// run as, if it is another than ours.
     pub fn prepare(common: &Common, agent: Option<&Identity>, problems: &mut Vec<Problem>) -> Self {
-        let replica = super::hostname();
+        let replica = hostname();
         let mut problem = |setting: &str, what: String, cure: &str| {
             problems.push(Problem::of(setting, what, cure));
         };

@@ -1,12 +1,14 @@
 //! Emptying the trash: waited for as long as it takes when nothing else follows, and otherwise no longer than anybody notices.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::incarnation::{Incarnation, Work};
+use super::means::Means;
 use super::stop::Urgency;
+use super::work::Work;
 use crate::metrics;
 use crate::workspace::{Reins, Slate, SlateError, Wiped};
 
@@ -14,7 +16,7 @@ use crate::workspace::{Reins, Slate, SlateError, Wiped};
 const BUDGET: Duration = Duration::from_secs(1);
 
 /// A removal that goes on. It is stopped by being dropped, and what it leaves is found by the next one.
-pub(super) struct Removal {
+struct Removal {
     reins: Arc<Reins>,
     work: Work<Result<Wiped, SlateError>>,
 }
@@ -44,71 +46,71 @@ impl Drop for Removal {
     }
 }
 
-/// Resolves once the removal has ended; never, if there is none.
-pub(super) async fn removed(removal: &mut Option<Removal>) -> Result<Wiped, SlateError> {
-    match removal {
-        Some(going_on) => {
-            let result = going_on.done().await;
-            *removal = None;
-            result
-        }
-        None => std::future::pending().await,
-    }
+/// Who has the trash emptied.
+pub(super) struct Removals {
+    means: Rc<Means>,
+    /// What was moved aside, while it is being removed.
+    going_on: Option<Removal>,
+    /// Whether one of them failed while the runner went on.
+    failed: bool,
 }
 
-impl Incarnation {
+impl Removals {
+    pub(super) fn new(means: Rc<Means>) -> Self {
+        Self { means, going_on: None, failed: false }
+    }
+
+    /// Another one follows, which finds what this one leaves, and is in nobody's way.
+    pub(super) fn give_up(&mut self) {
+        self.going_on = None;
+    }
+
     /// Empties the trash: all of it if we are asked to leave, if it could not be emptied before, or if there is too little disk space
     /// with it; else as much as can be removed in a moment, and the rest goes on to be removed.
-    pub(super) async fn empty_trash(&mut self) -> Result<Wiped, SlateError> {
-        let Some(mut removal) = Removal::begin(&self.slate)? else { return Ok(Wiped::default()) };
+    pub(super) async fn empty(&mut self, slate: &Slate) -> Result<Wiped, SlateError> {
+        let Some(mut removal) = Removal::begin(slate)? else { return Ok(Wiped::default()) };
         if let Ok(result) = timeout(BUDGET, removal.done()).await {
-            self.removal_failed &= result.is_err();
+            self.failed &= result.is_err();
             return result;
         }
-        let why = if self.stop.urgency() > Urgency::None {
+        let why = if self.means.stop.urgency() > Urgency::None {
             Some("nothing stays behind a runner that was stopped".to_owned())
-        } else if self.removal_failed {
+        } else if self.failed {
             // Or a runner would be registered and retired in turns.
             Some("it could not be before".to_owned())
         } else {
-            self.board.shortage()
+            self.means.board.shortage()
         };
         if let Some(why) = why {
             tracing::info!("waiting until what was left is removed: {why}");
             let result = removal.done().await;
-            self.removal_failed &= result.is_err();
+            self.failed &= result.is_err();
             return result;
         }
         removal.reins.fall_behind();
         tracing::info!("what was left is moved aside, out of any job's reach, and removed while the runner goes on");
-        self.removal = Some(removal);
+        self.going_on = Some(removal);
         Ok(Wiped::default())
     }
 
-    /// Before the end: what goes on to be removed is waited for if nobody may come after us to see to it, and otherwise left to
-    /// the next incarnation.
-    pub(super) async fn finish_removal(&mut self) {
-        if self.removal.is_none() {
-            return;
-        }
-        let last = self.stop.urgency() > Urgency::None;
-        let patience = if last { Duration::MAX } else { Duration::ZERO };
-        match timeout(patience, removed(&mut self.removal)).await {
-            Ok(result) => {
-                if let Err(error) = self.tell_of_removal(result) {
-                    tracing::warn!("{error}");
-                }
+    /// Resolves once a removal that goes on has ended; never, if there is none. Its result must be [told](Self::tell).
+    pub(super) async fn ended(&mut self) -> Result<Wiped, SlateError> {
+        match &mut self.going_on {
+            Some(removal) => {
+                let result = removal.done().await;
+                self.going_on = None;
+                result
             }
-            Err(_) => tracing::info!("the next incarnation removes the rest of what was moved aside"),
+            None => std::future::pending().await,
         }
     }
 
     /// A removal that went on has ended. Gives back why it failed, if it did.
-    pub(super) fn tell_of_removal(&mut self, result: Result<Wiped, SlateError>) -> Result<(), SlateError> {
-        self.removal_failed = result.is_err();
+    pub(super) fn tell(&mut self, result: Result<Wiped, SlateError>) -> Result<(), SlateError> {
+        self.failed = result.is_err();
         let wiped = result?;
         metrics::removed(wiped.took);
-        self.numbers.keep();
+        self.means.numbers.keep();
         tracing::info!(
             entries = wiped.entries,
             bytes = wiped.bytes,
@@ -116,5 +118,23 @@ impl Incarnation {
             "removed what had been moved aside"
         );
         Ok(())
+    }
+
+    /// Before the end: what goes on to be removed is waited for if nobody may come after us to see to it, and otherwise left to
+    /// the next incarnation.
+    pub(super) async fn finish(&mut self) {
+        if self.going_on.is_none() {
+            return;
+        }
+        let last = self.means.stop.urgency() > Urgency::None;
+        let patience = if last { Duration::MAX } else { Duration::ZERO };
+        match timeout(patience, self.ended()).await {
+            Ok(result) => {
+                if let Err(error) = self.tell(result) {
+                    tracing::warn!("{error}");
+                }
+            }
+            Err(_) => tracing::info!("the next incarnation removes the rest of what was moved aside"),
+        }
     }
 }

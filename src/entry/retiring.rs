@@ -1,20 +1,17 @@
-//! Ending a listener: without losing a job if it is idle, and with all that it started.
+//! Stopping an idle listener without losing a job.
 
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::children::Running;
-use super::incarnation::Incarnation;
+use super::backoff::Backoff;
+use super::ending::Why;
 use super::job::{JobWatch, LOOK_EVERY};
-use crate::agent::worker::{self, Worker};
+use super::means::Means;
+use super::registrar::Registrar;
+use crate::agent::worker::Worker;
 use crate::control::Phase;
-use crate::init::Ended;
-use crate::init::leftovers::{descendants, signal_all};
-use crate::init::process::Stat;
 use crate::provider::{Fault, Released, Standing};
 
 /// How long a job may still turn up after the forge let an idle registration go: the assignment may have crossed.
@@ -23,27 +20,6 @@ const CROSSING: Duration = Duration::from_secs(3);
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How long a forge may take to say whether a registration that stays has a job.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How long the kernel gets to end what was killed.
-const TEARDOWN: Duration = Duration::from_secs(10);
-
-/// Why an idle listener is stopped.
-#[derive(Debug)]
-pub(super) enum Why {
-    /// Somebody asked us to stop.
-    Asked,
-    /// Somebody else waits for the hardware that it holds.
-    Yield,
-    /// The disk is full.
-    Full,
-    /// What an earlier job left cannot be removed.
-    Unclean,
-    /// There is a newer agent to run.
-    Update,
-    /// It was idle for as long as it may be.
-    Idle,
-    /// The watchdog found that it can get no job.
-    Replace(String),
-}
 
 /// That a listener is to be stopped as soon as it has no job.
 #[derive(Debug, Default)]
@@ -88,98 +64,62 @@ pub(super) enum Retired {
     Assigned,
 }
 
-impl Incarnation {
-    /// Stops an idle listener without losing a job: the forge is asked to let the registration go first, because only it
-    /// knows whether it has just given out a job.
-    pub(super) async fn retire(&mut self, root: &Path, listener: &Running, watch: &mut JobWatch) -> Retired {
-        let worker_name = self.provider.agent().worker;
-        let look = || worker::find(listener.pid, worker_name).ok().flatten();
-        if let Some(worker) = watch.worker.take().or_else(look) {
+/// Stops an idle listener without losing a job: the forge is asked to let the registration go first, because only it
+/// knows whether it has just given out a job.
+pub(super) async fn retire(
+    means: &Means,
+    registrar: &mut Registrar,
+    backoff: &mut Backoff,
+    root: &Path,
+    job: &mut JobWatch,
+) -> Retired {
+    if let Some(worker) = job.working() {
+        return Retired::Working(worker);
+    }
+    if means.common.persistent {
+        // Its registration stays, so no removal can be refused: only the answer's way back is left for a job to be lost in. One
+        // that the listener has not taken by then waits at the forge for the next incarnation.
+        let standing = match registrar.ask() {
+            Some(asking) => timeout(ANSWER, asking).await.ok().and_then(Result::ok),
+            None => None,
+        };
+        means.provider.rest();
+        return match (job.working(), standing) {
+            (Some(worker), _) => Retired::Working(worker),
+            (None, Some(Standing::Busy)) => Retired::Assigned,
+            (None, _) => Retired::Interrupted,
+        };
+    }
+    means.board.enter(Phase::Unregistering);
+    let given_up = Instant::now() + means.common.kill_timeout;
+    loop {
+        match registrar.release_current(root, false).await {
+            Ok(Released::Gone) => break,
+            Ok(Released::Busy) => return job.working().map_or(Retired::Assigned, Retired::Working),
+            Err(fault) => {
+                tracing::warn!("the registration cannot be removed yet: {fault}");
+                if let Some(worker) = job.working() {
+                    return Retired::Working(worker);
+                }
+                let wait = match fault {
+                    Fault::Denied { .. } => return Retired::Interrupted,
+                    Fault::Limited { wait, .. } => wait,
+                    _ => backoff.after_fault().min(Duration::from_secs(5)),
+                };
+                if Instant::now() + wait >= given_up {
+                    return Retired::Interrupted;
+                }
+                sleep(wait).await;
+            }
+        }
+    }
+    // Let go, but a job may have been assigned a moment before.
+    let crossed = Instant::now() + CROSSING;
+    while Instant::now() < crossed && job.listener_lives() {
+        if let Some(worker) = job.working() {
             return Retired::Working(worker);
         }
-        if self.common.persistent {
-            // Its registration stays, so no removal can be refused: only the answer's way back is left for a job to be lost in. One
-            // that the listener has not taken by then waits at the forge for the next incarnation.
-            let standing = match self.ask_about_registration() {
-                Some(asking) => timeout(ANSWER, asking).await.ok().and_then(Result::ok),
-                None => None,
-            };
-            self.provider.rest();
-            return match (look(), standing) {
-                (Some(worker), _) => Retired::Working(worker),
-                (None, Some(Standing::Busy)) => Retired::Assigned,
-                (None, _) => Retired::Interrupted,
-            };
-        }
-        self.board.enter(Phase::Unregistering);
-        let given_up = Instant::now() + self.common.kill_timeout;
-        loop {
-            match self.release_current(root, false).await {
-                Ok(Released::Gone) => break,
-                Ok(Released::Busy) => return look().map_or(Retired::Assigned, Retired::Working),
-                Err(fault) => {
-                    tracing::warn!("the registration cannot be removed yet: {fault}");
-                    if let Some(worker) = look() {
-                        return Retired::Working(worker);
-                    }
-                    let wait = match fault {
-                        Fault::Denied { .. } => return Retired::Interrupted,
-                        Fault::Limited { wait, .. } => wait,
-                        _ => self.backoff.after_fault().min(Duration::from_secs(5)),
-                    };
-                    if Instant::now() + wait >= given_up {
-                        return Retired::Interrupted;
-                    }
-                    sleep(wait).await;
-                }
-            }
-        }
-        // Let go, but a job may have been assigned a moment before.
-        let crossed = Instant::now() + CROSSING;
-        while Instant::now() < crossed && listener_lives(listener) {
-            if let Some(worker) = look() {
-                return Retired::Working(worker);
-            }
-            sleep(LOOK_EVERY).await;
-        }
-        Retired::Interrupted
+        sleep(LOOK_EVERY).await;
     }
-
-    /// Interrupts a process that must end, and kills it if it does not.
-    pub(super) async fn interrupt(&self, process: &mut Running) -> Ended {
-        process.signal(self.provider.agent().stop.abort);
-        match timeout(self.common.kill_timeout, process.ended()).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                tracing::warn!(
-                    "the agent did not end within {} of being interrupted: killing it",
-                    humantime::format_duration(self.common.kill_timeout)
-                );
-                process.signal(Signal::SIGKILL);
-                process.ended().await
-            }
-        }
-    }
-
-    /// Ends everything that descends from us but for `spared`: what a job started does not outlive it.
-    pub(super) async fn end_processes(&self, spared: &[Pid]) {
-        let until = Instant::now() + TEARDOWN;
-        let left = descendants(spared).len();
-        if left > 0 {
-            tracing::info!(processes = left, "ending what the job left running");
-        }
-        while !descendants(spared).is_empty() {
-            if Instant::now() >= until {
-                tracing::error!("{} processes cannot be killed", descendants(spared).len());
-                return;
-            }
-            // Again each time: a process may have been forked between the look and the signal.
-            signal_all(Signal::SIGKILL as i32, spared);
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
-fn listener_lives(listener: &Running) -> bool {
-    Stat::read(listener.pid).is_some_and(|stat| stat.lives())
+    Retired::Interrupted
 }

@@ -9,8 +9,8 @@ use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::update::Fetched;
-use super::update::schedule::Memory;
+use super::in_use::Fetched;
+use super::schedule::Memory;
 use crate::docker::Label;
 use crate::files;
 use crate::provider::pace::Pace;

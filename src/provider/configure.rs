@@ -57,3 +57,43 @@ pub fn configure(environment: &Environment) -> Result<Configured, Vec<Problem>> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fuzz_settings() {
+        const TOKEN: &str = "fuzzed-token-that-nobody-may-see";
+        crate::fuzz::run("settings", |bytes| {
+            use std::os::unix::ffi::OsStrExt;
+            let variables = bytes.split(|byte| *byte == b'\n').filter_map(|line| {
+                let at = line.iter().position(|byte| *byte == b'=')?;
+                let (name, value) = (&line[..at], &line[at + 1..]);
+                let text = String::from_utf8_lossy(name);
+                // Files are another matter: their names must not lead to what blocks, and their content is not given here.
+                if text.ends_with("_FILE") || text == "OSCR_ROOT" {
+                    return None;
+                }
+                let secret = ["PAT", "TOKEN", "KEY", "SECRET", "JITCONFIG"].iter().any(|word| text.contains(word));
+                let value = if secret && !value.is_empty() { TOKEN.as_bytes() } else { value };
+                Some((std::ffi::OsStr::from_bytes(name).to_owned(), std::ffi::OsStr::from_bytes(value).to_owned()))
+            });
+            let environment = Environment::new(variables.collect::<Vec<_>>());
+            match configure(&environment) {
+                Ok(configured) => {
+                    let shown = format!("{:?} {:?}", configured.notes, configured.effective);
+                    assert!(!shown.contains(TOKEN), "{shown}");
+                    configured.effective.keys().cloned().collect::<Vec<_>>().join(" ")
+                }
+                Err(problems) => {
+                    assert!(!problems.is_empty());
+                    for problem in &problems {
+                        assert!(!problem.cure.is_empty() && !problem.to_string().contains(TOKEN), "{problem}");
+                    }
+                    problems.iter().map(|problem| crate::fuzz::kind(&problem.to_string())).collect()
+                }
+            }
+        });
+    }
+}

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::halt::Halt;
 use crate::encode::hex;
-use crate::entry::incarnation::on_a_thread;
+use crate::entry::work::on_a_thread;
 use crate::os::priority;
 use crate::provider::finding::is_newer;
 use crate::provider::{Fault, Package, Provider, architecture};

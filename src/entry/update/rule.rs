@@ -6,6 +6,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::Uid;
 
 use crate::config::{AgentUpdate, Common};
+use crate::entry::schedule::When;
 use crate::provider::{Provider, Releasing};
 
 /// The setting, and when newer agents are fetched by it; or why none is.
@@ -14,15 +15,6 @@ pub struct Rule {
     setting: AgentUpdate,
     /// When, or why never.
     pub when: Result<When, &'static str>,
-}
-
-/// When a newer agent is fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// Before ours gets too old, while it listens.
-    InTime,
-    /// As soon as it is offered, before ours is registered again.
-    AtOnce,
 }
 
 impl Rule {
@@ -82,7 +74,7 @@ impl fmt::Display for Rule {
 mod tests {
     use super::*;
     use crate::config::Environment;
-    use crate::entry::configure;
+    use crate::provider::configure;
 
     fn rule<const N: usize>(settings: [(&str, &str); N]) -> String {
         let root = tempfile::tempdir().unwrap();

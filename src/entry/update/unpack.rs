@@ -14,7 +14,7 @@ use super::halt::Halt;
 use crate::agent::root;
 use crate::agent::words::Manner;
 use crate::entry::children::{Running, Starter};
-use crate::entry::incarnation::on_a_thread;
+use crate::entry::work::on_a_thread;
 use crate::init::Ended;
 use crate::os::Identity;
 use crate::os::priority;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::rule::When;
 use crate::provider::Package;
 use crate::provider::finding::is_newer;
 
@@ -22,6 +21,15 @@ const PAUSE: u64 = 6 * HOUR;
 const CUTS: u32 = 3;
 /// No timer is set for longer, so that a clock which is set meanwhile matters little.
 const LONGEST_SLEEP: u64 = HOUR;
+
+/// When a newer agent is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Before ours gets too old, while it listens.
+    InTime,
+    /// As soon as it is offered, before ours is registered again.
+    AtOnce,
+}
 
 /// What is remembered. Times are seconds since 1970.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

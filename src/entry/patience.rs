@@ -1,0 +1,83 @@
+//! Waiting after a failure: for how long, what is said of it, and what cuts it short.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::backoff::Backoff;
+use super::means::Means;
+use super::state::StateFile;
+use super::stop::Urgency;
+use crate::config::secret::{SecretSource, Stamp};
+use crate::control::Phase;
+
+/// How often a secret's file is looked at while the forge refuses the secret. Not by notification: mounts of single files
+/// and the links of Kubernetes' secrets do not give any.
+const LOOK_AT_SECRET: Duration = Duration::from_secs(2);
+
+/// Who waits when something failed, and knows how often it did.
+pub(super) struct Patience {
+    means: Rc<Means>,
+    pub(super) backoff: Backoff,
+    /// What the secrets' files looked like before they were last used.
+    stamps: Vec<Stamp>,
+}
+
+impl Patience {
+    /// Goes on counting where an earlier incarnation ended.
+    pub(super) fn new(means: Rc<Means>, state: &StateFile) -> Self {
+        Self { means, backoff: Backoff::after(state.state.failures), stamps: Vec::new() }
+    }
+
+    /// The secrets are about to be used.
+    pub(super) fn look_at_secrets(&mut self) {
+        self.stamps = self.secrets();
+    }
+
+    fn secrets(&self) -> Vec<Stamp> {
+        self.means.provider.secrets().into_iter().map(SecretSource::stamp).collect()
+    }
+
+    /// Says what went wrong and waits, unless asked to stop or a secret's file changes.
+    pub(super) async fn wait_out(&mut self, state: &mut StateFile, phase: Phase, trouble: &str, wait: Duration) {
+        let Means { board, stop, numbers, .. } = &*self.means;
+        board.fault(trouble, wait);
+        board.enter(phase);
+        state.state.failures = self.backoff.failures;
+        state.save_or_warn();
+        numbers.keep();
+        let next = humantime::format_duration(Duration::from_secs(wait.as_secs().max(1)));
+        match phase {
+            Phase::BackingOff => tracing::warn!("{trouble}; trying again in {next}"),
+            _ => tracing::error!("{trouble}; trying again in {next}"),
+        }
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            let step = (Instant::now() + LOOK_AT_SECRET).min(until);
+            tokio::select! {
+                () = sleep_until(step) => {}
+                () = stop.reached(Urgency::Finish) => return,
+            }
+            if phase == Phase::Denied && self.secrets() != self.stamps {
+                tracing::info!("the secret's file has changed: trying again now");
+                self.backoff.reset();
+                return;
+            }
+        }
+    }
+
+    /// Whether there is anything that [`Self::forget_failures`] would make history.
+    pub(super) fn has_failures(&self, state: &StateFile) -> bool {
+        self.means.board.has_faults() || self.backoff != Backoff::default() || state.state.failures != 0
+    }
+
+    pub(super) fn forget_failures(&mut self, state: &mut StateFile) {
+        self.means.board.well();
+        self.backoff.reset();
+        if state.state.failures != 0 {
+            state.state.failures = 0;
+            state.save_or_warn();
+        }
+    }
+}

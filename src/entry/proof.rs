@@ -1,0 +1,56 @@
+//! What is proved of the container before anything begins: that no job reaches what is not for jobs, and that its end can be seen.
+
+use std::path::PathBuf;
+
+use super::private;
+use crate::agent::worker;
+use crate::config::{Common, Hardware, Problem};
+use crate::os::Identity;
+use crate::os::access::{READ, WRITE, may};
+use crate::provider::SharedDirectory;
+use crate::resource::Locks;
+use crate::workspace::Slate;
+
+/// That the agent's processes cannot be seen: then nobody could tell a job's hook from another's, nor when a job is over.
+pub(super) fn invisible(agent: Option<&Identity>) -> Option<Problem> {
+    let blind = worker::prove_visible(agent).err()?;
+    Some(Problem::of("/proc", &blind, blind.cure()))
+}
+
+/// A directory that containers share and no job may reach, or it could do what is said.
+pub(super) fn roots_alone(directory: SharedDirectory<'_>, agent: Option<&Identity>) -> Option<Problem> {
+    let SharedDirectory { setting, place: directory, threat } = directory;
+    let problem = |what: String, cure: &str| Problem::of(setting, what, cure);
+    let Some(agent) = agent else {
+        let what = format!("needs a container that runs as root: every job could {threat}");
+        return Some(problem(what, "unset it, or let the container start as root"));
+    };
+    if let Err(error) = private::prepare(directory) {
+        return Some(problem(error.to_string(), "mount a volume of root's there, for the runners of this host alone"));
+    }
+    may(agent, directory, READ | WRITE | 1).then(|| {
+        let what = format!("{} can be opened by the agent's user, and so by every job", directory.display());
+        problem(what, "give it to root, with mode 0700")
+    })
+}
+
+/// What would survive jobs without, or by more than, the user's word.
+pub(super) fn survivors(slate: &Slate, common: &Common) -> Vec<Problem> {
+    let apart: Vec<PathBuf> = common.hardware.iter().map(|hardware| hardware.place.directory.clone()).collect();
+    let unnamed = slate.unnamed_mounts(&apart).into_iter().map(|mount| {
+        let what = format!("{} is mounted where everything is wiped for each job, and is not named", mount.display());
+        let cure = "name it, to keep its content from job to job; or mount it elsewhere, or read-only";
+        Problem::of("OSCR_CACHE_DIRS", what, cure)
+    });
+    let too_much = slate.kept_too_much().into_iter().map(|kept| {
+        let what = format!("with {} nothing there would be wiped", kept.display());
+        Problem::of("OSCR_CACHE_DIRS", what, "name the directory inside that is to survive, such as /work/_tool")
+    });
+    unnamed.chain(too_much).collect()
+}
+
+/// The agent's user must not be able to take a lock, or to free one.
+pub(super) fn out_of_reach(locks: &Locks, hardware: &Hardware, agent: &Identity) -> Vec<Problem> {
+    let exposed = locks.exposed_to(agent, &hardware.wanted).into_iter();
+    exposed.map(|what| Problem::of("RUNNER_LOCK_DIR", what, Locks::CLOSE)).collect()
+}

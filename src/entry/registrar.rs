@@ -1,0 +1,282 @@
+//! Registrations: which there are, and how each is let go, now or by a later incarnation.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::ending::Ending;
+use super::means::Means;
+use super::state::{StateError, StateFile};
+use super::teardown::interrupt;
+use crate::agent::words::Manner;
+use crate::control::Phase;
+use crate::init::{Ended, SpawnError};
+use crate::metrics::{self, Registered};
+use crate::provider::{Answer, Fault, Registration, Released, Releasing, Standing, Step};
+
+/// How long the forge of an earlier configuration may take: it may have been a mistake.
+const FOREIGN: Duration = Duration::from_secs(5);
+
+/// Who registers, and lets registrations go.
+pub(super) struct Registrar {
+    pub(super) means: Rc<Means>,
+    /// Which registrations there are, in the file that the next incarnation reads.
+    pub(super) state: StateFile,
+    /// The fingerprint of the grant in use, if it is good for one job only.
+    pub(super) once: Option<String>,
+}
+
+impl Registrar {
+    pub(super) fn new(means: Rc<Means>, mut state: StateFile) -> Self {
+        if !means.common.persistent {
+            // Whatever is there was left by an incarnation that could not clean up.
+            state.demote();
+            state.forget_kept();
+        }
+        Self { means, state, once: None }
+    }
+
+    /// The name of the registration in use.
+    pub(super) fn name(&self) -> String {
+        self.state.state.current.as_ref().map_or_else(String::new, |own| own.name.clone())
+    }
+
+    /// A job has come, or the registration is worth nothing any more: a grant for one job is not tried again.
+    pub(super) fn use_up(&mut self) {
+        if let Some(fingerprint) = self.once.take() {
+            self.state.state.used_up = Some(fingerprint);
+            self.state.save_or_warn();
+        }
+    }
+
+    /// What was kept of a registration that is replaced is worth nothing either.
+    pub(super) fn forget_lost(&mut self) {
+        self.use_up();
+        if self.means.common.persistent {
+            self.state.forget_kept();
+            self.demote();
+        }
+    }
+
+    pub(super) fn demote(&mut self) {
+        self.state.demote();
+        self.state.save_or_warn();
+    }
+
+    /// Demotes a registration that the forge is known to have had; a name that was only tried stays to be tried again.
+    pub(super) fn demote_known(&mut self) {
+        if self.state.state.current.as_ref().is_some_and(|current: &Registration| current.id.is_some()) {
+            self.demote();
+        }
+    }
+
+    pub(super) fn save(&mut self) -> Result<(), Fault> {
+        self.state.save().map_err(|error| on_disk(&error))
+    }
+
+    pub(super) fn has_leftovers(&self) -> bool {
+        self.means.board.set_leftovers(self.state.state.leftovers.len());
+        !self.state.state.leftovers.is_empty()
+    }
+
+    /// Asks the forge what it thinks of the registration. `None` with no more than a registration token, which cannot ask.
+    pub(super) fn ask(&self) -> Option<Answer<'static, Standing>> {
+        if !matches!(self.means.provider.releasing(false), Releasing::Request) {
+            return None;
+        }
+        let (provider, current) = (Rc::clone(&self.means.provider), self.state.state.current.clone()?);
+        Some(Box::pin(async move { provider.standing(&current).await }))
+    }
+
+    /// Whether the forge's limit of requests is nearly used up, so that what can wait is not asked.
+    pub(super) fn nearly_used_up(&self) -> bool {
+        let known = self.means.provider.pace().or_else(|| self.state.state.pace.clone());
+        known.is_some_and(|pace| pace.left().is_some())
+    }
+
+    /// Makes sure that the forge does not have the registration any more, or that the next incarnation will.
+    pub(super) async fn unregister(&mut self, root: &Path, ending: &Ending) {
+        if self.means.common.persistent && !ending.gives_registration_up() {
+            return;
+        }
+        if self.state.state.current.is_none() {
+            return;
+        }
+        self.means.board.enter(Phase::Unregistering);
+        let given_up = Instant::now() + self.means.common.kill_timeout;
+        let mut pause = Duration::from_millis(250);
+        loop {
+            let trouble = match self.release_current(root, matches!(ending, Ending::JobDone)).await {
+                Ok(Released::Gone) => {
+                    tracing::info!("the registration is gone");
+                    break;
+                }
+                Ok(Released::Busy) => "the forge still believes that a job runs".to_owned(),
+                Err(fault @ Fault::Denied { .. }) => {
+                    tracing::warn!("the registration cannot be removed: {fault}; the next incarnation will try");
+                    self.demote();
+                    break;
+                }
+                Err(fault) => {
+                    if let Fault::Limited { wait, .. } = fault {
+                        pause = pause.max(wait);
+                    }
+                    fault.to_string()
+                }
+            };
+            if Instant::now() + pause >= given_up {
+                tracing::warn!("the registration could not be removed: {trouble}; the next incarnation will");
+                self.demote();
+                break;
+            }
+            tracing::debug!("the registration is not gone yet: {trouble}");
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+        self.means.provider.rest();
+        self.means.board.set_runner(None);
+    }
+
+    /// One attempt to let the current registration go.
+    pub(super) async fn release_current(&mut self, root: &Path, job_done: bool) -> Result<Released, Fault> {
+        let Some(current) = self.state.state.current.clone() else {
+            return Ok(Released::Gone);
+        };
+        let released = match self.means.provider.releasing(job_done) {
+            Releasing::Request => self.means.provider.release(&current).await?,
+            Releasing::Command(step) => self.release_by_command(root, &step).await?,
+            Releasing::ByForge => {
+                if !job_done {
+                    tracing::info!(
+                        "{} stays registered: nothing here may remove it. The forge does, a day after it was last seen",
+                        current.name
+                    );
+                }
+                Released::Gone
+            }
+        };
+        if released == Released::Gone {
+            metrics::registration(Registered::Removed);
+            self.state.state.current = None;
+            self.state.save_or_warn();
+        }
+        Ok(released)
+    }
+
+    async fn release_by_command(&self, root: &Path, step: &Step) -> Result<Released, Fault> {
+        let started = self.means.starter.start(root, step, Manner::Step);
+        let (mut agent, _) = started.map_err(|error| cannot_start(&error))?;
+        let ended = match timeout(self.means.common.kill_timeout, agent.ended()).await {
+            Ok(ended) => ended,
+            Err(_) => interrupt(&self.means, &mut agent).await,
+        };
+        if ended == Ended::Code(0) {
+            return Ok(Released::Gone);
+        }
+        let words = agent.tail.last_words().await.join(" ");
+        if words.contains("running a job") || words.contains("currently running") {
+            return Ok(Released::Busy);
+        }
+        Err(Fault::Unreachable(format!("the agent's remove command failed ({ended}): {words}")))
+    }
+
+    /// Lets go of what earlier incarnations could not. What is busy stays for later; what another scope refuses is given up.
+    pub(super) async fn release_leftovers(&mut self) -> Result<(), Fault> {
+        if self.state.state.leftovers.is_empty() {
+            return Ok(());
+        }
+        if matches!(self.means.provider.releasing(false), Releasing::ByForge) {
+            self.state.state.leftovers.clear();
+            return Ok(());
+        }
+        if !matches!(self.means.provider.releasing(false), Releasing::Request) {
+            let names: Vec<&str> = self.state.state.leftovers.iter().map(|left| left.name.as_str()).collect();
+            tracing::warn!(
+                "{} may still be registered and cannot be removed without a token for the API; the forge removes an ephemeral \
+                 runner after a day",
+                names.join(", ")
+            );
+            self.state.state.leftovers.clear();
+            return Ok(());
+        }
+        // One by one, so that being cut short (by a stop, or a job that comes) forgets none.
+        for registration in self.state.state.leftovers.clone() {
+            let foreign = registration.scope != self.means.provider.registration(&registration.name).scope;
+            let released = if foreign {
+                // Another forge, perhaps, and nothing that this runner waits for.
+                timeout(FOREIGN, self.means.provider.release(&registration))
+                    .await
+                    .unwrap_or_else(|_| Err(Fault::Unreachable("it does not answer".to_owned())))
+            } else {
+                self.means.provider.release(&registration).await
+            };
+            match released {
+                Ok(Released::Busy) => {
+                    tracing::info!(
+                        "the forge believes that {} still runs a job; it is removed later",
+                        registration.name
+                    );
+                    continue;
+                }
+                Ok(Released::Gone) => {
+                    metrics::registration(Registered::Removed);
+                    tracing::info!("{} of an earlier incarnation is not registered any more", registration.name);
+                }
+                Err(fault @ Fault::Denied { .. }) if foreign => tracing::warn!(
+                    "{} may still be registered at {}, which refuses us: {fault}",
+                    registration.name,
+                    registration.scope
+                ),
+                Err(fault) if foreign => {
+                    tracing::warn!(
+                        "{} may still be registered at {}; it is tried again later: {fault}",
+                        registration.name,
+                        registration.scope
+                    );
+                    continue;
+                }
+                Err(fault) => return Err(fault),
+            }
+            self.state.state.leftovers.retain(|left| *left != registration);
+            self.state.save_or_warn();
+        }
+        Ok(())
+    }
+
+    /// Before the end: nothing stays registered that can be let go, and the next incarnation knows the rest.
+    pub(super) async fn leave(&mut self) {
+        if !self.means.common.persistent {
+            self.demote();
+        }
+        if self.has_leftovers() {
+            self.means.board.enter(Phase::Unregistering);
+            let released = timeout(self.means.common.kill_timeout, self.release_leftovers()).await;
+            let trouble = match released {
+                Ok(Ok(())) => None,
+                Ok(Err(fault)) => Some(fault.to_string()),
+                Err(_) => Some("the forge does not answer".to_owned()),
+            };
+            if let Some(trouble) = trouble {
+                tracing::warn!("a registration could not be removed: {trouble}; the next incarnation will");
+            }
+        }
+        // A life that was stopped before it asked for anything knows no more than the last one did.
+        self.state.state.pace = self.means.provider.pace().or(self.state.state.pace.take());
+        self.state.save_or_warn();
+        self.means.provider.rest();
+        self.means.board.set_runner(None);
+    }
+}
+
+pub(super) fn cannot_start(error: &SpawnError) -> Fault {
+    Fault::Denied {
+        what: format!("the agent cannot be started: {error}"),
+        cure: "check the image and the capabilities that the container is given".to_owned(),
+    }
+}
+
+pub(super) fn on_disk(error: &StateError) -> Fault {
+    Fault::Denied { what: error.to_string(), cure: "free some space, or make that place writable".to_owned() }
+}

@@ -1,0 +1,226 @@
+//! The set-up: everything that a life needs, proved and made before it begins.
+
+use std::ffi::OsString;
+use std::rc::Rc;
+
+use nix::unistd::Uid;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::time::Instant;
+
+use super::accounts::agent_account;
+use super::children::{Children, Starter, attend};
+use super::cleaning::Keeper;
+use super::gate::Gate;
+use super::hardware::Guard;
+use super::incarnation::Incarnation;
+use super::means::Means;
+use super::numbers::{Numbers, count_request};
+use super::orders::obey;
+use super::outside::Outside;
+use super::posture::Posture;
+use super::proof::{out_of_reach, roots_alone, survivors};
+use super::registrar::Registrar;
+use super::space::space;
+use super::state::StateFile;
+use super::stop::Stop;
+use super::{secrets, trust};
+use crate::agent::{env, hooks, root, system_env};
+use crate::config::{Common, Environment, Problem, SecretSource};
+use crate::control::{self, Board};
+use crate::docker::engine;
+use crate::exit;
+use crate::init::account::Account;
+use crate::init::{Role, Signals, adopt_orphans};
+use crate::os::Identity;
+use crate::provider::{Configured, Provider, SharedDirectory};
+use crate::resource::Locks;
+use crate::workspace::{Origin, Owned, Slate, Trash, take_for_root};
+
+/// Everything that can be proved and set up before the first event.
+pub(super) struct Prepared {
+    pub(super) common: Common,
+    provider: Box<dyn Provider>,
+    /// The user to become; `None` when we are not root.
+    pub(super) identity: Option<Identity>,
+    agent_env: Vec<(OsString, OsString)>,
+    state: StateFile,
+    owned: Owned,
+    slate: Slate,
+    locks: Option<Locks>,
+    board: Board,
+    numbers: Numbers,
+}
+
+impl Prepared {
+    pub(super) fn new(environment: &Environment, configured: Configured) -> Result<Self, Vec<Problem>> {
+        let Configured { common, provider, notes, .. } = configured;
+        let board = Board::new(provider.name(), &provider.scope());
+        for note in notes {
+            tracing::info!("{note}");
+        }
+        let mut problems = Vec::new();
+        let (account, identity) = agent_account(&common, &mut problems);
+        if let Err(error) = root::check(&common.places.agent(), provider.agent().listener) {
+            problems.push(Problem::of(
+                "image",
+                &error,
+                "use an image made for this CI_PROVIDER, or add the agent to it",
+            ));
+        }
+        for source in &secrets::given(environment) {
+            if let Some(identity) = &identity
+                && let Err(problem) = secrets::guard(source, identity)
+            {
+                problems.push(problem);
+            }
+        }
+        // Before anything is read from them or written into them.
+        for place in [common.places.state(), common.places.run()] {
+            if let Err(error) = take_for_root(&place) {
+                problems.push(Problem::of("image", &error, "give the container the capability CHOWN"));
+            }
+        }
+        let state = StateFile::open(&common.places.state())
+            .map_err(|error| {
+                problems.push(Problem::of("image", &error, "make that place writable for this container's user"))
+            })
+            .ok();
+        let owned = Owned::take(&common.work_directory)
+            .map_err(|error| {
+                let cure = "give each container a directory of its own, best none at all: /work inside the container";
+                problems.push(Problem::of("RUNNER_WORKDIR", &error, cure));
+            })
+            .ok();
+        let bundle = trust::bundle(&common)
+            .map_err(|error| problems.push(Problem::of("OSCR_CA_FILE", &error, "check that it is a readable PEM file")))
+            .ok()
+            .flatten();
+        let shims = hooks::write_shims(&common.places)
+            .map_err(|error| {
+                problems.push(Problem::of("image", &error, "make /run/oscr writable for this container's user"))
+            })
+            .ok();
+        let mut shared = provider.shared_directories();
+        let agents = |place| SharedDirectory { setting: "OSCR_AGENT_CACHE", place, threat: "write there" };
+        shared.extend(common.agent_cache.as_deref().map(agents));
+        problems.extend(shared.into_iter().filter_map(|directory| roots_alone(directory, identity.as_ref())));
+        let locks = common.hardware.as_ref().and_then(|hardware| {
+            let locks = Locks::open(&hardware.place)
+                .map_err(|error| problems.push(Problem::of("RUNNER_LOCK_DIR", &error, "see docs/shared-hardware.md")))
+                .ok()?;
+            if let Some(identity) = &identity {
+                problems.extend(out_of_reach(&locks, hardware, identity));
+            }
+            Some(locks)
+        });
+        let slate = slate(&common, &account);
+        problems.extend(survivors(&slate, &common));
+        provider.http().observe(count_request);
+        let numbers = Numbers::prepare(&common, identity.as_ref(), &mut problems);
+        let (Some(state), Some(owned), Some(shims), true) = (state, owned, shims, problems.is_empty()) else {
+            return Err(problems);
+        };
+        let system_file = common.places.system_environment();
+        let system = system_env::read(&system_file).unwrap_or_else(|why| {
+            tracing::warn!("{} has no effect: {why}", system_file.display());
+            Vec::new()
+        });
+        let agent_env = env::build(&env::Sources {
+            environment,
+            system: &system,
+            account: &account,
+            facts: provider.agent(),
+            job_env: &common.job_env,
+            network: &common.network,
+            ca_bundle: bundle.as_deref(),
+            hooks: Some((&shims.job_started, &shims.job_completed)),
+        });
+        Ok(Self { common, provider, identity, agent_env, state, owned, slate, locks, board, numbers })
+    }
+
+    /// What is weaker here than it could be, once, at start.
+    pub(super) fn say_posture(&self, secrets: &[SecretSource]) {
+        let sources: Vec<&SecretSource> = secrets.iter().collect();
+        let posture = Posture::look(&self.common, &sources, self.identity.as_ref());
+        for weakness in &posture.weaknesses {
+            tracing::warn!("{weakness}");
+        }
+        let secrets = sources.into_iter().map(ToString::to_string).collect();
+        self.board.set_posture(&posture, secrets, posture.weaknesses.clone());
+    }
+
+    pub(super) async fn live(mut self, signals: Signals) -> u8 {
+        let children = Children::default();
+        let stop = Stop::new(self.common.stop_timeout);
+        if adopt_orphans() == Role::Bystander {
+            tracing::warn!("not PID 1 and not allowed to be a subreaper: what a job leaves behind may escape");
+        }
+        let socket = control::socket(&self.common.places);
+        let listener = match control::server::bind(&socket) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!("the control socket {} cannot be made: {error}", socket.display());
+                return exit::SOFTWARE;
+            }
+        };
+        let (orders_sender, orders) = unbounded_channel();
+        tokio::task::spawn_local(control::server::serve(listener, self.board.clone(), orders_sender));
+        self.board.set_space(space(&self.common));
+        self.numbers.start(&self.board);
+        let starter =
+            Starter::new(children.clone(), self.identity, self.agent_env, self.provider.agent(), self.common.sudo);
+        let guard = self.common.hardware.clone().zip(self.locks).map(|(hardware, locks)| {
+            let hooks = self.common.places.hooks();
+            Rc::new(Guard::new(hardware, locks, starter.clone(), hooks, self.board.clone()))
+        });
+        let outside = Outside::of(&self.common, &*self.provider, &self.slate, starter.identity.as_ref());
+        let means = Rc::new(Means {
+            common: self.common,
+            provider: Rc::from(self.provider),
+            starter,
+            agent: self.slate.agent.clone(),
+            board: self.board.clone(),
+            stop: stop.clone(),
+            numbers: self.numbers,
+            born: Instant::now(),
+        });
+        let registrar = Registrar::new(Rc::clone(&means), self.state);
+        let (hooked, hooks) = unbounded_channel();
+        tokio::task::spawn_local(obey(orders, self.board, stop.clone(), hooked));
+        let keeper = Keeper::new(Rc::clone(&means), self.slate, outside);
+        let gate = Gate::new(Rc::clone(&means), guard, hooks);
+        let incarnation = Incarnation::new(means, registrar, keeper, gate);
+        let _owned = self.owned;
+        tokio::select! {
+            code = incarnation.live() => code,
+            fault = attend(signals, children, stop) => {
+                // The loop ends only when the kernel takes the signal descriptor away from us.
+                tracing::error!("signals cannot be read any more: {fault:?}");
+                exit::SOFTWARE
+            }
+        }
+    }
+}
+
+/// What is emptied before and after each job.
+fn slate(common: &Common, account: &Account) -> Slate {
+    let places = &common.places;
+    let mut temporary = places.temporary().to_vec();
+    temporary.push(places.session(account.identity.uid));
+    if common.docker.engine.is_some() {
+        // An engine of our own, and a job with it, is root in there: nothing of it is for the next one.
+        temporary.push(engine::DATA.into());
+    }
+    Slate {
+        work: common.work_directory.clone(),
+        agent_roots: places.agent_roots(),
+        temporary,
+        home: account.home.clone(),
+        pristine_home: places.pristine_home(),
+        agent: account.identity.clone(),
+        kept: common.caches.clone(),
+        // An ordinary user has no place that its jobs cannot reach.
+        trash: Uid::effective().is_root().then(|| Trash::at(places.trash())),
+        origin: if Uid::effective().is_root() { Origin::at(places.marks()) } else { Origin::default() },
+    }
+}
