@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::DEFAULT_SOCKET;
+use super::endpoint::DEFAULT_SOCKET;
 use crate::os::Identity;
 
 /// Where the engine keeps images, containers and volumes. All of it goes with the job: it is emptied with the slate.

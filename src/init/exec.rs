@@ -16,7 +16,10 @@ use nix::unistd::{Pid, getpgrp, getpid, getsid, tcgetpgrp, tcsetpgrp};
 
 use super::account::{AccountError, Accounts};
 use super::leftovers::{any_child, signal_all};
-use super::{Change, Ended, Role, Signals, Spawn, SpawnError, adopt_orphans, reap, spawn};
+use super::orphans::{Role, adopt_orphans};
+use super::reap::{Change, Ended, reap};
+use super::signals::Signals;
+use super::spawn::{self, Spawn, SpawnError};
 use crate::os::child::{Session, Setup};
 use crate::os::signal::kill;
 
