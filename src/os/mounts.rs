@@ -18,12 +18,30 @@ pub struct Mount {
     pub writable: bool,
 }
 
+/// File systems that live in memory.
+const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
+
+impl Mount {
+    /// Whether what is on it is gone when nobody uses it any more, and so nobody's data.
+    #[must_use]
+    pub fn in_memory(&self) -> bool {
+        IN_MEMORY.contains(&self.kind.as_str())
+    }
+}
+
 /// All mounts of this process, later ones over earlier ones.
 ///
 /// # Errors
 /// When `/proc` is not there.
 pub fn list() -> io::Result<Vec<Mount>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// What is mounted below a directory, but not on it. An unreadable list is an empty one: it is there to keep what leads to a mount,
+/// and for kernels that cannot be asked to stay on one.
+pub fn below(top: &Path) -> impl Iterator<Item = Mount> {
+    let all = list().unwrap_or_default().into_iter();
+    all.filter(move |mount| mount.point.starts_with(top) && mount.point != top)
 }
 
 /// The mount of a list that a path without links leads to.

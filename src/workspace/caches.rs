@@ -7,20 +7,13 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
-use super::wipe::mounts_below;
-use super::{Slate, SlateError};
+use super::error::SlateError;
+use super::slate::Slate;
 use crate::os::access::{WRITE, may};
-use crate::os::mounts::Mount;
+use crate::os::mounts::{self, Mount};
 
-/// File systems that live in memory and are nobody's data: they are emptied like directories.
-const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
 /// The mode of what is given to the agent.
 const GIVEN: u32 = 0o755;
-
-/// Whether a mount is gone when nobody uses it any more.
-pub(super) fn in_memory(mount: &Mount) -> bool {
-    IN_MEMORY.contains(&mount.kind.as_str())
-}
 
 impl Slate {
     /// Mounts in the emptied places that the user did not name: what a job writes there would await the next one, and what the
@@ -31,8 +24,8 @@ impl Slate {
         let places: Vec<PathBuf> = self.places().collect();
         let mut found: Vec<PathBuf> = places
             .iter()
-            .flat_map(|place| mounts_below(place))
-            .filter(|mount| mount.writable && !in_memory(mount))
+            .flat_map(|place| mounts::below(place))
+            .filter(|mount| mount.writable && !mount.in_memory())
             .map(|mount| mount.point)
             .filter(|point| !places.contains(point) && !apart.contains(point) && !self.keeps(point))
             // A single file that belongs to root is no place to leave something in.
@@ -55,12 +48,12 @@ impl Slate {
 
     /// File systems in memory that are mounted in an emptied place.
     pub(super) fn mounts_to_empty(&self, place: &Path) -> Vec<PathBuf> {
-        mounts_below(place).filter(|mount| self.empties(mount)).map(|mount| mount.point).collect()
+        mounts::below(place).filter(|mount| self.empties(mount)).map(|mount| mount.point).collect()
     }
 
     /// Whether a mount in an emptied place is emptied with it.
     pub(super) fn empties(&self, mount: &Mount) -> bool {
-        mount.writable && in_memory(mount) && !self.keeps(&mount.point)
+        mount.writable && mount.in_memory() && !self.keeps(&mount.point)
     }
 
     /// Makes the named directories that are missing, gives those that are root's and empty to the agent, and makes what is
@@ -102,7 +95,7 @@ impl Slate {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::slate_in;
+    use super::super::slate::tests::slate_in;
 
     #[test]
     fn what_holds_an_emptied_place_cannot_be_kept() {

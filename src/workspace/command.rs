@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Spare, wipe};
+use super::wipe::{Spare, wipe};
 
 /// The hidden command.
 pub const COMMAND: &str = "wipe";

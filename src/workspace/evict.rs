@@ -19,8 +19,9 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::wipe::{Spare, mounts_below, wipe};
+use super::wipe::{Spare, wipe};
 use crate::encode::seconds;
+use crate::os::mounts;
 
 /// How deep an entry may be for its size to be known. Only a hostile job's is deeper, and such an entry is evicted whatever its age.
 const DEPTH: usize = 100;
@@ -62,7 +63,7 @@ pub fn shrink(cache: &Path, most: u64) -> io::Result<Shrunk> {
     // As the list of mounts has it, whatever links lead there.
     let path = fs::read_link(format!("/proc/self/fd/{}", top.as_raw_fd())).unwrap_or_else(|_| cache.to_owned());
     let mounted =
-        mounts_below(&path).filter_map(|mount| Some(mount.point.strip_prefix(&path).ok()?.to_owned())).collect();
+        mounts::below(&path).filter_map(|mount| Some(mount.point.strip_prefix(&path).ok()?.to_owned())).collect();
     let mut measure = Measure { device: fstat(&top)?.st_dev, now, mounted, linked: HashSet::new() };
     let mut entries = measure.top(&top)?;
     let mut shrunk = Shrunk { left: entries.iter().map(|entry| entry.bytes).sum(), ..Shrunk::default() };

@@ -15,8 +15,8 @@ use nix::fcntl::{open, openat};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
-use super::wipe::{DIRECTORY, Manner, Reins, wipe_so};
-use super::{SlateError, Spare, Wiped, nothing_left};
+use super::error::{SlateError, nothing_left};
+use super::wipe::{DIRECTORY, Manner, Reins, Spare, Wiped, wipe_so};
 use crate::os::directory;
 
 /// The directory in which things wait for their removal.

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use ring::digest::{Context, SHA256};
 
-use super::{Spare, Wiped, wipe};
+use super::wipe::{Spare, Wiped, wipe};
 use crate::os::Identity;
 use crate::os::mounts;
 use record::{Record, digest};

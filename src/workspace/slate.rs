@@ -1,0 +1,75 @@
+//! The places that make up a slate.
+
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Uid;
+
+use super::origin::Origin;
+use super::trash::Trash;
+use crate::os::Identity;
+
+/// The places that make up a slate.
+#[derive(Debug, Clone)]
+pub struct Slate {
+    /// Where jobs work.
+    pub work: PathBuf,
+    /// Where the agents' roots are made, one per incarnation.
+    pub agent_roots: PathBuf,
+    /// Directories for temporary files.
+    pub temporary: Vec<PathBuf>,
+    /// The agent's home and the pristine copy that it is restored from.
+    pub home: PathBuf,
+    /// The pristine copy.
+    pub pristine_home: PathBuf,
+    /// The agent's user.
+    pub agent: Identity,
+    /// Directories that the user names: they survive, in the places above and elsewhere.
+    pub kept: Vec<PathBuf>,
+    /// Where what takes long to remove is moved, so that nobody need wait for it. `None` where no place is out of a job's reach.
+    pub trash: Option<Trash>,
+    /// What the places themselves were like before the first job.
+    pub origin: Origin,
+}
+
+/// The first IPC namespace that the kernel makes, which is the machine's (`PROC_IPC_INIT_INO` in its sources).
+const MACHINES_IPC: &str = "ipc:[4026531839]";
+
+impl Slate {
+    /// All places that are emptied.
+    pub(super) fn places(&self) -> impl Iterator<Item = PathBuf> {
+        let home = (self.home != Path::new("/")).then_some(&self.home);
+        self.temporary.iter().chain([&self.agent_roots, &self.work]).chain(home).cloned()
+    }
+
+    /// Whose entries alone may be removed from a place, if not everybody's.
+    pub(super) fn only_of(&self, place: &Path) -> Option<Uid> {
+        if !Uid::effective().is_root() {
+            // Others' files in shared directories are neither ours to remove nor a job's doing.
+            return Some(Uid::effective());
+        }
+        // With `--ipc=host` these are the host's, and others there rely on what is theirs.
+        let shared = place.ends_with("dev/shm") || place.ends_with("dev/mqueue");
+        let machines = || std::fs::read_link("/proc/self/ns/ipc").is_ok_and(|link| link == Path::new(MACHINES_IPC));
+        (shared && machines()).then_some(self.agent.uid)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A slate below `root` whose agent is ourselves.
+    pub(in crate::workspace) fn slate_in(root: &Path) -> Slate {
+        Slate {
+            work: root.join("work"),
+            agent_roots: root.join("runner"),
+            temporary: vec![root.join("tmp"), root.join("dev/shm")],
+            home: root.join("home/runner"),
+            pristine_home: root.join("pristine"),
+            agent: Identity { uid: nix::unistd::getuid(), gid: nix::unistd::getgid(), groups: vec![] },
+            kept: Vec::new(),
+            trash: Some(Trash::at(root.join("trash"))),
+            origin: Origin::at(root.join("marks.json")),
+        }
+    }
+}
