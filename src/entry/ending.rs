@@ -96,3 +96,59 @@ impl Ending {
         matches!(self, Self::Again(_) | Self::Lost(_) | Self::Fatal(_))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+    use crate::provider::configure;
+
+    const IDLE: Past = Past { why: None, interrupted: false, asked: false, job_seen: false, job_ran: false };
+    const WITH_JOB: Past = Past { job_seen: true, job_ran: true, ..IDLE };
+
+    fn of(past: Past, code: i32) -> Ending {
+        let environment = Environment::from([("GITHUB_OWNER", "o"), ("GITHUB_PAT", "a-token")]);
+        let configured = configure(&environment).map_err(|problems| format!("{problems:?}")).unwrap();
+        Ending::of(past, Ended::Code(code), configured.provider.as_ref())
+    }
+
+    #[test]
+    fn a_listener_that_was_stopped_without_a_job_ended_for_the_reason_that_it_was_stopped_for() {
+        for why in [Why::Yield, Why::Full, Why::Unclean, Why::Update] {
+            let past = Past { why: Some(why.clone()), interrupted: true, ..IDLE };
+            assert_eq!(of(past, 0), Ending::Stopped(why));
+        }
+        for why in [Why::Idle, Why::Replace("a ghost".to_owned())] {
+            // By itself too: it was about to be.
+            let past = Past { why: Some(why.clone()), ..IDLE };
+            assert_eq!(of(past, 0), Ending::Stopped(why));
+        }
+    }
+
+    #[test]
+    fn a_job_that_came_meanwhile_counts_for_more_than_the_reason_to_stop() {
+        for why in [Why::Yield, Why::Full, Why::Unclean, Why::Update, Why::Idle, Why::Replace(String::new())] {
+            assert_eq!(of(Past { why: Some(why), ..WITH_JOB }, 0), Ending::JobDone);
+        }
+        assert!(matches!(of(Past { why: Some(Why::Asked), ..WITH_JOB }, 5), Ending::JobBroken(_)));
+    }
+
+    #[test]
+    fn what_was_interrupted_because_we_are_asked_to_stop_is_stopped_with_or_without_a_job() {
+        for past in [IDLE, WITH_JOB, Past { why: Some(Why::Idle), ..IDLE }] {
+            assert_eq!(of(Past { interrupted: true, asked: true, ..past }, 0), Ending::Stopped(Why::Asked));
+        }
+        // One that ended by itself in that moment tells how.
+        assert!(matches!(of(Past { asked: true, why: Some(Why::Asked), ..IDLE }, 0), Ending::Lost(_)));
+    }
+
+    #[test]
+    fn a_registration_is_lost_by_the_forges_word_and_given_up_with_any_other_failure() {
+        let (lost, again) = (of(IDLE, 0), of(IDLE, 2));
+        assert!(matches!((&lost, &again), (Ending::Lost(_), Ending::Again(_))), "{lost:?} {again:?}");
+        assert!(lost.loses_registration() && !again.loses_registration());
+        assert!(lost.gives_registration_up() && again.gives_registration_up());
+        assert!(Ending::Stopped(Why::Replace(String::new())).loses_registration());
+        assert!(!Ending::Stopped(Why::Asked).gives_registration_up() && !Ending::JobDone.gives_registration_up());
+    }
+}
