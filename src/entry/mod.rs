@@ -12,6 +12,7 @@ mod cleaning;
 mod complain;
 mod docker;
 mod doctor;
+mod doubt;
 mod ending;
 mod gate;
 mod hardware;

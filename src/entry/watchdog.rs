@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::doubt::Doubt;
 use crate::config::Watch;
 use crate::provider::{Fault, Sign, Standing};
 
@@ -17,17 +18,6 @@ const CONFLICT: Duration = Duration::from_secs(90);
 const UNKNOWN: u32 = 2;
 /// A runner that the forge calls offline is looked at again so often within its time.
 const LOOKS: u32 = 3;
-/// When the forge is asked about a listener that said it lost its connection: after the words, and then after each answer that
-/// does not clear it up, the last one again and again.
-const DOUBTS: [Duration; 5] = [
-    Duration::from_secs(30),
-    Duration::from_secs(60),
-    Duration::from_secs(120),
-    Duration::from_secs(240),
-    Duration::from_secs(480),
-];
-/// How long such a listener is called cut off if nobody can ask the forge.
-const LAPSE: Duration = Duration::from_secs(5 * 60);
 
 /// What the listener is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,15 +49,6 @@ pub enum Due {
     Overdue,
 }
 
-/// The listener said that it lost its connection. GitHub's does not say when its polls work again.
-#[derive(Debug, Clone, Copy)]
-struct Doubt {
-    since: Instant,
-    /// How often the forge was to be asked because of it.
-    asked: usize,
-    at: Instant,
-}
-
 /// Watches one listener.
 #[derive(Debug)]
 pub struct Watchdog {
@@ -80,6 +61,7 @@ pub struct Watchdog {
     /// How long it has listened without a break.
     idle_since: Option<Instant>,
     ask_at: Option<Instant>,
+    /// Whether it lost its connection, in its own words.
     doubt: Option<Doubt>,
     offline_since: Option<Instant>,
     conflict_since: Option<Instant>,
@@ -169,7 +151,7 @@ impl Watchdog {
             Sign::Disconnected if self.stage == Stage::Listening && self.doubt.is_none() => {
                 // That it is offline is no news now.
                 self.offline_since = None;
-                self.doubt = Some(Doubt { since: Instant::now(), asked: 0, at: self.doubted_until(0) });
+                self.doubt = Some(Doubt::begin(self.limits.interval, (self.chance)()));
             }
             // One that has not listened yet says the same when it gets no session; what the forge thinks of it decides.
             Sign::Disconnected => {}
@@ -190,17 +172,9 @@ impl Watchdog {
     /// The forge is not to be asked now: later.
     pub fn not_asked(&mut self) {
         self.ask_later();
-        if let Some(doubt) = self.doubt {
-            let asked = doubt.asked + 1;
-            self.doubt = Some(Doubt { asked, at: self.doubted_until(asked), ..doubt });
+        if let Some(doubt) = &mut self.doubt {
+            doubt.go_on(self.limits.interval, (self.chance)());
         }
-    }
-
-    /// The wait before the next question about a listener that lost its connection, give or take a third: a fleet loses it
-    /// together. No longer than the ordinary interval.
-    fn doubted_until(&self, asked: usize) -> Instant {
-        let wait = DOUBTS[asked.min(DOUBTS.len() - 1)].mul_f64((2.0 + 2.0 * (self.chance)()) / 3.0);
-        Instant::now() + self.limits.interval.map_or(wait, |interval| wait.min(interval))
     }
 
     /// What the forge answered.
@@ -246,8 +220,8 @@ impl Watchdog {
             Stage::Starting | Stage::Listening => {
                 dues.extend(self.ask_at.map(|at| (at, Due::Ask)));
                 dues.extend(self.doubt.map(|doubt| match self.can_ask {
-                    true => (doubt.at, Due::Ask),
-                    false => (doubt.since + LAPSE, Due::Lapse),
+                    true => (doubt.asks_at(), Due::Ask),
+                    false => (doubt.lapses_at(), Due::Lapse),
                 }));
                 dues.extend(self.conflict_since.filter(|_| self.stage == Stage::Starting).map(|since| {
                     let why = "the forge refuses a session, because of another one under this name";
@@ -472,7 +446,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_fleet_that_lost_its_connection_together_does_not_ask_together() {
-        let first = |chance| cut_off(true, chance).doubt.map(|doubt| doubt.at - Instant::now());
+        let first = |chance| cut_off(true, chance).doubt.map(|doubt| doubt.asks_at() - Instant::now());
         assert_eq!(first(|| 0.0), Some(Duration::from_secs(20)));
         assert_eq!(first(|| 1.0), Some(Duration::from_secs(40)));
     }
