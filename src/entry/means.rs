@@ -1,4 +1,4 @@
-//! What every part of a life works with, and none of them changes.
+//! What every part of a life works with and none of them owns.
 
 use std::rc::Rc;
 

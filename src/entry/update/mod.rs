@@ -1,10 +1,10 @@
 //! A newer agent than the image's: when the forge is asked for one, and how it is fetched, proved and put in its place.
 //!
 //! GitHub gives no jobs to a runner that is not replaced soon after the next release, and tells it nothing. So PID 1 asks in time
-//! ([`schedule`](super::schedule)), where that helps ([`rule`]). Only PID 1 writes where agents are kept, and only as root: what a job could change
-//! would run under the next job's secrets. It takes three steps, each of which can be given up at any moment and found again by
-//! a later incarnation: to ask, to have the archive there ([`archive`]), and to make an agent of it ([`unpack`]). The first two go on
-//! beside a job; the last needs that none is there.
+//! ([`schedule`](super::schedule)), where that helps ([`rule`]). Only PID 1 writes where agents are kept, and only as root: what a
+//! job could change would run under the next job's secrets. It takes three steps ([`step`]), each of which can be given up at any
+//! moment and found again by a later incarnation: to ask, to have the archive there ([`archive`]), and to make an agent of it
+//! ([`unpack`]). The first two go on beside a job; the last needs that none is there.
 
 mod age;
 mod archive;
