@@ -4,13 +4,13 @@ use std::time::{Duration, SystemTime};
 
 /// Bytes in hexadecimal digits.
 #[must_use]
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The SHA-256 of several texts in hexadecimal digits. Where the texts end counts: no other texts have it.
 #[must_use]
-pub fn digest(texts: &[&str]) -> String {
+pub(crate) fn digest(texts: &[&str]) -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     for text in texts {
         context.update(&(text.len() as u64).to_be_bytes());
@@ -21,7 +21,7 @@ pub fn digest(texts: &[&str]) -> String {
 
 /// The day, in UTC, of a time in seconds since 1970: `2026-10-06`.
 #[must_use]
-pub fn day(seconds: u64) -> String {
+pub(crate) fn day(seconds: u64) -> String {
     // What comes from a file may be later than what can be written.
     let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds.min(LAST_SECOND)));
     let text = humantime::format_rfc3339_seconds(at.unwrap_or(SystemTime::UNIX_EPOCH)).to_string();
@@ -30,7 +30,7 @@ pub fn day(seconds: u64) -> String {
 
 /// When such a day begins, in seconds since 1970; `None` for what is no day.
 #[must_use]
-pub fn day_begins(day: &str) -> Option<u64> {
+pub(crate) fn day_begins(day: &str) -> Option<u64> {
     humantime::parse_rfc3339(&format!("{day}T00:00:00Z")).ok().map(seconds)
 }
 
@@ -39,7 +39,7 @@ const LAST_SECOND: u64 = 253_402_300_799;
 
 /// Seconds since 1970; 0 for a time before it.
 #[must_use]
-pub fn seconds(at: SystemTime) -> u64 {
+pub(crate) fn seconds(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// When it cannot be written; the old one is intact then.
-pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     write(path, content, mode, |_| Ok(()))
 }
 
@@ -18,7 +18,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 ///
 /// # Errors
 /// When it cannot be written; the old one is intact then, unless only its directory could not be forced onto the disk.
-pub fn replace_on_disk(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+pub(crate) fn replace_on_disk(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     write(path, content, mode, File::sync_all)?;
     // The name must be on disk too before what it describes is made.
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()

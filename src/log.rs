@@ -55,19 +55,19 @@ fn shared() -> MutexGuard<'static, Shared> {
 }
 
 /// Sets the phase that lines carry from now on.
-pub fn set_phase(phase: &'static str) {
+pub(crate) fn set_phase(phase: &'static str) {
     shared().phase = phase;
 }
 
 /// Sets the runner's name that lines carry from now on.
-pub fn set_runner(name: &str) {
+pub(crate) fn set_runner(name: &str) {
     name.clone_into(&mut shared().runner);
 }
 
 /// Replaces `secret` by `***` in every line from now on; of one with several lines, such as a private key, each longer line
 /// too. Values shorter than four characters are left alone: they would blank out ordinary words, and no forge issues such a
 /// token.
-pub fn redact(secret: &str) {
+pub(crate) fn redact(secret: &str) {
     // A test that throws bytes at something makes thousands up, and other tests' words would be blanked out.
     #[cfg(test)]
     if crate::fuzz::running() {
@@ -108,7 +108,7 @@ impl Known {
 
 /// `text` without the known secrets.
 #[must_use]
-pub fn redacted(text: &str) -> String {
+pub(crate) fn redacted(text: &str) -> String {
     let mut text = text.to_owned();
     for (_, secret) in &shared().secrets.all {
         if text.contains(secret.as_str()) {
@@ -120,7 +120,7 @@ pub fn redacted(text: &str) -> String {
 
 /// Has a panic, a defect of OSCR, say so in one line without the known secrets and end the process with code 70. What a PID 1
 /// holds is freed by its end, and what it registered is in the state file.
-pub fn report_panics() {
+pub(crate) fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
         // Whoever panics while it holds the secrets gets no words, because they could not be looked through.
@@ -138,13 +138,13 @@ pub fn report_panics() {
 }
 
 /// Starts logging. A second call changes nothing.
-pub fn start(format: Format, level: LevelFilter) {
+pub(crate) fn start(format: Format, level: LevelFilter) {
     let subscriber = tracing_subscriber::registry().with(Lines { format }.with_filter(level));
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
 /// Writes a line that is JSON in either form of the log, for machines that look for `message`.
-pub fn object(message: &str, name: &str, value: Value) {
+pub(crate) fn object(message: &str, name: &str, value: Value) {
     let (phase, runner) = {
         let shared = shared();
         (shared.phase, shared.runner.clone())

@@ -26,7 +26,7 @@ const TRY: Duration = Duration::from_secs(2);
 
 /// Looks names up. `/etc/resolv.conf` is read once, `/etc/hosts` each time.
 #[derive(Debug, Clone, Default)]
-pub struct Names {
+pub(crate) struct Names {
     servers: Arc<OnceLock<TokioResolver>>,
 }
 

@@ -35,7 +35,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// What the environment is made from.
 #[derive(Debug, Clone, Copy)]
-pub struct Sources<'a> {
+pub(crate) struct Sources<'a> {
     /// Our own environment.
     pub environment: &'a Environment,
     /// What `/etc/environment` sets.
@@ -56,7 +56,7 @@ pub struct Sources<'a> {
 
 /// Puts the agent's environment together.
 #[must_use]
-pub fn build(sources: &Sources<'_>) -> Vec<(OsString, OsString)> {
+pub(crate) fn build(sources: &Sources<'_>) -> Vec<(OsString, OsString)> {
     let mut env: BTreeMap<String, OsString> = BTreeMap::new();
     env.insert("PATH".to_owned(), DEFAULT_PATH.into());
     env.insert("LANG".to_owned(), "C.UTF-8".into());

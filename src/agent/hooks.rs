@@ -16,7 +16,7 @@ use crate::policy::{Evidence, Facts, LARGEST_PAYLOAD};
 
 /// The shims' paths.
 #[derive(Debug, Clone)]
-pub struct Shims {
+pub(crate) struct Shims {
     /// For the event `job-started`.
     pub job_started: PathBuf,
     /// For the event `job-completed`.
@@ -27,7 +27,7 @@ pub struct Shims {
 ///
 /// # Errors
 /// When they cannot be written.
-pub fn write_shims(places: &Places) -> io::Result<Shims> {
+pub(crate) fn write_shims(places: &Places) -> io::Result<Shims> {
     let directory = places.run().join("hooks");
     fs::create_dir_all(&directory)?;
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))?;
@@ -55,7 +55,7 @@ fn quote(path: &Path) -> String {
 /// `oscr-entry hook <event>`: tells PID 1, then runs the user's hooks in order. Returns the exit code: the first that fails
 /// fails the job, as the agent's contract has it.
 #[must_use]
-pub fn run(event: Event, socket: &Path, hooks: &Path) -> u8 {
+pub(crate) fn run(event: Event, socket: &Path, hooks: &Path) -> u8 {
     let job = control::Job::from_environment(|name| std::env::var(name).ok());
     let evidence = if event == Event::JobStarted { gather() } else { Evidence::default() };
     let answer = control::client::hook(socket, event, job, &evidence, |why| println!("oscr: {why}"));

@@ -26,7 +26,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Passes what one pipe of a process brings on: each line to the log, as far as it is worth it, and what it says to whoever acts
 /// upon it.
 #[derive(Debug)]
-pub struct Relay {
+pub(crate) struct Relay {
     /// Stands before each line in the log.
     pub speaker: &'static str,
     /// Knows what lines are.
@@ -41,7 +41,7 @@ pub struct Relay {
 
 impl Relay {
     /// Reads `pipe` to its end.
-    pub async fn run(mut self, pipe: OwnedFd) {
+    pub(crate) async fn run(mut self, pipe: OwnedFd) {
         let Ok(receiver) = Receiver::from_owned_fd(pipe) else {
             return;
         };
@@ -109,7 +109,7 @@ fn plain(text: &str) -> String {
 
 /// The last words for people in an output, for an error's text. Each copy but one belongs to a [`Relay`] that still adds to it.
 #[derive(Debug, Clone, Default)]
-pub struct Tail(Rc<Lines>);
+pub(crate) struct Tail(Rc<Lines>);
 
 #[derive(Debug, Default)]
 struct Lines {
@@ -131,7 +131,7 @@ impl Tail {
 
     /// The lines of a process that has ended, oldest first. Its end is known before its last words have been read; a child of
     /// its own that keeps the pipe open is not waited for.
-    pub async fn last_words(&self) -> Vec<String> {
+    pub(crate) async fn last_words(&self) -> Vec<String> {
         let complete = async {
             while Rc::strong_count(&self.0) > 1 {
                 self.0.dropped.notified().await;

@@ -10,7 +10,7 @@ use crate::encode::day_begins;
 
 /// A release of the agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Release {
+pub(crate) struct Release {
     /// Its version, if known.
     pub version: Option<String>,
     /// When it was released, in seconds since 1970, if known.
@@ -29,7 +29,7 @@ struct Note {
 impl Release {
     /// Reads the image's file. An image without one, or with one that makes no sense, has an agent of unknown age.
     #[must_use]
-    pub fn of_image(file: &Path) -> Self {
+    pub(crate) fn of_image(file: &Path) -> Self {
         let read = || -> io::Result<Note> { Ok(serde_json::from_slice(&fs::read(file)?)?) };
         match read() {
             Ok(note) => Self {

@@ -16,7 +16,7 @@ use crate::os::Identity;
 
 /// Why there is no root.
 #[derive(Debug, thiserror::Error)]
-pub enum RootError {
+pub(crate) enum RootError {
     /// The image holds no agent.
     #[error("there is no agent in {}: {} is missing from this image", pristine.display(), listener)]
     NoAgent {
@@ -39,7 +39,7 @@ pub enum RootError {
 ///
 /// # Errors
 /// [`RootError::NoAgent`].
-pub fn check(pristine: &Path, listener: &'static str) -> Result<(), RootError> {
+pub(crate) fn check(pristine: &Path, listener: &'static str) -> Result<(), RootError> {
     if pristine.join(listener).exists() {
         return Ok(());
     }
@@ -50,7 +50,7 @@ pub fn check(pristine: &Path, listener: &'static str) -> Result<(), RootError> {
 ///
 /// # Errors
 /// What could not be made, and why.
-pub fn make(pristine: &Path, roots: &Path, name: &str, agent: &Identity) -> Result<PathBuf, RootError> {
+pub(crate) fn make(pristine: &Path, roots: &Path, name: &str, agent: &Identity) -> Result<PathBuf, RootError> {
     let root = roots.join(name);
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -94,7 +94,7 @@ fn mirror(from: &Path, to: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// When it cannot be written or given to the agent.
-pub fn write(root: &Path, name: &str, content: &[u8], agent: &Identity) -> io::Result<()> {
+pub(crate) fn write(root: &Path, name: &str, content: &[u8], agent: &Identity) -> io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let path = root.join(name);

@@ -11,7 +11,7 @@ const LARGEST: u64 = 64 * 1024;
 
 /// Why the file has no effect.
 #[derive(Debug, thiserror::Error)]
-pub enum Unused {
+pub(crate) enum Unused {
     /// It cannot be read.
     #[error("it cannot be read: {0}")]
     Unreadable(#[from] std::io::Error),
@@ -32,7 +32,7 @@ pub enum Unused {
 ///
 /// # Errors
 /// Why the file is not used.
-pub fn read(path: &Path) -> Result<Vec<(String, String)>, Unused> {
+pub(crate) fn read(path: &Path) -> Result<Vec<(String, String)>, Unused> {
     let file = match File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         opened => opened?,

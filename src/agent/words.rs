@@ -15,7 +15,7 @@ use crate::provider::{AgentFacts, Meaning, Sign};
 
 /// What a line said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Marker {
+pub(crate) enum Marker {
     /// The listener is connected.
     Listening,
     /// It begins a job of this name.
@@ -30,7 +30,7 @@ pub enum Marker {
 
 /// Whose words they are, and so how many people should see of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub(crate) enum Manner {
     /// The listener's: shown, but while a worker lives, because then they may be a job's.
     Listener,
     /// Those of a step that registers or removes: its error has them, if it fails. Its banner is nobody's business.
@@ -41,7 +41,7 @@ pub enum Manner {
 
 /// What is to be done with a line.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Heard {
+pub(crate) struct Heard {
     /// How important it is; `None` is not worth a line at any level, or is nobody's to read.
     pub level: Option<Level>,
     /// What it says that was not said before.
@@ -75,7 +75,7 @@ const REMEMBERED: usize = 16;
 
 /// Reads the output of one process, which comes through two pipes. They share what was said.
 #[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     facts: &'static AgentFacts,
     manner: Manner,
     said: Rc<RefCell<Said>>,
@@ -110,13 +110,13 @@ impl Said {
 impl Reader {
     /// For both pipes of one process, first its standard output's.
     #[must_use]
-    pub fn pair(facts: &'static AgentFacts, manner: Manner) -> [Self; 2] {
+    pub(crate) fn pair(facts: &'static AgentFacts, manner: Manner) -> [Self; 2] {
         let said = Rc::default();
         [(); 2].map(|()| Self { facts, manner, said: Rc::clone(&said), owed: 0 })
     }
 
     /// Reads a line. `working` says whether a worker lives, so that a job may have written it.
-    pub fn read(&mut self, line: &str, working: bool) -> Heard {
+    pub(crate) fn read(&mut self, line: &str, working: bool) -> Heard {
         match origin(line) {
             Origin::Workers(text) => {
                 // The worker's own text comes later if this one is of another process.

@@ -75,7 +75,7 @@ impl Naming {
 
 /// The container's host name; empty if it has none that is text.
 #[must_use]
-pub fn hostname() -> String {
+pub(crate) fn hostname() -> String {
     nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Strict booleans.
 #[must_use]
-pub fn parse_flag(value: &str) -> Option<bool> {
+pub(crate) fn parse_flag(value: &str) -> Option<bool> {
     match value.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Some(true),
         "false" | "no" | "off" | "0" => Some(false),
@@ -14,7 +14,7 @@ pub fn parse_flag(value: &str) -> Option<bool> {
 
 /// Seconds, or a number with `s`, `m` or `h`.
 #[must_use]
-pub fn parse_duration(value: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(value: &str) -> Option<Duration> {
     let (number, unit) = match value.char_indices().last()? {
         (at, 's') => (&value[..at], 1),
         (at, 'm') => (&value[..at], 60),
@@ -28,7 +28,7 @@ pub fn parse_duration(value: &str) -> Option<Duration> {
 
 /// Bytes, or a number with `k`, `m`, `g` or `t` for powers of 1024. `M`, `MB` and `MiB` mean the same as `m`.
 #[must_use]
-pub fn parse_size(value: &str) -> Option<u64> {
+pub(crate) fn parse_size(value: &str) -> Option<u64> {
     let lower = value.trim().to_ascii_lowercase();
     let end = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
     let (number, unit) = lower.split_at(end);
@@ -45,7 +45,7 @@ pub fn parse_size(value: &str) -> Option<u64> {
 
 /// A URL without the user and password that may stand in it; other text as it is.
 #[must_use]
-pub fn redact_credentials(value: &str) -> String {
+pub(crate) fn redact_credentials(value: &str) -> String {
     let Some((scheme, rest)) = value.split_once("://") else {
         return value.to_owned();
     };

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub(crate) enum ClientError {
     /// Nobody listens.
     #[error("no oscr-entry answers at {}: {} (is it running in this container?)", .0.display(), .1)]
     Nobody(PathBuf, io::Error),
@@ -51,7 +51,7 @@ fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
 ///
 /// # Errors
 /// See [`ClientError`].
-pub fn ask(socket: &Path, request: &Request) -> Result<serde_json::Value, ClientError> {
+pub(crate) fn ask(socket: &Path, request: &Request) -> Result<serde_json::Value, ClientError> {
     let mut stream = connect(socket)?;
     if !matches!(request, Request::Drain { .. }) {
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -80,7 +80,7 @@ pub fn ask(socket: &Path, request: &Request) -> Result<serde_json::Value, Client
 ///
 /// # Errors
 /// See [`ClientError`].
-pub fn hook(
+pub(crate) fn hook(
     socket: &Path,
     event: Event,
     job: Job,
@@ -119,6 +119,6 @@ pub fn hook(
 ///
 /// # Errors
 /// See [`ClientError`].
-pub fn status(socket: &Path) -> Result<Status, ClientError> {
+pub(crate) fn status(socket: &Path) -> Result<Status, ClientError> {
     Ok(serde_json::from_value(ask(socket, &Request::Status)?)?)
 }

@@ -6,11 +6,11 @@
 
 mod age;
 mod board;
-pub mod client;
+pub(crate) mod client;
 mod health;
 mod job;
 mod protocol;
-pub mod server;
+pub(crate) mod server;
 mod status;
 
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::config::Places;
 pub use age::AgentAge;
 pub use board::{Board, Waiting};
 pub use job::Job;
-pub use protocol::{Event, HookAnswer, HookRequest, Payload, Request};
+pub(crate) use protocol::{Event, HookAnswer, Request};
 pub use status::{Connection, Phase, Queue, Runner, Status};
 
 /// Where the socket is.

@@ -10,7 +10,7 @@ use crate::policy::Facts;
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case")]
-pub enum Request {
+pub(crate) enum Request {
     /// What are you doing?
     Status,
     /// Stop taking jobs, and answer when the running one is over and the registration gone.
@@ -24,7 +24,7 @@ pub enum Request {
 
 /// What a hook says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HookRequest {
+pub(crate) struct HookRequest {
     /// Which one.
     pub event: Event,
     /// The job, as the hook's environment describes it.
@@ -40,7 +40,7 @@ pub struct HookRequest {
 /// What follows a hook's request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Payload {
+pub(crate) enum Payload {
     /// Nothing: there is none.
     #[default]
     None,
@@ -53,7 +53,7 @@ pub enum Payload {
 /// One line of the answer to a hook. There may be several waits before the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "kebab-case")]
-pub enum HookAnswer {
+pub(crate) enum HookAnswer {
     /// The job must wait; why, for its log.
     Wait {
         /// For people.
@@ -80,7 +80,7 @@ pub enum HookAnswer {
 /// The moments around a job at which the agent calls us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Event {
+pub(crate) enum Event {
     /// Before the first step.
     JobStarted,
     /// After the last.

@@ -36,7 +36,7 @@ const CLIENTS: usize = 32;
 
 /// What a client asks of the incarnation.
 #[derive(Debug)]
-pub enum Order {
+pub(crate) enum Order {
     /// Drain, then stay or leave.
     Drain {
         /// Leave.
@@ -48,7 +48,7 @@ pub enum Order {
 
 /// A hook that waits for an answer.
 #[derive(Debug)]
-pub struct Hooked {
+pub(crate) struct Hooked {
     /// Which.
     pub event: Event,
     /// Around which job.
@@ -67,7 +67,7 @@ pub struct Hooked {
 ///
 /// # Errors
 /// When the directory or the socket cannot be made.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
+pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
@@ -84,7 +84,7 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves clients until the incarnation ends. Only so many of a job's clients are served at once, and more are turned away;
 /// the places of our own user's are never taken by a job.
-pub async fn serve(listener: UnixListener, board: Board, orders: mpsc::UnboundedSender<Order>) {
+pub(crate) async fn serve(listener: UnixListener, board: Board, orders: mpsc::UnboundedSender<Order>) {
     let places = Arc::new(Semaphore::new(CLIENTS));
     // Payloads are large, and a runner has one job at a time.
     let payloads = Arc::new(Semaphore::new(1));

@@ -18,7 +18,7 @@ const LARGEST: usize = 8 * 1024 * 1024;
 
 /// What was removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Swept {
+pub(crate) struct Swept {
     /// Containers, with their anonymous volumes.
     pub containers: usize,
     /// Networks.
@@ -30,14 +30,14 @@ pub struct Swept {
 impl Swept {
     /// Whether there was nothing.
     #[must_use]
-    pub fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self == Self::default()
     }
 }
 
 /// Why a daemon did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
-pub enum DockerError {
+pub(crate) enum DockerError {
     /// It does not answer.
     #[error("Docker at {endpoint} does not answer: {why}")]
     Silent {
@@ -60,7 +60,7 @@ pub enum DockerError {
 
 /// A daemon that can be asked.
 #[derive(Debug)]
-pub struct Docker {
+pub(crate) struct Docker {
     endpoint: Endpoint,
     base: String,
     client: Client,
@@ -71,7 +71,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`DockerError::Silent`] when no client can be made.
-    pub fn at(endpoint: &Endpoint) -> Result<Option<Self>, DockerError> {
+    pub(crate) fn at(endpoint: &Endpoint) -> Result<Option<Self>, DockerError> {
         // Fails only when a provider is installed already, which is what we want.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder =
@@ -92,7 +92,7 @@ impl Docker {
     ///
     /// # Errors
     /// When it is not.
-    pub async fn ping(&self) -> Result<(), DockerError> {
+    pub(crate) async fn ping(&self) -> Result<(), DockerError> {
         self.ask(Method::GET, "/_ping", &[]).await.map(drop)
     }
 
@@ -100,7 +100,7 @@ impl Docker {
     ///
     /// # Errors
     /// At the first thing that cannot be removed.
-    pub async fn sweep(&self, label: &Label) -> Result<Swept, DockerError> {
+    pub(crate) async fn sweep(&self, label: &Label) -> Result<Swept, DockerError> {
         let labelled = serde_json::json!({"label": [label]}).to_string();
         let mut swept = Swept::default();
         let containers = self.list("/containers/json", &[("all", "1"), ("filters", &labelled)]).await?;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Where Docker's socket is when nobody says otherwise.
-pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+pub(super) const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
 /// Where a daemon listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl fmt::Display for Endpoint {
 ///
 /// # Errors
 /// When the link cannot be made.
-pub fn link(usual: &Path, socket: &Path) -> std::io::Result<bool> {
+pub(crate) fn link(usual: &Path, socket: &Path) -> std::io::Result<bool> {
     match std::fs::symlink_metadata(usual) {
         // From an earlier incarnation, perhaps with another target.
         Ok(meta) if meta.is_symlink() => std::fs::remove_file(usual)?,

@@ -10,7 +10,7 @@ use super::endpoint::DEFAULT_SOCKET;
 use crate::os::Identity;
 
 /// Where the engine keeps images, containers and volumes. All of it goes with the job: it is emptied with the slate.
-pub const DATA: &str = "/var/lib/docker";
+pub(crate) const DATA: &str = "/var/lib/docker";
 
 /// What the user may say about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct Settings {
 
 /// The engine's arguments: its socket belongs to the agent's group.
 #[must_use]
-pub fn arguments(settings: &Settings, agent: &Identity) -> Vec<OsString> {
+pub(crate) fn arguments(settings: &Settings, agent: &Identity) -> Vec<OsString> {
     let mut arguments = vec![
         format!("--host=unix://{DEFAULT_SOCKET}"),
         format!("--group={}", agent.gid),
@@ -44,7 +44,7 @@ pub fn arguments(settings: &Settings, agent: &Identity) -> Vec<OsString> {
 ///
 /// # Errors
 /// When they can be changed but not all the way.
-pub fn make_room_for_groups(root: &Path) -> io::Result<()> {
+pub(crate) fn make_room_for_groups(root: &Path) -> io::Result<()> {
     let Ok(controllers) = fs::read_to_string(root.join("cgroup.controllers")) else { return Ok(()) };
     let own = root.join("oscr");
     match fs::create_dir(&own) {

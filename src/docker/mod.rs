@@ -6,9 +6,9 @@
 
 mod client;
 mod endpoint;
-pub mod engine;
+pub(crate) mod engine;
 mod label;
 
-pub use client::{Docker, DockerError, Swept};
-pub use endpoint::{DEFAULT_SOCKET, Endpoint, link};
+pub(crate) use client::Docker;
+pub(crate) use endpoint::{Endpoint, link};
 pub use label::Label;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::unistd::{Gid, Uid};
 
@@ -10,7 +10,7 @@ use crate::os::Identity;
 
 /// A user as the files describe them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
+pub(crate) struct Account {
     /// Login name; the number itself for a user without an entry.
     pub name: String,
     /// User id, group id, and the groups that list the user.
@@ -23,7 +23,7 @@ pub struct Account {
 
 /// Why a user or group cannot be resolved.
 #[derive(Debug, thiserror::Error)]
-pub enum AccountError {
+pub(crate) enum AccountError {
     /// The name is in no line of the file.
     #[error("there is no {kind} {name} in {}", file.display())]
     Unknown {
@@ -51,7 +51,7 @@ pub enum AccountError {
 
 /// The files to read; other ones in tests.
 #[derive(Debug, Clone)]
-pub struct Accounts {
+pub(crate) struct Accounts {
     passwd: PathBuf,
     group: PathBuf,
 }
@@ -64,8 +64,8 @@ impl Default for Accounts {
 
 impl Accounts {
     /// Reads `passwd` and `group` below `directory` in place of `/etc`.
-    #[must_use]
-    pub fn below(directory: &Path) -> Self {
+    #[cfg(test)]
+    pub(crate) fn below(directory: &std::path::Path) -> Self {
         Self { passwd: directory.join("passwd"), group: directory.join("group") }
     }
 
@@ -74,7 +74,7 @@ impl Accounts {
     ///
     /// # Errors
     /// When a name is unknown or the file that would know it cannot be read.
-    pub fn resolve(&self, spec: &str) -> Result<Account, AccountError> {
+    pub(crate) fn resolve(&self, spec: &str) -> Result<Account, AccountError> {
         let (user, group) = match spec.split_once(':') {
             Some((user, group)) if !user.is_empty() && !group.is_empty() => (user, Some(group)),
             Some(_) => return Err(AccountError::Malformed(spec.to_owned())),
@@ -159,6 +159,7 @@ impl Accounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn accounts() -> (tempfile::TempDir, Accounts) {
         let directory = tempfile::tempdir().unwrap();

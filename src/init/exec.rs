@@ -32,7 +32,7 @@ const KILL_AGAIN: Duration = Duration::from_millis(20);
 
 /// What `exec` was asked to do.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// The command and its arguments; not empty.
     pub command: Vec<OsString>,
     /// Signals go to the child alone rather than to its whole group.
@@ -61,7 +61,7 @@ pub struct Options {
 
 /// Why the command could not be run.
 #[derive(Debug, thiserror::Error)]
-pub enum ExecError {
+pub(crate) enum ExecError {
     /// A system call failed that never does.
     #[error("the kernel does not let this process be an init: {0}")]
     Kernel(#[from] io::Error),
@@ -76,7 +76,7 @@ pub enum ExecError {
 impl ExecError {
     /// 127 not found, 126 not executable, 125 a fault before that.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Spawn(error) => error.exit_code(),
             Self::Kernel(_) | Self::Account(_) => 125,
@@ -88,7 +88,7 @@ impl ExecError {
 ///
 /// # Errors
 /// When the command never ran.
-pub fn exec(options: &Options, signals: &Signals) -> Result<u8, ExecError> {
+pub(crate) fn exec(options: &Options, signals: &Signals) -> Result<u8, ExecError> {
     let account = options.user.as_deref().map(|user| Accounts::default().resolve(user)).transpose()?;
     if adopt_orphans() == Role::Bystander {
         say("not PID 1 and not allowed to be a subreaper: orphans will not be reaped here");
@@ -135,7 +135,7 @@ pub fn exec(options: &Options, signals: &Signals) -> Result<u8, ExecError> {
 }
 
 /// Tells the user something in one line. Unlike `eprintln!`, it survives a standard error that cannot be written to.
-pub fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let _ = io::stderr().write_all(format!("oscr-entry: {text}\n").as_bytes());
 }
 

@@ -13,7 +13,7 @@ use crate::os::signal::kill;
 /// Every descendant of this process that is not in `spared` (nor below nothing but spared ones: a spared process' own
 /// children are not spared).
 #[must_use]
-pub fn descendants(spared: &[Pid]) -> Vec<Pid> {
+pub(crate) fn descendants(spared: &[Pid]) -> Vec<Pid> {
     let children = children_by_parent();
     let mut found = Vec::new();
     let mut seen = HashSet::new();
@@ -35,7 +35,7 @@ pub fn descendants(spared: &[Pid]) -> Vec<Pid> {
 ///
 /// PID 1 that spares nobody signals its whole namespace in one call, which no fork can outrun and which needs no `/proc`;
 /// otherwise each descendant is signalled by itself, because the processes around us are then not ours.
-pub fn signal_all(signal: i32, spared: &[Pid]) {
+pub(crate) fn signal_all(signal: i32, spared: &[Pid]) {
     // A process that is gone, or may not be signalled, is no concern here: the caller looks at what remains.
     if spared.is_empty() && getpid() == Pid::from_raw(1) {
         let _ = kill(-1, signal);
@@ -48,7 +48,7 @@ pub fn signal_all(signal: i32, spared: &[Pid]) {
 
 /// Whether this process still has a child, be it a zombie. Nothing is reaped.
 #[must_use]
-pub fn any_child() -> bool {
+pub(crate) fn any_child() -> bool {
     !matches!(waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT), Err(Errno::ECHILD))
 }
 

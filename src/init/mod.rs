@@ -5,16 +5,16 @@
 //! ever runs inside a signal handler. Children are waited for in one place only ([`reap`]), so nobody can wait
 //! for the wrong child.
 
-pub mod account;
-pub mod exec;
-pub mod leftovers;
+pub(crate) mod account;
+pub(crate) mod exec;
+pub(crate) mod leftovers;
 mod orphans;
 pub mod process;
 mod reap;
-pub mod signals;
-pub mod spawn;
+pub(crate) mod signals;
+pub(crate) mod spawn;
 
-pub use orphans::{Role, adopt_orphans};
+pub(crate) use orphans::{Role, adopt_orphans};
 pub use reap::{Change, Ended, reap};
-pub use signals::{Caught, Signals};
-pub use spawn::{Spawn, SpawnError};
+pub use signals::Signals;
+pub(crate) use spawn::{Spawn, SpawnError};

@@ -5,7 +5,7 @@ use nix::unistd::{Pid, getpid};
 
 /// Whether orphans come to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// PID 1 of the namespace.
     Init,
     /// Not PID 1, but the kernel gives us the orphans of our own descendants.
@@ -16,7 +16,7 @@ pub enum Role {
 
 /// Makes this process the one that orphans are given to, as far as that is possible.
 #[must_use]
-pub fn adopt_orphans() -> Role {
+pub(crate) fn adopt_orphans() -> Role {
     if getpid() == Pid::from_raw(1) {
         return Role::Init;
     }

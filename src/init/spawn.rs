@@ -26,7 +26,7 @@ pub struct Spawn {
 
 /// A child that was started. It is waited for by [`super::reap`], like everything else.
 #[derive(Debug)]
-pub struct Started {
+pub(crate) struct Started {
     /// Its process id, valid until [`super::reap`] has reported its end.
     pub pid: Pid,
     /// Its standard output and error, when captured.
@@ -35,7 +35,7 @@ pub struct Started {
 
 /// Why a child could not be started.
 #[derive(Debug, thiserror::Error)]
-pub enum SpawnError {
+pub(crate) enum SpawnError {
     /// No such program.
     #[error("{} cannot be found", .0.display())]
     NotFound(PathBuf),
@@ -62,7 +62,7 @@ fn hint(error: &io::Error) -> &'static str {
 impl SpawnError {
     /// The code that a shell would exit with: 127 not found, 126 not executable.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::NotFound(_) => 127,
             Self::NotExecutable(..) => 126,
@@ -75,7 +75,7 @@ impl SpawnError {
 ///
 /// # Errors
 /// See [`SpawnError`]; nothing was started then, and nothing is left to be reaped.
-pub fn spawn(what: &Spawn, setup: Setup) -> Result<Started, SpawnError> {
+pub(crate) fn spawn(what: &Spawn, setup: Setup) -> Result<Started, SpawnError> {
     let mut command = Command::new(&what.program);
     command.args(&what.args);
     if let Some(env) = &what.env {

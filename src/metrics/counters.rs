@@ -10,7 +10,7 @@ use super::job_result::JobResult;
 
 /// What became of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Registered {
+pub(crate) enum Registered {
     /// It was made.
     Made,
     /// An attempt failed.
@@ -25,7 +25,7 @@ impl Registered {
 
 /// What a forge says about how much it may still be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateLimit {
+pub(crate) struct RateLimit {
     /// Requests left.
     pub remaining: u64,
     /// Requests in all.

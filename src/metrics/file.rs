@@ -7,7 +7,7 @@ use crate::files::replace;
 
 /// The file. The collector may read it at any moment, so it is replaced in one step.
 #[derive(Debug, Clone)]
-pub struct MetricsFile {
+pub(crate) struct MetricsFile {
     path: PathBuf,
 }
 
@@ -15,14 +15,14 @@ impl MetricsFile {
     /// The file that `setting` means: itself, or, if it is a directory, `oscr-<replica>.prom` in it, so that replicas can share
     /// a directory.
     #[must_use]
-    pub fn at(setting: &Path, replica: &str) -> Self {
+    pub(crate) fn at(setting: &Path, replica: &str) -> Self {
         let path = if setting.is_dir() { setting.join(format!("oscr-{replica}.prom")) } else { setting.to_owned() };
         Self { path }
     }
 
     /// Where it is.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -30,13 +30,13 @@ impl MetricsFile {
     ///
     /// # Errors
     /// When it cannot be written; the old one is intact then.
-    pub fn write(&self, page: &str) -> io::Result<()> {
+    pub(crate) fn write(&self, page: &str) -> io::Result<()> {
         // The collector is another user.
         replace(&self.path, page.as_bytes(), 0o644)
     }
 
     /// Takes the file away: a runner that was stopped would else look alive for ever.
-    pub fn remove(&self) {
+    pub(crate) fn remove(&self) {
         let _ = fs::remove_file(&self.path);
     }
 }

@@ -3,7 +3,7 @@
 /// How a job ended, as its listener said. A job runs as the same user as the listener and could write such a line itself, so
 /// nothing is decided by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum JobResult {
+pub(crate) enum JobResult {
     /// All went well.
     Succeeded,
     /// A step failed.
@@ -22,12 +22,12 @@ pub enum JobResult {
 
 impl JobResult {
     /// All of them.
-    pub const ALL: [Self; 7] =
+    pub(crate) const ALL: [Self; 7] =
         [Self::Succeeded, Self::Failed, Self::Canceled, Self::Skipped, Self::Abandoned, Self::Lost, Self::Unknown];
 
     /// Reads the listener's word.
     #[must_use]
-    pub fn read(word: &str) -> Self {
+    pub(crate) fn read(word: &str) -> Self {
         match word.trim().to_ascii_lowercase().as_str() {
             "succeeded" | "succeededwithissues" => Self::Succeeded,
             "failed" => Self::Failed,
@@ -40,7 +40,7 @@ impl JobResult {
 
     /// Its name in metrics and in the job's summary.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",

@@ -13,10 +13,12 @@ mod page;
 mod record;
 mod serve;
 
-pub use counters::{RateLimit, Registered};
+pub(crate) use counters::{RateLimit, Registered};
 pub use families::{FAMILIES, Family, Kind};
-pub use file::MetricsFile;
-pub use job_result::JobResult;
-pub use page::Now;
-pub use record::{api_request, evicted, job_over, keep, lock_waited, registration, removed, render, resume, wiped};
-pub use serve::serve;
+pub(crate) use file::MetricsFile;
+pub(crate) use job_result::JobResult;
+pub(crate) use page::Now;
+pub(crate) use record::{
+    api_request, evicted, job_over, keep, lock_waited, registration, removed, render, resume, wiped,
+};
+pub(crate) use serve::serve;

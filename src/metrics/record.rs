@@ -20,7 +20,7 @@ fn with<T>(use_it: impl FnOnce(&mut Metrics) -> T) -> T {
 }
 
 /// A job is over.
-pub fn job_over(result: JobResult, ran: Duration) {
+pub(crate) fn job_over(result: JobResult, ran: Duration) {
     with(|metrics| {
         count(&mut metrics.counters.jobs, result.name());
         metrics.counters.job_seconds.add(JOB, ran);
@@ -28,27 +28,27 @@ pub fn job_over(result: JobResult, ran: Duration) {
 }
 
 /// Shared hardware is had, after so long.
-pub fn lock_waited(waited: Duration) {
+pub(crate) fn lock_waited(waited: Duration) {
     with(|metrics| metrics.counters.lock_wait_seconds.add(WAIT, waited));
 }
 
 /// The slate is clean, after so long.
-pub fn wiped(took: Duration) {
+pub(crate) fn wiped(took: Duration) {
     with(|metrics| metrics.counters.wipe_seconds.add(WIPE, took));
 }
 
 /// What had been moved aside is removed, after so long.
-pub fn removed(took: Duration) {
+pub(crate) fn removed(took: Duration) {
     with(|metrics| metrics.counters.removal_seconds.add(WIPE, took));
 }
 
 /// Something happened to a registration.
-pub fn registration(event: Registered) {
+pub(crate) fn registration(event: Registered) {
     with(|metrics| count(&mut metrics.counters.registrations, Registered::NAMES[event as usize]));
 }
 
 /// The forge answered a request with this status code, or not at all.
-pub fn api_request(code: Option<u16>, limit: Option<RateLimit>) {
+pub(crate) fn api_request(code: Option<u16>, limit: Option<RateLimit>) {
     with(|metrics| {
         let code = code.map_or_else(|| "none".to_owned(), |code| code.to_string());
         count(&mut metrics.counters.api_requests, &code);
@@ -57,12 +57,12 @@ pub fn api_request(code: Option<u16>, limit: Option<RateLimit>) {
 }
 
 /// So much of a cache was removed.
-pub fn evicted(bytes: u64) {
+pub(crate) fn evicted(bytes: u64) {
     with(|metrics| metrics.counters.evicted_bytes = metrics.counters.evicted_bytes.saturating_add(bytes));
 }
 
 /// Goes on counting where the incarnation ended that wrote this file, if there is one that makes sense.
-pub fn resume(file: &Path) {
+pub(crate) fn resume(file: &Path) {
     let kept = fs::read(file).ok().and_then(|bytes| Counters::read(&bytes));
     with(|metrics| {
         metrics.counters = kept.unwrap_or_default();
@@ -75,13 +75,13 @@ pub fn resume(file: &Path) {
 ///
 /// # Errors
 /// When the file cannot be written; the old one is intact then.
-pub fn keep(file: &Path) -> io::Result<()> {
+pub(crate) fn keep(file: &Path) -> io::Result<()> {
     let json = with(|metrics| serde_json::to_vec(&metrics.counters))?;
     files::replace(file, &json, 0o600)
 }
 
 /// Everything, in Prometheus' text format.
 #[must_use]
-pub fn render(now: &Now) -> String {
+pub(crate) fn render(now: &Now) -> String {
     with(|metrics| text(metrics, now))
 }

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LARGEST: usize = 4 * 1024;
 
 /// Serves `page` at `/metrics` until the incarnation ends.
-pub async fn serve(listener: TcpListener, page: Rc<dyn Fn() -> String>) {
+pub(crate) async fn serve(listener: TcpListener, page: Rc<dyn Fn() -> String>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let stream = match listener.accept().await {

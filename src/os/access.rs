@@ -7,16 +7,16 @@ use std::path::Path;
 use super::identity::Identity;
 
 /// Read permission, in one digit of a mode.
-pub const READ: u32 = 4;
+pub(crate) const READ: u32 = 4;
 /// Write permission.
-pub const WRITE: u32 = 2;
+pub(crate) const WRITE: u32 = 2;
 /// Permission to pass through a directory.
 const PASS: u32 = 1;
 
 /// Whether `user` could open `path` with any of the permissions in `bits`: those of the file itself, and of all directories
 /// above it. What does not exist cannot be opened.
 #[must_use]
-pub fn may(user: &Identity, path: &Path, bits: u32) -> bool {
+pub(crate) fn may(user: &Identity, path: &Path, bits: u32) -> bool {
     let Ok(path) = fs::canonicalize(path) else { return false };
     if user.uid.is_root() {
         return true;

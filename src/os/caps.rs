@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 
 use nix::errno::Errno;
-use nix::sys::prctl;
 
 use super::identity::{Identity, become_user};
 
@@ -55,46 +54,46 @@ const NAMES: [&str; 41] = [
 
 /// A set of capabilities: bit n stands for capability n, as in `/proc/<pid>/status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Capabilities(u64);
+pub(crate) struct Capabilities(u64);
 
 impl Capabilities {
     /// No capability.
-    pub const NONE: Self = Self(0);
+    pub(crate) const NONE: Self = Self(0);
 
     /// The set that consists of these names. An unknown one counts as none.
     #[must_use]
-    pub fn of(names: &[&str]) -> Self {
+    pub(crate) fn of(names: &[&str]) -> Self {
         let known = NAMES.iter().enumerate().filter(|(_, name)| names.contains(name));
         Self(known.fold(0, |set, (number, _)| set | 1 << number))
     }
 
     /// The set of a line of `/proc/<pid>/status`: hexadecimal digits.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         u64::from_str_radix(text.trim(), 16).ok().map(Self)
     }
 
     /// Whether there is none in it.
     #[must_use]
-    pub fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// What is in this set and not in `other`.
     #[must_use]
-    pub fn without(self, other: Self) -> Self {
+    pub(crate) fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
     /// What is in both sets.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
     /// The names, in the kernel's order. One that is newer than this list is a number.
     #[must_use]
-    pub fn names(self) -> Vec<String> {
+    pub(crate) fn names(self) -> Vec<String> {
         (0..64)
             .filter(|number| self.0 & (1 << number) != 0)
             .map(|number| NAMES.get(number).map_or_else(|| number.to_string(), |name| (*name).to_owned()))
@@ -133,7 +132,7 @@ struct Half {
 ///
 /// # Errors
 /// Never in practice: the arguments are valid.
-pub fn permitted() -> io::Result<Capabilities> {
+pub(crate) fn permitted() -> io::Result<Capabilities> {
     let mut header = Header::OURS;
     let mut halves = [Half::default(); 2];
     // SAFETY: version 3 has two halves, and both they and the header live through the call.
@@ -150,7 +149,7 @@ pub fn permitted() -> io::Result<Capabilities> {
 ///
 /// # Errors
 /// Never in practice: giving up is always allowed.
-pub fn limit(keep: Capabilities) -> io::Result<()> {
+pub(crate) fn limit(keep: Capabilities) -> io::Result<()> {
     let Capabilities(kept) = permitted()?.and(keep);
     // The low half and the high half.
     let half = |bits: u64| {
@@ -169,7 +168,7 @@ pub fn limit(keep: Capabilities) -> io::Result<()> {
 ///
 /// # Errors
 /// `EPERM` without the capability SETPCAP, unless the set was empty before; nothing is changed then.
-pub fn empty_bounding_set() -> io::Result<()> {
+pub(crate) fn empty_bounding_set() -> io::Result<()> {
     for number in 0..64 {
         // SAFETY: both commands take a number; one that is no capability to this kernel fails with EINVAL.
         let (held, dropped) = unsafe {
@@ -188,18 +187,12 @@ pub fn empty_bounding_set() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether no program that this thread starts can gain anything (`no_new_privs`), by Docker's doing or ours.
-#[must_use]
-pub fn no_new_privileges() -> bool {
-    prctl::get_no_new_privs().unwrap_or(false)
-}
-
 /// Whether this user, with no capability, may make a user namespace, inside of which it would be root over an own set of mounts
 /// and networks. Tried out in a child: Docker's filter, the kernel's settings and its security modules all have a say.
 ///
 /// # Errors
 /// When no child can be made.
-pub fn may_make_user_namespace(identity: Option<&Identity>) -> io::Result<bool> {
+pub(crate) fn may_make_user_namespace(identity: Option<&Identity>) -> io::Result<bool> {
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{ForkResult, fork};
 

@@ -51,7 +51,7 @@ pub struct Setup {
 }
 
 /// Makes `command` apply `setup` in the child, just before `exec`. All signals must be blocked by then.
-pub fn prepare(command: &mut Command, setup: Setup) {
+pub(crate) fn prepare(command: &mut Command, setup: Setup) {
     let parent = getpid();
     // SAFETY: the closure runs in the forked child and calls only functions that are async-signal-safe; it allocates nothing. So it
     // needs no lock that another thread of the parent could have held when it was forked.
@@ -165,7 +165,7 @@ fn close_on_exec(fd: RawFd) {
 ///
 /// # Errors
 /// When there is no room for a process.
-pub fn look_at_a_child<T>(identity: Option<&Identity>, look: impl FnOnce(Pid) -> T) -> io::Result<T> {
+pub(crate) fn look_at_a_child<T>(identity: Option<&Identity>, look: impl FnOnce(Pid) -> T) -> io::Result<T> {
     // SAFETY: the child calls only what is async-signal-safe, allocates nothing, and leaves by `_exit`.
     let child = match unsafe { fork() }? {
         ForkResult::Child => {
@@ -188,7 +188,7 @@ pub fn look_at_a_child<T>(identity: Option<&Identity>, look: impl FnOnce(Pid) ->
 ///
 /// # Errors
 /// `ECHILD` when there is no child.
-pub fn wait_any() -> io::Result<Option<(Pid, ExitStatus)>> {
+pub(crate) fn wait_any() -> io::Result<Option<(Pid, ExitStatus)>> {
     let mut status = 0;
     // SAFETY: the kernel writes to `status`, which lives through the call.
     let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::WUNTRACED) };

@@ -9,7 +9,7 @@ const HEAD: usize = 19;
 
 /// One entry of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     /// Its name, of any bytes but a slash.
     pub name: &'a CStr,
     /// `DT_…`; not all file systems say.
@@ -20,7 +20,7 @@ pub struct Entry<'a> {
 ///
 /// # Errors
 /// When `directory` is no directory, was removed, or cannot be read.
-pub fn read(directory: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read(directory: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     let fd = directory.as_fd().as_raw_fd();
     // SAFETY: the kernel writes at most as many bytes as the buffer has, which lives through the call.
     let filled = unsafe { libc::syscall(libc::SYS_getdents64, fd, buffer.as_mut_ptr(), buffer.len()) };
@@ -28,7 +28,7 @@ pub fn read(directory: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// The entries that [`read`] left in a buffer, but for `.` and `..`.
-pub fn entries(mut filled: &[u8]) -> impl Iterator<Item = Entry<'_>> {
+pub(crate) fn entries(mut filled: &[u8]) -> impl Iterator<Item = Entry<'_>> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes([*filled.get(16)?, *filled.get(17)?]));
         let (record, rest) = filled.split_at_checked(length)?;

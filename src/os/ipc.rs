@@ -5,7 +5,7 @@ use std::io;
 
 /// What kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Shared memory.
     Memory,
     /// A set of semaphores.
@@ -28,7 +28,7 @@ impl fmt::Display for Kind {
 ///
 /// # Errors
 /// `EPERM` when it belongs to somebody else, `EINVAL` when it is gone.
-pub fn remove(kind: Kind, id: i32) -> io::Result<()> {
+pub(crate) fn remove(kind: Kind, id: i32) -> io::Result<()> {
     // SAFETY: each call takes the object's number; for this command the last argument is not looked at.
     let result = unsafe {
         match kind {

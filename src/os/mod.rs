@@ -4,16 +4,16 @@
 
 #![allow(unsafe_code, reason = "the one module that may; each block says why it is sound")]
 
-pub mod access;
-pub mod caps;
-pub mod child;
-pub mod directory;
+pub(crate) mod access;
+pub(crate) mod caps;
+pub(crate) mod child;
+pub(crate) mod directory;
 pub mod flags;
 mod identity;
-pub mod ipc;
+pub(crate) mod ipc;
 pub mod memory;
-pub mod mounts;
-pub mod priority;
+pub(crate) mod mounts;
+pub(crate) mod priority;
 pub mod signal;
 pub mod xattr;
 
@@ -29,7 +29,7 @@ use nix::unistd::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-pub use identity::Identity;
+pub(crate) use identity::Identity;
 
 /// Opens a descriptor that becomes readable when the process `pid` ends, whoever its parent is.
 ///

@@ -33,27 +33,27 @@ impl Mount {
 ///
 /// # Errors
 /// When `/proc` is not there.
-pub fn list() -> io::Result<Vec<Mount>> {
+pub(crate) fn list() -> io::Result<Vec<Mount>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
 
 /// What is mounted below a directory, but not on it. An unreadable list is an empty one: it is there to keep what leads to a mount,
 /// and for kernels that cannot be asked to stay on one.
-pub fn below(top: &Path) -> impl Iterator<Item = Mount> {
+pub(crate) fn below(top: &Path) -> impl Iterator<Item = Mount> {
     let all = list().unwrap_or_default().into_iter();
     all.filter(move |mount| mount.point.starts_with(top) && mount.point != top)
 }
 
 /// The mount of a list that a path without links leads to.
 #[must_use]
-pub fn under<'a>(list: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+pub(crate) fn under<'a>(list: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     // The last one of several at the same place covers the others.
     list.iter().filter(|mount| path.starts_with(&mount.point)).max_by_key(|mount| mount.point.components().count())
 }
 
 /// Reads a list. A line that is not understood is left out.
 #[must_use]
-pub fn parse(list: &[u8]) -> Vec<Mount> {
+pub(crate) fn parse(list: &[u8]) -> Vec<Mount> {
     list.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
 

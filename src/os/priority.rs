@@ -3,7 +3,7 @@
 /// Makes the calling thread, and those that it starts from now on, the last to be given processor time and the disk. It cannot
 /// be taken back without the capability SYS_NICE. Where the kernel refuses, or the disk's scheduler knows no classes, the thread goes
 /// on as before.
-pub fn step_back() {
+pub(crate) fn step_back() {
     const LOWEST: libc::c_int = 19;
     // From the kernel's `include/uapi/linux/ioprio.h`.
     const WHO_PROCESS: libc::c_int = 1;

@@ -21,7 +21,7 @@ use crate::os::child::{Session, Setup};
 use crate::os::signal::SignalSet;
 
 /// The hidden command of the process that waits.
-pub const COMMAND: &str = "lock-wait";
+pub(crate) const COMMAND: &str = "lock-wait";
 /// It exits with this much more than the index of the resource that it got of a pool, of which there are at most [`super::MOST`].
 const WON: u8 = 100;
 /// A ticket was swept: begin again.
@@ -178,7 +178,7 @@ fn encode(id: &ResourceId, lock: RawFd, new: &Path) -> [OsString; 3] {
 
 /// The process that waits: draws for each seat and waits, all in turn or any of them. Returns its exit code.
 #[must_use]
-pub fn run_waiter(arguments: &[OsString]) -> u8 {
+pub(crate) fn run_waiter(arguments: &[OsString]) -> u8 {
     match wait(arguments) {
         Ok(code) => code,
         Err(error) => {

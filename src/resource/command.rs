@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 
 use super::attempt::{AttemptError, Held};
-pub use super::attempt::{COMMAND as WAIT, run_waiter};
+pub(crate) use super::attempt::{COMMAND as WAIT, run_waiter};
 use super::claim::Claim;
 use super::locks::Locks;
 use super::survey::Survey;
@@ -21,7 +21,7 @@ const UNREMARKABLE: Duration = Duration::from_millis(200);
 
 /// Why a command came to nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum CommandError {
+pub(crate) enum CommandError {
     /// The queue cannot be used.
     #[error(transparent)]
     Attempt(#[from] AttemptError),
@@ -39,7 +39,7 @@ pub enum CommandError {
 impl CommandError {
     /// The code to exit with.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Exec(error) => error.exit_code(),
             Self::Interrupted(number) => u8::try_from(128 + number).unwrap_or(u8::MAX),
@@ -53,7 +53,7 @@ impl CommandError {
 ///
 /// # Errors
 /// When the command never ran.
-pub fn run(locks: &Locks, wanted: &Wanted, mut options: Options, signals: &Signals) -> Result<u8, CommandError> {
+pub(crate) fn run(locks: &Locks, wanted: &Wanted, mut options: Options, signals: &Signals) -> Result<u8, CommandError> {
     let words: Vec<String> = options.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let who = format!("{} (process {})", words.join(" "), std::process::id());
     let held = loop {
@@ -105,7 +105,12 @@ fn ends_a_wait(number: i32) -> bool {
 ///
 /// # Errors
 /// When the directory cannot be read or the output is gone.
-pub fn status(locks: &Locks, id: Option<&ResourceId>, json: bool, out: &mut dyn Write) -> Result<u8, CommandError> {
+pub(crate) fn status(
+    locks: &Locks,
+    id: Option<&ResourceId>,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<u8, CommandError> {
     let ids = match id {
         Some(id) => vec![id.clone()],
         None => locks.known()?,
@@ -131,7 +136,7 @@ pub fn status(locks: &Locks, id: Option<&ResourceId>, json: bool, out: &mut dyn 
 ///
 /// # Errors
 /// When the queue cannot be used.
-pub fn wait_free(locks: &Locks, id: &ResourceId) -> Result<u8, CommandError> {
+pub(crate) fn wait_free(locks: &Locks, id: &ResourceId) -> Result<u8, CommandError> {
     locks.wait_until_free(id)?;
     Ok(0)
 }

@@ -41,7 +41,7 @@
 
 mod attempt;
 mod claim;
-pub mod command;
+pub(crate) mod command;
 mod directory;
 mod locks;
 #[cfg(test)]
@@ -51,10 +51,10 @@ mod survey;
 mod wanted;
 mod watch;
 
-pub use self::wanted::{MOST, ResourceId, Wanted, WantedError};
-pub use attempt::{Attempt, AttemptError, Held};
+pub(crate) use self::wanted::{MOST, Wanted};
+pub use self::wanted::{ResourceId, WantedError};
+pub(crate) use attempt::{AttemptError, Held};
 pub use claim::Claim;
 pub use directory::{DirectoryError, LockPlace};
 pub use locks::Locks;
-pub use queue::QueueError;
 pub use survey::{Survey, Waiting};

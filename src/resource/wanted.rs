@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The most resources that can be wanted at once: an exit code must tell them apart.
-pub const MOST: usize = 64;
+pub(crate) const MOST: usize = 64;
 
 /// The name of a resource: letters, digits, dots, dashes and underscores, beginning with a letter or digit, at most 64. No
 /// path can be made of one.

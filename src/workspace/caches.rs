@@ -19,7 +19,7 @@ impl Slate {
     /// Mounts in the emptied places that the user did not name: what a job writes there would await the next one, and what the
     /// user keeps there is not ours to delete. `apart` is guarded otherwise.
     #[must_use]
-    pub fn unnamed_mounts(&self, apart: &[PathBuf]) -> Vec<PathBuf> {
+    pub(crate) fn unnamed_mounts(&self, apart: &[PathBuf]) -> Vec<PathBuf> {
         let apart: Vec<PathBuf> = apart.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
         let places: Vec<PathBuf> = self.places().collect();
         let mut found: Vec<PathBuf> = places
@@ -38,7 +38,7 @@ impl Slate {
 
     /// Named directories that are an emptied place or hold one: with them nothing would be emptied.
     #[must_use]
-    pub fn kept_too_much(&self) -> Vec<&PathBuf> {
+    pub(crate) fn kept_too_much(&self) -> Vec<&PathBuf> {
         self.kept.iter().filter(|kept| self.places().any(|place| place.starts_with(kept))).collect()
     }
 

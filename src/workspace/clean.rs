@@ -19,7 +19,7 @@ impl Slate {
     ///
     /// # Errors
     /// At the first place that cannot be made clean.
-    pub fn clean(&mut self) -> Result<Wiped, SlateError> {
+    pub(crate) fn clean(&mut self) -> Result<Wiped, SlateError> {
         let started = Instant::now();
         let mounts = mounts::list().unwrap_or_default();
         let lasting = self.lasting(&mounts);

@@ -5,11 +5,11 @@ use std::path::Path;
 use super::wipe::{Spare, wipe};
 
 /// The hidden command.
-pub const COMMAND: &str = "wipe";
+pub(crate) const COMMAND: &str = "wipe";
 
 /// Empties `directory`, and gives the exit code: 0 when it is empty.
 #[must_use]
-pub fn run(directory: &Path) -> u8 {
+pub(crate) fn run(directory: &Path) -> u8 {
     match wipe(directory, &Spare::default()) {
         Ok(wiped) if wiped.failed == 0 => {
             println!("{} entries, {} bytes, {} ms", wiped.entries, wiped.bytes, wiped.took.as_millis());

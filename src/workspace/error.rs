@@ -7,7 +7,7 @@ use super::wipe::Wiped;
 
 /// Why the slate is not clean. No job may be taken then.
 #[derive(Debug, thiserror::Error)]
-pub enum SlateError {
+pub(crate) enum SlateError {
     /// A place cannot be emptied.
     #[error("{} cannot be emptied: {}{}", place.display(), first, more(*others))]
     NotEmpty {

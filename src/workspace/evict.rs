@@ -32,7 +32,7 @@ const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag
 
 /// What became of a cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Shrunk {
+pub(crate) struct Shrunk {
     /// Disk space of what is left, in bytes.
     pub left: u64,
     /// Disk space of what was removed.
@@ -57,7 +57,7 @@ struct Entry {
 ///
 /// # Errors
 /// When `cache` cannot be opened as a directory, or is a link.
-pub fn shrink(cache: &Path, most: u64) -> io::Result<Shrunk> {
+pub(crate) fn shrink(cache: &Path, most: u64) -> io::Result<Shrunk> {
     let top = open(cache, DIRECTORY, Mode::empty())?;
     let now = seconds(SystemTime::now()).cast_signed();
     // As the list of mounts has it, whatever links lead there.

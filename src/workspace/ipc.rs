@@ -11,13 +11,13 @@ use nix::unistd::Uid;
 use crate::os::ipc::{Kind, remove};
 
 /// The hidden command of the process that removes its own user's objects.
-pub const COMMAND: &str = "wipe-ipc";
+pub(crate) const COMMAND: &str = "wipe-ipc";
 
 const KINDS: [(Kind, &str); 3] = [(Kind::Memory, "shm"), (Kind::Semaphores, "sem"), (Kind::Messages, "msg")];
 
 /// The objects of `owner`. Empty where the kernel has none, or does not list them.
 #[must_use]
-pub fn of(owner: Uid) -> Vec<(Kind, i32)> {
+pub(crate) fn of(owner: Uid) -> Vec<(Kind, i32)> {
     let read = |name| fs::read_to_string(format!("/proc/sysvipc/{name}")).unwrap_or_default();
     KINDS.iter().flat_map(|(kind, name)| parse(&read(name), owner).into_iter().map(|id| (*kind, id))).collect()
 }
@@ -40,7 +40,7 @@ fn parse(table: &str, owner: Uid) -> Vec<i32> {
 
 /// Removes all objects of this process' user, and gives the exit code: 0 when none is left.
 #[must_use]
-pub fn run() -> u8 {
+pub(crate) fn run() -> u8 {
     let owner = Uid::effective();
     for (kind, id) in of(owner) {
         if let Err(error) = remove(kind, id) {

@@ -5,24 +5,24 @@
 
 mod caches;
 mod clean;
-pub mod command;
+pub(crate) mod command;
 mod error;
-pub mod evict;
-pub mod ipc;
+pub(crate) mod evict;
+pub(crate) mod ipc;
 mod marks;
 mod origin;
 mod owner;
 mod pristine;
 mod slate;
-pub mod space;
-pub mod taint;
+pub(crate) mod space;
+pub(crate) mod taint;
 mod trash;
 mod wipe;
 
-pub use error::SlateError;
-pub use origin::Origin;
-pub use owner::{Owned, OwnerError, take_for_root};
-pub use slate::Slate;
+pub(crate) use error::SlateError;
+pub(crate) use origin::Origin;
+pub(crate) use owner::{Owned, take_for_root};
+pub(crate) use slate::Slate;
 pub use space::Space;
-pub use trash::Trash;
-pub use wipe::{Reins, Spare, Wiped, wipe};
+pub(crate) use trash::Trash;
+pub(crate) use wipe::{Reins, Spare, Wiped, wipe};

@@ -18,7 +18,7 @@ use crate::os::{born, xattr};
 
 /// What the directories that stay were marked with before this container's first job.
 #[derive(Debug, Clone, Default)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// Where that is written down. `None` where no place is out of a job's reach.
     pub(super) file: Option<PathBuf>,
     /// `None` until somebody has looked.
@@ -59,7 +59,7 @@ pub(super) struct Marks {
 impl Origin {
     /// To be written down in `file`, whose directory exists and is root's alone.
     #[must_use]
-    pub fn at(file: PathBuf) -> Self {
+    pub(crate) fn at(file: PathBuf) -> Self {
         Self { file: Some(file), known: None }
     }
 

@@ -9,13 +9,13 @@ use nix::unistd::Uid;
 
 /// The proof that this container alone uses its work directory, for as long as it is held.
 #[derive(Debug)]
-pub struct Owned {
+pub(crate) struct Owned {
     _lock: File,
 }
 
 /// Why the work directory is not ours.
 #[derive(Debug, thiserror::Error)]
-pub enum OwnerError {
+pub(crate) enum OwnerError {
     /// Another living container holds it.
     #[error("{} is in use by another runner", .0.display())]
     Shared(PathBuf),
@@ -32,7 +32,7 @@ impl Owned {
     ///
     /// # Errors
     /// [`OwnerError::Shared`] when another container has locked it.
-    pub fn take(work: &Path) -> Result<Self, OwnerError> {
+    pub(crate) fn take(work: &Path) -> Result<Self, OwnerError> {
         let unusable = |error| OwnerError::Unusable(work.to_owned(), error);
         fs::create_dir_all(work).map_err(unusable)?;
         let lock = OpenOptions::new().read(true).open(work).map_err(unusable)?;
@@ -49,7 +49,7 @@ impl Owned {
 ///
 /// # Errors
 /// When it stays with its owner.
-pub fn take_for_root(directory: &Path) -> Result<(), OwnerError> {
+pub(crate) fn take_for_root(directory: &Path) -> Result<(), OwnerError> {
     let take = || {
         let owner = match fs::symlink_metadata(directory) {
             Ok(meta) => meta.uid(),

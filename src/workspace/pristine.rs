@@ -17,7 +17,7 @@ use crate::os::Identity;
 
 /// Copies the content, modes and times of `from` into `to`, which exists and is empty but for mount points, and gives all of it to
 /// `agent`. A missing `from` means that the image keeps no copy, and the home stays empty.
-pub fn restore(from: &Path, to: &Path, agent: &Identity) -> io::Result<()> {
+pub(super) fn restore(from: &Path, to: &Path, agent: &Identity) -> io::Result<()> {
     match fs::symlink_metadata(from) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),

@@ -10,7 +10,7 @@ use crate::os::Identity;
 
 /// The places that make up a slate.
 #[derive(Debug, Clone)]
-pub struct Slate {
+pub(crate) struct Slate {
     /// Where jobs work.
     pub work: PathBuf,
     /// Where the agents' roots are made, one per incarnation.

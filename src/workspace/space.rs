@@ -82,7 +82,7 @@ impl Space {
 
 /// What is too full, with the cure.
 #[must_use]
-pub fn shortage(rooms: &[Room]) -> Option<String> {
+pub(crate) fn shortage(rooms: &[Room]) -> Option<String> {
     let full = rooms.iter().find(|room| room.free < room.least)?;
     Some(format!(
         "{} has {} free, and a job is only taken with {}: free some space, or lower OSCR_MIN_FREE",
@@ -94,7 +94,7 @@ pub fn shortage(rooms: &[Room]) -> Option<String> {
 
 /// Bytes for people.
 #[must_use]
-pub fn shown(bytes: u64) -> String {
+pub(crate) fn shown(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB"];
     let mut unit = "bytes";
     let mut whole = bytes;

@@ -21,13 +21,13 @@ use crate::os::directory;
 
 /// The directory in which things wait for their removal.
 #[derive(Debug, Clone)]
-pub struct Trash {
+pub(crate) struct Trash {
     place: PathBuf,
 }
 
 /// A new directory in the trash, to move things into. It goes when it is dropped empty.
 #[derive(Debug)]
-pub struct Heap {
+pub(crate) struct Heap {
     trash: OwnedFd,
     name: CString,
     directory: OwnedFd,
@@ -36,7 +36,7 @@ pub struct Heap {
 impl Trash {
     /// The trash at `place`, which need not exist. The directory above it must be out of a job's reach.
     #[must_use]
-    pub fn at(place: PathBuf) -> Self {
+    pub(crate) fn at(place: PathBuf) -> Self {
         Self { place }
     }
 
@@ -44,7 +44,7 @@ impl Trash {
     ///
     /// # Errors
     /// When there is no room for one, or something else is in its place.
-    pub fn heap(&self) -> io::Result<Heap> {
+    pub(crate) fn heap(&self) -> io::Result<Heap> {
         match DirBuilder::new().mode(0o700).create(&self.place) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
@@ -66,7 +66,7 @@ impl Trash {
     ///
     /// # Errors
     /// When something that is no directory is in its place, or it cannot be read.
-    pub fn is_empty(&self) -> Result<bool, SlateError> {
+    pub(crate) fn is_empty(&self) -> Result<bool, SlateError> {
         let look = || {
             let trash = match self.open() {
                 Err(Errno::ENOENT) => return Ok(true),
@@ -88,7 +88,7 @@ impl Trash {
     ///
     /// # Errors
     /// When something cannot be removed.
-    pub fn empty(&self, reins: &Reins) -> Result<Wiped, SlateError> {
+    pub(crate) fn empty(&self, reins: &Reins) -> Result<Wiped, SlateError> {
         let manner = Manner { reins: Some(reins), ..Manner::default() };
         let mut wiped = nothing_left(&self.place, wipe_so(&self.place, &Spare::default(), manner))?;
         // What leads to a mount is not moved here. One that is here all the same keeps something of a job alive.

@@ -28,7 +28,7 @@ use super::wipe::{Spare, Wiped, wipe};
 use crate::os::Identity;
 use crate::os::mounts;
 use record::{Record, digest};
-pub use survey::{Skip, Skips};
+pub(crate) use survey::{Skip, Skips};
 use survey::{Survey, is_skipped};
 
 /// Where the image keeps its baseline, from the root on.
@@ -42,7 +42,7 @@ const DESCRIBED: usize = 20;
 
 /// A container's file system, as it should be.
 #[derive(Debug, Clone)]
-pub struct Custody {
+pub(crate) struct Custody {
     root: PathBuf,
     /// Where it keeps what it knows.
     own: PathBuf,
@@ -62,7 +62,7 @@ pub struct Custody {
 
 /// What a look found.
 #[derive(Debug, Clone, Default)]
-pub struct Findings {
+pub(crate) struct Findings {
     /// What differs, in words; the first few.
     pub changes: Vec<String>,
     /// How much differs.
@@ -80,7 +80,7 @@ pub struct Findings {
 impl Findings {
     /// What differs, for people.
     #[must_use]
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let more = self.changed - u64::try_from(self.changes.len()).unwrap_or(0);
         let more = if more == 0 { String::new() } else { format!(" and {more} more") };
         format!("{}{more}", self.changes.join(", "))
@@ -108,7 +108,7 @@ impl Findings {
 ///
 /// # Errors
 /// When something cannot be read, or the baseline not be written.
-pub fn write_baseline(root: &Path) -> io::Result<u64> {
+pub(crate) fn write_baseline(root: &Path) -> io::Result<u64> {
     let skips = [(BASELINE.into(), Skip::All), (OWN.into(), Skip::All)].into_iter().chain(mounted(root)).collect();
     let mut survey = Survey::of(root, &skips);
     let mut count = 0;
@@ -196,7 +196,7 @@ impl Custody {
     /// Of the file system below `root`, but for what is mounted there and `skips`, which are absolute. `None` where no job can
     /// change anything: when the file system is read-only.
     #[must_use]
-    pub fn of(root: &Path, agent: &Identity, skips: impl IntoIterator<Item = (PathBuf, Skip)>) -> Option<Self> {
+    pub(crate) fn of(root: &Path, agent: &Identity, skips: impl IntoIterator<Item = (PathBuf, Skip)>) -> Option<Self> {
         use nix::sys::statvfs::{FsFlags, statvfs};
         if statvfs(root).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY)) {
             return None;
@@ -219,7 +219,7 @@ impl Custody {
 
     /// Of a tree below the same root that is skipped and that nobody but this program may write, called `name`.
     #[must_use]
-    pub fn of_tree(&self, tree: &Path, name: &str) -> Self {
+    pub(crate) fn of_tree(&self, tree: &Path, name: &str) -> Self {
         Self {
             root: tree.to_owned(),
             own: self.root.join(OWN).join(name),
@@ -234,14 +234,14 @@ impl Custody {
     }
 
     /// Looks at such a tree too from now on, in the place of an earlier one. Its reference must be there: `false` if it is not.
-    pub fn watch(&mut self, tree: Self) -> bool {
+    pub(crate) fn watch(&mut self, tree: Self) -> bool {
         let known = tree.own("reference").exists();
         self.beside = known.then(|| Box::new(tree));
         known
     }
 
     /// Forgets what such trees were like, but for the one called `name`.
-    pub fn forget_trees(&self, name: &OsStr) {
+    pub(crate) fn forget_trees(&self, name: &OsStr) {
         for entry in fs::read_dir(&self.own).into_iter().flatten().flatten() {
             if entry.file_name() != name && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 let _ = fs::remove_dir_all(entry.path());
@@ -255,7 +255,7 @@ impl Custody {
 
     /// What was found in an earlier life of this container, if it is tainted.
     #[must_use]
-    pub fn condemned(&self) -> Option<String> {
+    pub(crate) fn condemned(&self) -> Option<String> {
         fs::read(self.own("tainted")).ok().map(|text| String::from_utf8_lossy(&text).into_owned())
     }
 
@@ -263,7 +263,7 @@ impl Custody {
     ///
     /// # Errors
     /// When it cannot be written down.
-    pub fn condemn(&self, why: &str) -> io::Result<()> {
+    pub(crate) fn condemn(&self, why: &str) -> io::Result<()> {
         write_new(&self.own("tainted"), |out| out.write_all(why.as_bytes()))
     }
 
@@ -271,7 +271,7 @@ impl Custody {
     ///
     /// # Errors
     /// When something cannot be read, or removed, or written.
-    pub fn look(&mut self) -> io::Result<Option<Findings>> {
+    pub(crate) fn look(&mut self) -> io::Result<Option<Findings>> {
         let started = Instant::now();
         if !self.own("reference").exists() && self.reference.is_none() {
             self.establish()?;
@@ -295,7 +295,7 @@ impl Custody {
     ///
     /// # Errors
     /// When the mark cannot be made.
-    pub fn mark(&mut self) -> io::Result<()> {
+    pub(crate) fn mark(&mut self) -> io::Result<()> {
         if let Some(beside) = &mut self.beside {
             beside.mark()?;
         }
@@ -310,7 +310,7 @@ impl Custody {
     ///
     /// # Errors
     /// When it cannot be read, or the reference not be written.
-    pub fn establish(&mut self) -> io::Result<()> {
+    pub(crate) fn establish(&mut self) -> io::Result<()> {
         if let Some(beside) = &mut self.beside {
             beside.establish()?;
         }

@@ -18,7 +18,7 @@ const RIGHTS: [&std::ffi::CStr; 3] = [c"security.capability", xattr::ACCESS, xat
 
 /// One line of a baseline: `f 755 0 0 1234 1700000000 <digest> usr/bin/tool`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
+pub(super) struct Record {
     /// `f`ile, `d`irectory, `l`ink, `p`ipe, `s`ocket, `c`haracter or `b`lock device.
     pub kind: char,
     /// Permissions with set-id and sticky bits.
@@ -41,7 +41,7 @@ pub struct Record {
 impl Record {
     /// What a look at the metadata tells, without the digest.
     #[must_use]
-    pub fn of(path: &Path, meta: &Metadata) -> Self {
+    pub(super) fn of(path: &Path, meta: &Metadata) -> Self {
         let kind = meta.file_type();
         let (kind, size) = if kind.is_file() {
             ('f', meta.size())
@@ -63,7 +63,7 @@ impl Record {
 
     /// Reads a line.
     #[must_use]
-    pub fn parse(line: &[u8]) -> Option<Self> {
+    pub(super) fn parse(line: &[u8]) -> Option<Self> {
         let mut words = line.splitn(8, |byte| *byte == b' ');
         let mut word = || std::str::from_utf8(words.next()?).ok();
         let kind = word()?.chars().next()?;
@@ -82,7 +82,7 @@ impl Record {
     ///
     /// # Errors
     /// Those of `out`.
-    pub fn write(&self, out: &mut impl io::Write) -> io::Result<()> {
+    pub(super) fn write(&self, out: &mut impl io::Write) -> io::Result<()> {
         let Self { kind, mode, uid, gid, size, modified, digest, path } = self;
         let digest = digest.map_or_else(|| "-".to_owned(), |digest| BASE64.encode(digest));
         write!(out, "{kind} {mode:o} {uid} {gid} {size} {modified} {digest} ")?;
@@ -115,7 +115,7 @@ fn unescape(text: &[u8]) -> Option<Vec<u8>> {
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn digest(path: &Path, kind: char) -> io::Result<Option<[u8; 32]>> {
+pub(super) fn digest(path: &Path, kind: char) -> io::Result<Option<[u8; 32]>> {
     let mut context = Context::new(&SHA256);
     let mut anything = matches!(kind, 'f' | 'l');
     match kind {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// What is not looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Skip {
+pub(crate) enum Skip {
     /// Neither it nor what is in it.
     All,
     /// What is in it.
@@ -15,14 +15,14 @@ pub enum Skip {
 }
 
 /// Paths that are not looked at, from the root on.
-pub type Skips = HashMap<PathBuf, Skip>;
+pub(crate) type Skips = HashMap<PathBuf, Skip>;
 
 /// How often a directory is listed, at most, until no name comes twice. fuse-overlayfs sometimes gives a name twice and leaves
 /// another out, when a listing is read in several pieces while others use the same file system.
 const LISTINGS: u32 = 8;
 
 /// A walk. Parents come before their children, and names in the order of their bytes, which is the order of `Path`.
-pub struct Survey<'a> {
+pub(super) struct Survey<'a> {
     root: &'a Path,
     skips: &'a Skips,
     /// What is still to come, the next last.
@@ -32,7 +32,7 @@ pub struct Survey<'a> {
 impl<'a> Survey<'a> {
     /// The root, whose path is empty, and everything below it.
     #[must_use]
-    pub fn of(root: &'a Path, skips: &'a Skips) -> Self {
+    pub(super) fn of(root: &'a Path, skips: &'a Skips) -> Self {
         Self { root, skips, stack: vec![PathBuf::new()] }
     }
 
@@ -40,7 +40,7 @@ impl<'a> Survey<'a> {
     ///
     /// # Errors
     /// When it cannot be looked at.
-    pub fn next(&mut self) -> io::Result<Option<(PathBuf, Metadata)>> {
+    pub(super) fn next(&mut self) -> io::Result<Option<(PathBuf, Metadata)>> {
         while let Some(path) = self.stack.pop() {
             if self.skips.get(&path) == Some(&Skip::All) {
                 continue;
@@ -58,7 +58,7 @@ impl<'a> Survey<'a> {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn enter(&mut self, directory: &Path) -> io::Result<()> {
+    pub(super) fn enter(&mut self, directory: &Path) -> io::Result<()> {
         if self.skips.contains_key(directory) {
             return Ok(());
         }
@@ -81,7 +81,7 @@ impl<'a> Survey<'a> {
 }
 
 /// Whether a path is one that is not looked at, or lies in one.
-pub fn is_skipped(skips: &Skips, path: &Path) -> bool {
+pub(super) fn is_skipped(skips: &Skips, path: &Path) -> bool {
     skips.get(path) == Some(&Skip::All) || path.ancestors().skip(1).any(|above| skips.contains_key(above))
 }
 

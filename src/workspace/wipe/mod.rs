@@ -19,8 +19,8 @@ use nix::fcntl::AT_FDCWD;
 
 use crew::lock;
 use opening::reopen;
-pub use opening::{DIRECTORY, enter};
-pub use terms::{Manner, Reins, Spare, Wiped};
+pub(super) use opening::{DIRECTORY, enter};
+pub(crate) use terms::{Manner, Reins, Spare, Wiped};
 use tree::Tree;
 use walk::Walk;
 
@@ -35,7 +35,7 @@ const THREADS: usize = 4;
 ///
 /// # Errors
 /// When `top` cannot be opened as a directory, or is a link. What cannot be removed inside is in [`Wiped::failures`].
-pub fn wipe(top: &Path, spare: &Spare) -> io::Result<Wiped> {
+pub(crate) fn wipe(top: &Path, spare: &Spare) -> io::Result<Wiped> {
     wipe_so(top, spare, Manner::default())
 }
 
@@ -43,7 +43,7 @@ pub fn wipe(top: &Path, spare: &Spare) -> io::Result<Wiped> {
 ///
 /// # Errors
 /// As [`wipe`].
-pub fn wipe_so(top: &Path, spare: &Spare, manner: Manner<'_>) -> io::Result<Wiped> {
+pub(super) fn wipe_so(top: &Path, spare: &Spare, manner: Manner<'_>) -> io::Result<Wiped> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     let started = Instant::now();
     let directory = enter(AT_FDCWD, top)?;

@@ -11,10 +11,11 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 /// How directories are opened.
-pub const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_RDONLY).union(OFlag::O_CLOEXEC);
+pub(crate) const DIRECTORY: OFlag =
+    OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_RDONLY).union(OFlag::O_CLOEXEC);
 
 /// Opens a directory, but no link to one, in an open one.
-pub fn enter(parent: impl AsFd, name: &(impl NixPath + ?Sized)) -> Result<OwnedFd, Errno> {
+pub(crate) fn enter(parent: impl AsFd, name: &(impl NixPath + ?Sized)) -> Result<OwnedFd, Errno> {
     match openat(&parent, name, DIRECTORY, Mode::empty()) {
         Err(Errno::EACCES) => {
             // Locked by its owner, and met without the capability to ignore it.

@@ -10,7 +10,7 @@ use nix::unistd::Uid;
 
 /// What a wipe did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wiped {
+pub(crate) struct Wiped {
     /// Files, directories and other entries removed.
     pub entries: u64,
     /// Their disk space, in bytes.
@@ -38,7 +38,7 @@ impl AddAssign for Wiped {
 
 /// What is spared.
 #[derive(Debug, Clone, Default)]
-pub struct Spare {
+pub(crate) struct Spare {
     /// If set, only this user's entries are removed.
     pub only_of: Option<Uid>,
     /// Directories that are left alone with their content, and keep those above them.
@@ -47,7 +47,7 @@ pub struct Spare {
 
 /// What may be done about a tree that takes long to remove.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Manner<'a> {
+pub(crate) struct Manner<'a> {
     /// A directory that whole directories are moved into where they can be, for somebody to empty later. On another file system, or
     /// where others' entries are spared, nothing is moved.
     pub aside: Option<BorrowedFd<'a>>,
@@ -57,31 +57,31 @@ pub struct Manner<'a> {
 
 /// By which a removal is stopped, or told that nobody waits for it any more.
 #[derive(Debug, Default)]
-pub struct Reins {
+pub(crate) struct Reins {
     halted: AtomicBool,
     behind: AtomicBool,
 }
 
 impl Reins {
     /// Has the removal end soon, wherever it is.
-    pub fn halt(&self) {
+    pub(crate) fn halt(&self) {
         self.halted.store(true, Ordering::Relaxed);
     }
 
     /// Whether it was told to end.
     #[must_use]
-    pub fn halted(&self) -> bool {
+    pub(crate) fn halted(&self) -> bool {
         self.halted.load(Ordering::Relaxed)
     }
 
     /// Nobody waits for the removal any more: it goes on with what others leave of the machine.
-    pub fn fall_behind(&self) {
+    pub(crate) fn fall_behind(&self) {
         self.behind.store(true, Ordering::Relaxed);
     }
 
     /// Whether nobody waits for it.
     #[must_use]
-    pub fn behind(&self) -> bool {
+    pub(crate) fn behind(&self) -> bool {
         self.behind.load(Ordering::Relaxed)
     }
 }
