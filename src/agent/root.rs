@@ -30,7 +30,6 @@ pub(crate) enum RootError {
     Make {
         /// What.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
 }

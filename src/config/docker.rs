@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::reader::Reader;
 use crate::docker::{Endpoint, engine};
 
-/// Docker for jobs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DockerForJobs {
     /// Where it is, if the user says so.

@@ -64,27 +64,20 @@ pub enum SecretError {
     /// The file cannot be read.
     #[error("{setting} names {}, which cannot be read: {source}", file.display())]
     Unreadable {
-        /// The setting.
         setting: String,
-        /// The file.
         file: PathBuf,
-        /// Why.
         source: io::Error,
     },
     /// The file holds nothing.
     #[error("{setting} names {}, which is empty", file.display())]
     Empty {
-        /// The setting.
         setting: String,
-        /// The file.
         file: PathBuf,
     },
     /// The file does not look like a secret.
     #[error("{setting} names {}, which is longer than {LONGEST} bytes or not text", file.display())]
     NotText {
-        /// The setting.
         setting: String,
-        /// The file.
         file: PathBuf,
     },
 }

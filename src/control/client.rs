@@ -28,7 +28,6 @@ pub(crate) enum ClientError {
     /// It took too long.
     #[error("the runner did not answer in {} s", PATIENCE.as_secs())]
     Silent,
-    /// It refused.
     #[error("refused: {0}")]
     Refused(String),
     /// Its answer makes no sense.

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::job::Job;
 use crate::policy::Facts;
 
-/// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub(crate) enum Request {

@@ -21,7 +21,6 @@ const LARGEST: usize = 8 * 1024 * 1024;
 pub(crate) struct Swept {
     /// Containers, with their anonymous volumes.
     pub containers: usize,
-    /// Networks.
     pub networks: usize,
     /// Names of images.
     pub images: usize,
@@ -43,10 +42,8 @@ pub(crate) enum DockerError {
     Silent {
         /// Where.
         endpoint: Endpoint,
-        /// Why.
         why: String,
     },
-    /// It refused.
     #[error("Docker at {endpoint} answered {status}: {what}")]
     Refused {
         /// Where.

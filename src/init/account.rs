@@ -39,9 +39,7 @@ pub(crate) enum AccountError {
     Unreadable {
         /// The name looked for.
         name: String,
-        /// The file.
         file: PathBuf,
-        /// Why.
         source: io::Error,
     },
     /// `user:group` with an empty part.

@@ -11,7 +11,6 @@ use super::job_result::JobResult;
 /// What became of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Registered {
-    /// It was made.
     Made,
     /// An attempt failed.
     Failed,

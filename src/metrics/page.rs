@@ -24,7 +24,6 @@ pub struct Now {
     pub provider: String,
     /// Whose runner it is.
     pub scope: String,
-    /// The phase.
     pub phase: &'static str,
     /// All phases that there are.
     pub phases: Vec<&'static str>,

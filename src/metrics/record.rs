@@ -19,7 +19,6 @@ fn with<T>(use_it: impl FnOnce(&mut Metrics) -> T) -> T {
     use_it(metrics.get_or_insert_default())
 }
 
-/// A job is over.
 pub(crate) fn job_over(result: JobResult, ran: Duration) {
     with(|metrics| {
         count(&mut metrics.counters.jobs, result.name());

@@ -30,7 +30,6 @@ pub enum QueueError {
         id: ResourceId,
         /// The lock directory.
         directory: PathBuf,
-        /// Why.
         source: io::Error,
     },
     /// Somebody removed our ticket before it had its number. A new one will do.
@@ -83,7 +82,6 @@ impl Seat {
         self.lock.as_raw_fd()
     }
 
-    /// The descriptor of the ticket.
     pub(super) fn ticket_descriptor(&self) -> RawFd {
         self.ticket.as_raw_fd()
     }

@@ -11,7 +11,6 @@ pub(crate) enum SlateError {
     /// A place cannot be emptied.
     #[error("{} cannot be emptied: {}{}", place.display(), first, more(*others))]
     NotEmpty {
-        /// The place.
         place: PathBuf,
         /// The first thing that could not be removed, and why.
         first: String,
@@ -25,7 +24,6 @@ pub(crate) enum SlateError {
         place.display()
     )]
     Marked {
-        /// The place.
         place: PathBuf,
         /// What it has.
         what: &'static str,
@@ -41,9 +39,7 @@ pub(crate) enum SlateError {
     /// A place cannot be made or opened.
     #[error("{} cannot be prepared: {source}", place.display())]
     Place {
-        /// The place.
         place: PathBuf,
-        /// Why.
         source: io::Error,
     },
 }
