@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use nix::sys::signal::Signal;
 
+use crate::agent::hooks;
 use crate::config::Places;
 use crate::config::values::{parse_duration, parse_flag};
 use crate::control::client::{self, ClientError};
@@ -18,6 +19,7 @@ use crate::entry;
 use crate::exit;
 use crate::init::{Signals, exec};
 use crate::log;
+use crate::provider::FORGES;
 use crate::resource::{LockPlace, Locks, ResourceId, Wanted, command as locking};
 use crate::workspace::{command as wiping, ipc};
 
@@ -148,6 +150,9 @@ struct HookArgs {
     /// The control socket of PID 1
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
+    /// The forge whose agent runs this hook
+    #[arg(long, value_name = "NAME", default_value = FORGES[0].name)]
+    forge: String,
     /// The directory of the user's hooks
     #[arg(long, value_name = "PATH")]
     hooks: PathBuf,
@@ -223,7 +228,7 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run => entry::run(signals),
         Command::Exec(arguments) => exec_command(arguments, &signals),
-        Command::Hook(hook) => ExitCode::from(crate::agent::hooks::run(hook.event, &hook.socket, &hook.hooks)),
+        Command::Hook(arguments) => hook(&arguments),
         Command::Health(socket) => health(socket),
         Command::Status { json, socket } => status(json, socket),
         Command::Drain { exit, socket } => drain(exit, socket),
@@ -287,6 +292,14 @@ fn lock(dir: Option<PathBuf>, command: LockCommand, signals: &Signals) -> ExitCo
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+fn hook(arguments: &HookArgs) -> ExitCode {
+    let Some(forge) = FORGES.iter().find(|forge| forge.name == arguments.forge) else {
+        eprintln!("oscr-entry: {:?} is no forge that this program knows", arguments.forge);
+        return ExitCode::from(exit::USAGE);
+    };
+    ExitCode::from(hooks::run(forge, arguments.event, &arguments.socket, &arguments.hooks))
 }
 
 fn health(socket: SocketArgs) -> ExitCode {

@@ -179,7 +179,7 @@ fn mutate(input: &mut Vec<u8>, pool: &[Vec<u8>], words: &[Vec<u8>], dice: &mut D
 }
 
 /// Repeatable chance (xorshift64*).
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
     fn next(&mut self) -> u64 {
@@ -190,7 +190,7 @@ impl Dice {
     }
 
     /// Less than `end`, which is not 0.
-    fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() >> 33).unwrap() % end
     }
 

@@ -100,7 +100,7 @@ pub(crate) fn build(sources: &Sources<'_>) -> Vec<(OsString, OsString)> {
     for (name, value) in sources.facts.env {
         env.insert((*name).to_owned(), (*value).into());
     }
-    if let (Some(variables), Some((started, completed))) = (sources.facts.hooks, sources.hooks) {
+    if let (Some(variables), Some((started, completed))) = (&sources.facts.hooks, sources.hooks) {
         for (variable, shim) in [(variables.job_started, started), (variables.job_completed, completed)] {
             // A hook that the user named is run by ours, after those in the hook directory.
             if let Some(own) = env.insert(variable.to_owned(), shim.into()) {

@@ -12,7 +12,8 @@ use std::process::Command;
 
 use crate::config::Places;
 use crate::control::{self, Event, HookAnswer};
-use crate::policy::{Evidence, Facts, LARGEST_PAYLOAD};
+use crate::policy::{Evidence, LARGEST_PAYLOAD};
+use crate::provider::{Forge, JobHooks};
 
 /// The shims' paths.
 #[derive(Debug, Clone)]
@@ -23,11 +24,11 @@ pub(crate) struct Shims {
     pub job_completed: PathBuf,
 }
 
-/// Writes the shims, which call this very program.
+/// Writes the shims, which call this very program for an agent of this forge.
 ///
 /// # Errors
 /// When they cannot be written.
-pub(crate) fn write_shims(places: &Places) -> io::Result<Shims> {
+pub(crate) fn write_shims(places: &Places, forge: &str) -> io::Result<Shims> {
     let directory = places.run().join("hooks");
     fs::create_dir_all(&directory)?;
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))?;
@@ -36,7 +37,7 @@ pub(crate) fn write_shims(places: &Places) -> io::Result<Shims> {
         let path = directory.join(format!("{event}.sh"));
         // `exec`, because bash would hold back the signals that the agent sends to a hook it cancels.
         let text = format!(
-            "#!/bin/bash\nexec {} hook --socket {} --hooks {} {event}\n",
+            "#!/bin/bash\nexec {} hook --forge {forge} --socket {} --hooks {} {event}\n",
             quote(&program),
             quote(&control::socket(places)),
             quote(&places.hooks()),
@@ -55,14 +56,18 @@ fn quote(path: &Path) -> String {
 /// `oscr-entry hook <event>`: tells PID 1, then runs the user's hooks in order. Returns the exit code: the first that fails
 /// fails the job, as the agent's contract has it.
 #[must_use]
-pub(crate) fn run(event: Event, socket: &Path, hooks: &Path) -> u8 {
-    let job = control::Job::from_environment(|name| std::env::var(name).ok());
-    let evidence = if event == Event::JobStarted { gather() } else { Evidence::default() };
+pub(crate) fn run(forge: &Forge, event: Event, socket: &Path, hooks: &Path) -> u8 {
+    let known = forge.agent.hooks.as_ref();
+    let (job, facts) = known.map(|known| (known.describe)(&|name| std::env::var(name).ok())).unwrap_or_default();
+    let evidence = match (event, known) {
+        (Event::JobStarted, Some(known)) => Evidence { facts, payload: payload(known) },
+        _ => Evidence::default(),
+    };
     let answer = control::client::hook(socket, event, job, &evidence, |why| println!("oscr: {why}"));
     match answer {
         Ok(HookAnswer::Go { resource: Some(resource) }) if event == Event::JobStarted => {
             println!("oscr: this job has {resource}");
-            if let Err(error) = tell_job(&resource) {
+            if let Err(error) = tell_job(known, &resource) {
                 eprintln!("oscr: OSCR_RESOURCE cannot be set: {error}");
             }
         }
@@ -110,26 +115,18 @@ pub(crate) fn run(event: Event, socket: &Path, hooks: &Path) -> u8 {
     0
 }
 
-/// What PID 1 judges the job by: what the agent says of it, and the event's payload as the agent wrote it to a file.
-fn gather() -> Evidence {
-    let variable = |name: &str| std::env::var(name).ok();
-    let facts = Facts {
-        event: variable("GITHUB_EVENT_NAME"),
-        repository: variable("GITHUB_REPOSITORY"),
-        reference: variable("GITHUB_REF"),
-    };
-    let read = |file: &Path| {
-        let mut bytes = Vec::new();
-        let read = fs::File::open(file).and_then(|file| file.take(LARGEST_PAYLOAD + 1).read_to_end(&mut bytes));
-        match read {
-            Ok(_) if bytes.len() as u64 > LARGEST_PAYLOAD => {
-                Err(format!("has more than {LARGEST_PAYLOAD} bytes, which are not read"))
-            }
-            Ok(_) => Ok(bytes),
-            Err(error) => Err(format!("({}) cannot be read: {error}", file.display())),
+/// The event's payload as the agent wrote it to a file.
+fn payload(known: &JobHooks) -> Option<Result<Vec<u8>, String>> {
+    let file = PathBuf::from(std::env::var_os(known.payload)?);
+    let mut bytes = Vec::new();
+    let read = fs::File::open(&file).and_then(|file| file.take(LARGEST_PAYLOAD + 1).read_to_end(&mut bytes));
+    Some(match read {
+        Ok(_) if bytes.len() as u64 > LARGEST_PAYLOAD => {
+            Err(format!("has more than {LARGEST_PAYLOAD} bytes, which are not read"))
         }
-    };
-    Evidence { facts, payload: std::env::var_os("GITHUB_EVENT_PATH").map(|file| read(Path::new(&file))) }
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(format!("({}) cannot be read: {error}", file.display())),
+    })
 }
 
 fn with_interpreter(interpreter: &str, script: &Path) -> Command {
@@ -143,8 +140,8 @@ fn with_interpreter(interpreter: &str, script: &Path) -> Command {
 }
 
 /// Sets `OSCR_RESOURCE` for the job's steps, in the agent's way.
-fn tell_job(resource: &str) -> io::Result<()> {
-    let Some(file) = std::env::var_os("GITHUB_ENV") else { return Ok(()) };
+fn tell_job(known: Option<&JobHooks>, resource: &str) -> io::Result<()> {
+    let Some(file) = known.and_then(|known| std::env::var_os(known.step_variables)) else { return Ok(()) };
     writeln!(fs::OpenOptions::new().append(true).open(file)?, "OSCR_RESOURCE={resource}")
 }
 
@@ -187,6 +184,8 @@ mod tests {
         });
     }
 
+    const FORGE: &Forge = &crate::provider::FORGES[0];
+
     #[test]
     fn hooks_run_in_order_and_the_first_failure_is_the_jobs() {
         let hooks = tempfile::tempdir().unwrap();
@@ -199,16 +198,16 @@ mod tests {
         script(&started, "10-one.sh", &line("one"), 0o755);
         script(&started, "15-not-executable", &line("no"), 0o644);
         script(&started, "30-three", &line("three"), 0o755);
-        assert_eq!(run(Event::JobStarted, &socket, hooks.path()), 7);
+        assert_eq!(run(FORGE, Event::JobStarted, &socket, hooks.path()), 7);
         assert_eq!(fs::read_to_string(&seen).unwrap(), "one\ntwo\n");
-        assert_eq!(run(Event::JobCompleted, &socket, hooks.path()), 0);
+        assert_eq!(run(FORGE, Event::JobCompleted, &socket, hooks.path()), 0);
     }
 
     #[test]
     fn a_job_does_not_begin_without_an_answer_but_ends_without_one() {
         let nowhere = tempfile::tempdir().unwrap();
         let socket = nowhere.path().join("socket");
-        assert_eq!(run(Event::JobStarted, &socket, nowhere.path()), 1);
-        assert_eq!(run(Event::JobCompleted, &socket, nowhere.path()), 0);
+        assert_eq!(run(FORGE, Event::JobStarted, &socket, nowhere.path()), 1);
+        assert_eq!(run(FORGE, Event::JobCompleted, &socket, nowhere.path()), 0);
     }
 }

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
     use crate::config::table::COMMON;
     use crate::config::{Environment, Problem};
-    use crate::policy::{Denial, Evidence, Facts};
+    use crate::policy::{Denial, Evidence, Facts, Origin};
 
     fn policy<const N: usize>(variables: [(&str, &str); N]) -> Result<Policy, Vec<Problem>> {
         let environment = Environment::from(variables);
@@ -59,7 +59,8 @@ mod tests {
                 repository: Some("o/r".to_owned()),
                 reference: Some(reference.to_owned()),
             };
-            match policy(variables).unwrap().judge(&Evidence { facts, payload: Some(Ok(b"{}".to_vec())) }) {
+            let evidence = Evidence { facts, payload: Some(Ok(Vec::new())) };
+            match policy(variables).unwrap().judge(&evidence, |_, _| Ok(Origin::default())) {
                 Ok(()) => "ok",
                 Err(Denial::Unlisted { .. }) => "unlisted",
                 Err(_) => "other",

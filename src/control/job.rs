@@ -26,23 +26,6 @@ pub struct Job {
 }
 
 impl Job {
-    /// Reads the variables that the agent gives a hook.
-    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let repository = variable("GITHUB_REPOSITORY");
-        let run_url = match (variable("GITHUB_SERVER_URL"), &repository, variable("GITHUB_RUN_ID")) {
-            (Some(server), Some(repository), Some(run)) => Some(format!("{server}/{repository}/actions/runs/{run}")),
-            _ => None,
-        };
-        Self {
-            name: variable("GITHUB_JOB"),
-            repository,
-            run_url,
-            workflow: variable("GITHUB_WORKFLOW"),
-            run: variable("GITHUB_RUN_ID"),
-            attempt: variable("GITHUB_RUN_ATTEMPT"),
-        }
-    }
-
     /// The same with every text cut to a sane length and freed of control characters.
     #[must_use]
     pub fn sanitised(self) -> Self {

@@ -12,7 +12,7 @@ use super::gate::Gate;
 use super::hardware::{Guard, HardwareError};
 use crate::control::HookAnswer;
 use crate::control::server::Hooked;
-use crate::policy::{Denial, Policy};
+use crate::policy::{Denial, Policy, ReadOrigin};
 use crate::resource::{Claim, Held};
 
 /// How long a hook may take to tell its job's log that the job has failed.
@@ -69,13 +69,19 @@ pub(super) struct Admission {
 
 impl Admission {
     /// Holds the job against the policy, once: a step of it may call the hook again, with whatever it likes. `ours` says whether
-    /// the hook belongs to our job.
-    pub(super) fn judge(&mut self, hooked: &Hooked, ours: bool, policy: &Policy) -> Result<(), Objection> {
+    /// the hook belongs to our job, and `read` knows the payloads of its events.
+    pub(super) fn judge(
+        &mut self,
+        hooked: &Hooked,
+        ours: bool,
+        policy: &Policy,
+        read: ReadOrigin,
+    ) -> Result<(), Objection> {
         if !self.judged && !policy.allows_everything() {
             if !ours {
                 return Err(Objection::Stranger);
             }
-            policy.judge(&hooked.evidence).map_err(Objection::Denied)?;
+            policy.judge(&hooked.evidence, read).map_err(Objection::Denied)?;
         }
         self.judged = true;
         Ok(())

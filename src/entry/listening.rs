@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::admission::{Objection, turn_away_stranger};
 use super::ending::{Ending, Past, Why};
 use super::hardware::HardwareError;
+use super::means::Means;
 use super::report::JobReport;
 use super::retiring::{Retired, retire};
 use super::session::{Crew, Event, LOOK_AT_SPACE, Session};
@@ -225,7 +226,8 @@ impl Session<'_> {
     async fn asked(&mut self, hooked: Hooked) -> ControlFlow<Ended> {
         self.look();
         let ours = self.job.includes(hooked.peer);
-        match self.admission.judge(&hooked, ours, &self.crew.means.common.policy) {
+        let Means { common, provider, .. } = self.crew.means;
+        match self.admission.judge(&hooked, ours, &common.policy, provider.agent().read_origin()) {
             Ok(()) => {}
             Err(Objection::Stranger) => {
                 turn_away_stranger(&hooked);

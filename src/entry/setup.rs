@@ -95,7 +95,7 @@ impl Prepared {
             .map_err(|error| problems.push(Problem::of("OSCR_CA_FILE", &error, "check that it is a readable PEM file")))
             .ok()
             .flatten();
-        let shims = hooks::write_shims(&common.places)
+        let shims = hooks::write_shims(&common.places, provider.name())
             .map_err(|error| {
                 problems.push(Problem::of("image", &error, "make /run/oscr writable for this container's user"))
             })

@@ -1,8 +1,7 @@
 //! The judgement of a job.
 
-use super::evidence::Evidence;
+use super::evidence::{Evidence, Origin, ReadOrigin, Work};
 use super::pattern::{LONGEST, Pattern};
-use super::payload::{Payload, Repository};
 
 /// What may run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,9 +37,6 @@ pub enum Denial {
     Unclear(String),
 }
 
-/// What GitHub calls people who may change the repository, or were asked to work on it.
-const INSIDERS: &[&str] = &["OWNER", "MEMBER", "COLLABORATOR"];
-
 impl Policy {
     /// Whether there is nothing to judge.
     #[must_use]
@@ -54,11 +50,11 @@ impl Policy {
         *self == Self::default()
     }
 
-    /// Judges a job.
+    /// Judges a job. `read` knows the forge's payloads.
     ///
     /// # Errors
     /// Why it may not run.
-    pub fn judge(&self, evidence: &Evidence) -> Result<(), Denial> {
+    pub fn judge(&self, evidence: &Evidence, read: ReadOrigin) -> Result<(), Denial> {
         if self.allows_everything() {
             return Ok(());
         }
@@ -78,63 +74,19 @@ impl Policy {
         if let Some(list) = &self.refs {
             listed(list, "the ref", &known(&facts.reference, "ref")?, "OSCR_ALLOW_REFS")?;
         }
-        let payload = read_payload(evidence)?;
-        let same = |one: &Repository, other: &str| one.full_name.eq_ignore_ascii_case(other);
-        if let Some(named) = payload.repository.as_ref().filter(|named| !same(named, &repository)) {
+        let origin = origin(evidence, read)?;
+        if let Some(named) = origin.repository.filter(|named| !named.eq_ignore_ascii_case(&repository)) {
             return Err(Denial::Unclear(format!(
                 "the agent names the repository {repository:?}, and the event's payload {:?}",
-                cut(&named.full_name)
+                cut(&named)
             )));
         }
-        if self.forks { Ok(()) } else { no_fork(&event, &repository, &payload) }
-    }
-}
-
-/// Fails for work that somebody from outside of the repository may have brought in.
-fn no_fork(event: &str, repository: &str, payload: &Payload) -> Result<(), Denial> {
-    let outside = |head: Option<&Repository>, base: &str| match head {
-        None => Some("a fork that has been deleted".to_owned()),
-        Some(head) if !head.full_name.eq_ignore_ascii_case(base) => Some(format!("the fork {}", cut(&head.full_name))),
-        Some(_) => None,
-    };
-    match &payload.pull_request {
-        Some(pull) => {
-            // `pull_request_target` runs the base's workflow, but with the fork's text at hand, and often with its code.
-            let base = pull.base.repo.as_ref().filter(|base| base.full_name.eq_ignore_ascii_case(repository));
-            let base =
-                base.ok_or_else(|| Denial::Unclear("the pull request is one to another repository".to_owned()))?;
-            if let Some(fork) = outside(pull.head.repo.as_ref(), &base.full_name) {
-                return Err(Denial::Fork(format!("this job ({event}) is for a pull request from {fork}")));
-            }
+        match origin.work {
+            Work::Outside(whose) if !self.forks => Err(Denial::Fork(whose)),
+            Work::Unclear(why) if !self.forks => Err(Denial::Unclear(why)),
+            _ => Ok(()),
         }
-        None if event.starts_with("pull_request") => {
-            return Err(Denial::Unclear("the payload of a pull request's event holds no pull request".to_owned()));
-        }
-        None => {}
     }
-    match &payload.workflow_run {
-        Some(run) => {
-            if let Some(fork) = outside(run.head_repository.as_ref(), repository) {
-                return Err(Denial::Fork(format!("this job ({event}) follows a workflow run for {fork}")));
-            }
-        }
-        None if event == "workflow_run" => {
-            return Err(Denial::Unclear("the payload of a workflow run's event holds no run".to_owned()));
-        }
-        None => {}
-    }
-    // A comment starts the default branch's workflow, which may fetch the pull request that was commented on. Where that comes
-    // from is not in the payload, so it depends on who commented.
-    let on_pull_request = payload.issue.as_ref().is_some_and(|issue| issue.pull_request.is_some());
-    if let (true, Some(comment)) = (on_pull_request, &payload.comment)
-        && !INSIDERS.contains(&comment.author_association.as_str())
-    {
-        return Err(Denial::Fork(format!(
-            "this job ({event}) is for a comment on a pull request by somebody from outside ({})",
-            if comment.author_association.is_empty() { "unknown".to_owned() } else { cut(&comment.author_association) }
-        )));
-    }
-    Ok(())
 }
 
 fn listed(list: &[Pattern], what: &'static str, value: &str, setting: &'static str) -> Result<(), Denial> {
@@ -144,176 +96,19 @@ fn listed(list: &[Pattern], what: &'static str, value: &str, setting: &'static s
     Err(Denial::Unlisted { what, value: cut(value), setting })
 }
 
-fn read_payload(evidence: &Evidence) -> Result<Payload, Denial> {
+fn origin(evidence: &Evidence, read: ReadOrigin) -> Result<Origin, Denial> {
     let unclear = |why: &str| Denial::Unclear(format!("the event's payload {why}"));
     match &evidence.payload {
         None => Err(unclear("is missing")),
         Some(Err(why)) => Err(unclear(&cut(why))),
-        Some(Ok(bytes)) => serde_json::from_slice(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))
-            .map_err(|error| unclear(&format!("makes no sense: {}", cut(&error.to_string())))),
+        Some(Ok(bytes)) => {
+            read(&evidence.facts, bytes).map_err(|why| unclear(&format!("makes no sense: {}", cut(&why))))
+        }
     }
 }
 
 /// Text of others on one short line.
-fn cut(text: &str) -> String {
+#[must_use]
+pub fn cut(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(200).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::pattern::tests::Dice;
-    use super::*;
-    use crate::policy::Facts;
-    use serde_json::{Value, json};
-
-    fn evidence(event: &str, payload: &Value) -> Evidence {
-        let facts = Facts {
-            event: Some(event.to_owned()),
-            repository: Some("o/r".to_owned()),
-            reference: Some("refs/heads/main".to_owned()),
-        };
-        Evidence { facts, payload: Some(Ok(payload.to_string().into_bytes())) }
-    }
-
-    fn pull(head: Value) -> Value {
-        json!({ "repository": { "full_name": "o/r" },
-                "pull_request": { "number": 7, "head": { "sha": "a", "repo": head }, "base": { "repo": { "full_name": "o/r" } } } })
-    }
-
-    fn word(policy: &Policy, evidence: &Evidence) -> &'static str {
-        match policy.judge(evidence) {
-            Ok(()) => "ok",
-            Err(Denial::Fork(_)) => "fork",
-            Err(Denial::Unlisted { .. }) => "unlisted",
-            Err(Denial::Unclear(_)) => "unclear",
-        }
-    }
-
-    #[test]
-    fn work_from_forks_is_told_from_work_of_the_repository() {
-        let fork = || json!({ "full_name": "evil/r" });
-        let own = || json!({ "full_name": "O/R" });
-        let comment = |association: &str, on: Value| json!({ "issue": { "pull_request": on }, "comment": { "author_association": association } });
-        let on_pull = || json!({ "url": "https://api.github.com/repos/o/r/pulls/7" });
-        let run = |head: Value| json!({ "workflow_run": { "event": "pull_request", "head_repository": head } });
-        let other_base = json!({ "pull_request": { "head": { "repo": own() }, "base": { "repo": fork() } } });
-        for (event, payload, wanted) in [
-            ("push", json!({}), "ok"),
-            ("push", json!({ "ref": "refs/heads/main", "repository": { "full_name": "o/r", "fork": true } }), "ok"),
-            ("schedule", json!({ "schedule": "0 0 * * *" }), "ok"),
-            ("workflow_dispatch", json!({ "inputs": { "pull_request": pull(fork()) } }), "ok"),
-            ("pull_request", pull(own()), "ok"),
-            ("pull_request", pull(fork()), "fork"),
-            ("pull_request", pull(Value::Null), "fork"),
-            ("pull_request_target", pull(fork()), "fork"),
-            ("pull_request_review", pull(fork()), "fork"),
-            ("pull_request_review_comment", pull(fork()), "fork"),
-            ("some_event_of_the_future", pull(fork()), "fork"),
-            ("pull_request", json!({}), "unclear"),
-            ("pull_request", json!({ "pull_request": null }), "unclear"),
-            ("pull_request", json!({ "pull_request": "o/r" }), "unclear"),
-            ("pull_request", json!({ "pull_request": { "head": { "repo": own() } } }), "unclear"),
-            ("pull_request", other_base, "unclear"),
-            ("push", json!({ "repository": { "full_name": "o/other" } }), "unclear"),
-            ("workflow_run", run(own()), "ok"),
-            ("workflow_run", run(fork()), "fork"),
-            ("workflow_run", run(Value::Null), "fork"),
-            ("workflow_run", json!({}), "unclear"),
-            ("issue_comment", comment("NONE", Value::Null), "ok"),
-            ("issue_comment", comment("MEMBER", on_pull()), "ok"),
-            ("issue_comment", comment("CONTRIBUTOR", on_pull()), "fork"),
-            ("issue_comment", comment("", on_pull()), "fork"),
-            ("issue_comment", comment("NONE", json!({})), "fork"),
-        ] {
-            assert_eq!(word(&Policy::default(), &evidence(event, &payload)), wanted, "{event} {payload}");
-            let open = Policy { forks: true, events: Some(vec![Pattern::from("*".to_owned())]), ..Policy::default() };
-            let wanted_when_open = if wanted == "fork" { "ok" } else { wanted };
-            let seen = word(&open, &evidence(event, &payload));
-            assert!(seen == wanted_when_open || (wanted == "unclear" && seen == "ok"), "{event} {payload}: {seen}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_denied_unless_there_is_nothing_to_judge() {
-        let mut cases = vec![Evidence::default()];
-        for payload in [None, Some(Err("cannot be read".to_owned()))] {
-            cases.push(Evidence { payload, ..evidence("push", &json!({})) });
-        }
-        for bytes in ["", "[]", "{", "null", "{\"pull_request\":null,\"pull_request\":{}}", "{}x"] {
-            cases.push(Evidence { payload: Some(Ok(bytes.into())), ..evidence("push", &json!({})) });
-        }
-        cases.push(Evidence { payload: Some(Ok(b"[".repeat(1 << 20))), ..evidence("push", &json!({})) });
-        let mut nameless = evidence("push", &json!({}));
-        nameless.facts.repository = Some("o/".repeat(LONGEST));
-        cases.push(nameless);
-        for case in cases {
-            assert_eq!(word(&Policy::default(), &case), "unclear", "{:?}", case.facts);
-            assert_eq!(word(&Policy { forks: true, ..Policy::default() }, &case), "ok");
-        }
-    }
-
-    #[test]
-    fn no_change_of_a_payload_lets_a_fork_in_or_brings_the_judge_down() {
-        let mut dice = Dice(0xf0f0);
-        let fork = pull(json!({ "full_name": "evil/r" })).to_string().into_bytes();
-        let pieces =
-            ["null", "{}", "\"o/r\"", "[", "]", "}", "\\u0000", "\"head\":{\"repo\":{\"full_name\":\"o/r\"}},", " "];
-        for _ in 0..20_000 {
-            let mut bytes = fork.clone();
-            for _ in 0..=dice.below(3) {
-                let at = dice.below(bytes.len());
-                match dice.below(3) {
-                    0 => bytes.truncate(at),
-                    1 => bytes[at] = u8::try_from(dice.below(256)).unwrap(),
-                    _ => {
-                        let piece = pieces[dice.below(pieces.len())];
-                        bytes.splice(at..at, piece.bytes());
-                    }
-                }
-                if bytes.is_empty() {
-                    break;
-                }
-            }
-            // What still says that the head is another repository, or says nothing, is not let in.
-            let says: Option<Value> = serde_json::from_slice(&bytes).ok();
-            let head = says.as_ref().and_then(|says| says["pull_request"]["head"]["repo"]["full_name"].as_str());
-            let mut evidence = evidence("pull_request", &Value::Null);
-            evidence.payload = Some(Ok(bytes.clone()));
-            if Policy::default().judge(&evidence).is_ok() {
-                assert!(
-                    head.is_some_and(|head| head.eq_ignore_ascii_case("o/r")),
-                    "{}",
-                    String::from_utf8_lossy(&bytes)
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn fuzz_payload() {
-        let strict = Policy::default();
-        let open = Policy { forks: true, ..Policy::default() };
-        let events = ["push", "pull_request", "pull_request_target", "workflow_run", "issue_comment", "schedule"];
-        crate::fuzz::run("payload", |bytes| {
-            let kinds = events.map(|event| {
-                let facts = Facts {
-                    event: Some(event.to_owned()),
-                    repository: Some("o/r".to_owned()),
-                    reference: Some("refs/heads/main".to_owned()),
-                };
-                let evidence = Evidence { facts, payload: Some(Ok(bytes.to_vec())) };
-                let judged = strict.judge(&evidence);
-                // Whoever lets forks in denies no more than whoever does not.
-                assert!(judged.is_err() || open.judge(&evidence).is_ok());
-                judged.map_err(|denial| {
-                    crate::fuzz::assert_plain(&denial.to_string());
-                    assert!(denial.to_string().len() < 4096);
-                    std::mem::discriminant(&denial)
-                })
-            });
-            // What is no object says nothing about where a job comes from.
-            assert!(bytes.trim_ascii_start().first() == Some(&b'{') || kinds.iter().all(Result::is_err));
-            kinds
-        });
-    }
 }

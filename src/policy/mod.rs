@@ -10,8 +10,7 @@
 mod evidence;
 mod judge;
 mod pattern;
-mod payload;
 
-pub use evidence::{Evidence, Facts, LARGEST_PAYLOAD};
-pub use judge::{Denial, Policy};
+pub use evidence::{Evidence, Facts, LARGEST_PAYLOAD, Origin, ReadOrigin, Work};
+pub use judge::{Denial, Policy, cut};
 pub use pattern::{LONGEST, Pattern};

@@ -46,14 +46,14 @@ impl Pattern {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
     /// Numbers that look random, the same in each run.
-    pub(in crate::policy) struct Dice(pub(in crate::policy) u64);
+    struct Dice(u64);
 
     impl Dice {
-        pub(in crate::policy) fn below(&mut self, end: usize) -> usize {
+        fn below(&mut self, end: usize) -> usize {
             self.0 ^= self.0 << 13;
             self.0 ^= self.0 >> 7;
             self.0 ^= self.0 << 17;

@@ -23,6 +23,8 @@ use crate::init::Ended;
 pub struct Forge {
     /// The value of `CI_PROVIDER`.
     pub name: &'static str,
+    /// What is fixed about its agent.
+    pub agent: &'static AgentFacts,
     /// Its settings.
     pub settings: &'static [Setting],
     /// Reads them; `None` when a problem was recorded.

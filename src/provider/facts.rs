@@ -2,6 +2,9 @@
 
 use nix::sys::signal::Signal;
 
+use crate::control::Job;
+use crate::policy::{Facts, ReadOrigin};
+
 /// What is fixed about an agent.
 #[derive(Debug)]
 pub struct AgentFacts {
@@ -27,12 +30,20 @@ pub struct AgentFacts {
     pub unpublished: Option<&'static str>,
     /// The variable that names the proxy, if the agent does not heed the usual ones.
     pub proxy: Option<&'static str>,
-    /// The agent's variables for the hooks around a job, if it has such.
-    pub hooks: Option<HookVariables>,
+    /// The hooks around a job, if it has such.
+    pub hooks: Option<JobHooks>,
     /// What it marks its objects in Docker with.
     pub docker_label: LabelledBy,
     /// How the listener is told to end.
     pub stop: StopPlan,
+}
+
+impl AgentFacts {
+    /// Knows the payloads that its hooks bring.
+    #[must_use]
+    pub fn read_origin(&self) -> ReadOrigin {
+        self.hooks.as_ref().map_or(|_, _| Err("it is of no known form".to_owned()), |hooks| hooks.origin)
+    }
 }
 
 /// What an agent derives the label from that it puts on containers and networks.
@@ -44,14 +55,25 @@ pub enum LabelledBy {
     Root,
 }
 
-/// The agent's variables that name hook scripts.
-#[derive(Debug, Clone, Copy)]
-pub struct HookVariables {
-    /// Run before a job's first step.
+/// The scripts that the agent runs around a job, and what it tells them.
+#[derive(Debug)]
+pub struct JobHooks {
+    /// The variable of the agent's that names the script to run before a job's first step.
     pub job_started: &'static str,
-    /// Run after its last.
+    /// The one to run after its last.
     pub job_completed: &'static str,
+    /// What a script's environment says of the job.
+    pub describe: fn(Variable<'_>) -> (Job, Facts),
+    /// The variable that names the file with the payload of the job's event.
+    pub payload: &'static str,
+    /// What such a payload says.
+    pub origin: ReadOrigin,
+    /// The variable that names the file by which a script gives variables to the job's steps, a line `NAME=value` each.
+    pub step_variables: &'static str,
 }
+
+/// Looks a variable up.
+pub type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// How the listener is told to end.
 #[derive(Debug, Clone, Copy)]

@@ -20,7 +20,7 @@ use crate::provider::http::Http;
 use crate::provider::registration::{Grant, Registration, Released, Releasing, Standing, Step, Wanted};
 
 /// Its line in the list.
-pub const FORGE: Forge = Forge { name: "azure-devops", settings: settings::TABLE, read };
+pub const FORGE: Forge = Forge { name: "azure-devops", agent: &AGENT, settings: settings::TABLE, read };
 
 fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider>> {
     let settings = settings::read(reader, common)?;

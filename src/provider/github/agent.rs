@@ -2,9 +2,10 @@
 
 use nix::sys::signal::Signal;
 
+use super::{job, payload};
 use crate::init::Ended;
 use crate::provider::contract::Reading;
-use crate::provider::facts::{AgentFacts, HookVariables, LabelledBy, Line, Meaning, Sign, StopPlan};
+use crate::provider::facts::{AgentFacts, JobHooks, LabelledBy, Line, Meaning, Sign, StopPlan};
 
 /// The program that configures itself, listens and removes itself.
 pub const LISTENER: &str = "bin/Runner.Listener";
@@ -58,9 +59,13 @@ pub const AGENT: AgentFacts = AgentFacts {
     ],
     input_prefix: "ACTIONS_RUNNER_INPUT_",
     docker_label: LabelledBy::File(".runner"),
-    hooks: Some(HookVariables {
+    hooks: Some(JobHooks {
         job_started: "ACTIONS_RUNNER_HOOK_JOB_STARTED",
         job_completed: "ACTIONS_RUNNER_HOOK_JOB_COMPLETED",
+        describe: job::describe,
+        payload: "GITHUB_EVENT_PATH",
+        origin: payload::origin,
+        step_variables: "GITHUB_ENV",
     }),
     unpublished: None,
     proxy: None,

@@ -22,7 +22,7 @@ use crate::provider::http::Http;
 use crate::provider::registration::{Grant, Once, Registration, Released, Releasing, Standing, Step, Wanted};
 
 /// Its line in the list.
-pub const FORGE: Forge = Forge { name: "github", settings: TABLE, read };
+pub const FORGE: Forge = Forge { name: "github", agent: &AGENT, settings: TABLE, read };
 
 fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider>> {
     let settings = settings::read(reader, common)?;
