@@ -158,7 +158,7 @@ impl Registrar {
         let known = match self.means.provider.releasing(false) {
             Releasing::Request => self.means.provider.standing(&current).await? != Standing::Unknown,
             // Without a credential that could ask, the listener itself will find out.
-            Releasing::Command(_) | Releasing::ByForge => true,
+            Releasing::Command { .. } | Releasing::ByForge => true,
         };
         if !known {
             tracing::warn!("the forge does not know {} any more: registering anew", current.name);

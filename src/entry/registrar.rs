@@ -146,7 +146,7 @@ impl Registrar {
         };
         let released = match self.means.provider.releasing(job_done) {
             Releasing::Request => self.means.provider.release(&current).await?,
-            Releasing::Command(step) => self.release_by_command(root, &step).await?,
+            Releasing::Command { step, busy } => self.release_by_command(root, &step, busy).await?,
             Releasing::ByForge => {
                 if !job_done {
                     tracing::info!(
@@ -165,7 +165,7 @@ impl Registrar {
         Ok(released)
     }
 
-    async fn release_by_command(&self, root: &Path, step: &Step) -> Result<Released, Fault> {
+    async fn release_by_command(&self, root: &Path, step: &Step, busy: &[&str]) -> Result<Released, Fault> {
         let started = self.means.starter.start(root, step, Manner::Step);
         let (mut agent, _) = started.map_err(|error| cannot_start(&error))?;
         let ended = match timeout(self.means.common.kill_timeout, agent.ended()).await {
@@ -176,7 +176,7 @@ impl Registrar {
             return Ok(Released::Gone);
         }
         let words = agent.tail.last_words().await.join(" ");
-        if words.contains("running a job") || words.contains("currently running") {
+        if busy.iter().any(|busy| words.contains(busy)) {
             return Ok(Released::Busy);
         }
         Err(Fault::Unreachable(format!("the agent's remove command failed ({ended}): {words}")))

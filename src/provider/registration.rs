@@ -72,7 +72,12 @@ pub enum Releasing {
     /// By [`Provider::release`].
     Request,
     /// By a command of the agent in its root, because we hold no credential that could ask.
-    Command(Step),
+    Command {
+        /// The command.
+        step: Step,
+        /// What the words of one that fails hold, one or the other, if a job holds the registration.
+        busy: &'static [&'static str],
+    },
     /// By the forge itself: nothing is left to do.
     ByForge,
 }

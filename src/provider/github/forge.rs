@@ -171,11 +171,11 @@ impl Provider for GitHub {
             Credential::JitConfig(_) => Releasing::ByForge,
             // GitHub removes an ephemeral runner after its job, and the agent its own configuration.
             Credential::RegistrationToken(_) if job_done && !self.settings.persistent => Releasing::ByForge,
-            Credential::RegistrationToken(source) => Releasing::Command(Step {
-                program: LISTENER,
-                args: vec!["remove".to_owned()],
-                secrets: source.read().map(|token| ("ACTIONS_RUNNER_INPUT_TOKEN", token)).into_iter().collect(),
-            }),
+            Credential::RegistrationToken(source) => {
+                let secrets = source.read().map(|token| ("ACTIONS_RUNNER_INPUT_TOKEN", token)).into_iter().collect();
+                let step = Step { program: LISTENER, args: vec!["remove".to_owned()], secrets };
+                Releasing::Command { step, busy: &["running a job", "currently running"] }
+            }
         }
     }
 
