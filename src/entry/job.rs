@@ -22,18 +22,18 @@ pub(super) struct JobWatch {
     /// What the process of a worker is called.
     name: &'static str,
     /// The worker, while it lives.
-    pub(super) worker: Option<Worker>,
+    worker: Option<Worker>,
     /// Whether a job was ever announced. Only the listener or a job can announce one, so there was one.
-    pub(super) seen: bool,
+    seen: bool,
     /// Until when a worker is looked for.
     look_until: Option<Instant>,
     /// Whether a worker was seen.
-    pub(super) found_once: bool,
+    found_once: bool,
     /// When it was announced, and when its worker was gone.
     began: Option<Instant>,
     ended: Option<Instant>,
     /// Whether the listener has named it. What follows in its output may be the job's own words.
-    pub(super) named: bool,
+    named: bool,
     /// Its name and result, as the listener last said. The job's own words come before its worker's end, the listener's after it.
     completed: Option<(String, String)>,
     /// Whether the log has that.
@@ -58,6 +58,32 @@ impl JobWatch {
         }
     }
 
+    /// Whether a job was ever announced.
+    pub(super) fn seen(&self) -> bool {
+        self.seen
+    }
+
+    /// Whether a job runs, or ran, for certain.
+    pub(super) fn ran(&self) -> bool {
+        self.found_once
+    }
+
+    /// Whether it runs now, as far as it is known.
+    pub(super) fn runs(&self) -> bool {
+        self.worker.is_some()
+    }
+
+    /// Whether the listener has named it.
+    pub(super) fn is_named(&self) -> bool {
+        self.named
+    }
+
+    /// The listener names it.
+    pub(super) fn begins(&mut self) {
+        self.named = true;
+        self.expect();
+    }
+
     /// A job was announced: its worker must be about to appear.
     pub(super) fn expect(&mut self) {
         self.seen = true;
@@ -68,7 +94,7 @@ impl JobWatch {
     }
 
     /// Its worker was found.
-    pub(super) fn found(&mut self, worker: Worker) {
+    fn found(&mut self, worker: Worker) {
         self.seen = true;
         self.began.get_or_insert_with(Instant::now);
         self.found_once = true;
@@ -104,15 +130,16 @@ impl JobWatch {
         }
     }
 
-    /// Looks for the worker, which must be told to [`Self::found`].
-    pub(super) fn look(&mut self) -> Option<Worker> {
+    /// Looks for the worker. Whether it is found now.
+    pub(super) fn look(&mut self) -> bool {
         if self.worker.is_some() {
-            return None;
+            return false;
         }
         match worker::find(self.listener, self.name) {
             Ok(Some(worker)) => {
                 tracing::debug!("the worker is process {}", worker.pid);
-                return Some(worker);
+                self.found(worker);
+                return true;
             }
             Ok(None) => {
                 if self.look_until.is_some_and(|until| Instant::now() >= until) {
@@ -124,12 +151,17 @@ impl JobWatch {
                 self.look_until = None;
             }
         }
-        None
+        false
     }
 
-    /// Whether a worker is there at this moment, known or not. It must be told to [`Self::found`].
-    pub(super) fn working(&mut self) -> Option<Worker> {
-        self.worker.take().or_else(|| worker::find(self.listener, self.name).ok().flatten())
+    /// Whether it runs at this moment, known before or not.
+    pub(super) fn runs_after_all(&mut self) -> bool {
+        if self.worker.is_none()
+            && let Ok(Some(worker)) = worker::find(self.listener, self.name)
+        {
+            self.found(worker);
+        }
+        self.worker.is_some()
     }
 
     pub(super) fn listener_lives(&self) -> bool {

@@ -21,7 +21,6 @@ use super::stop::Urgency;
 use super::teardown::{end_processes, interrupt};
 use super::watchdog::Due;
 use crate::agent::words::{Manner, Marker};
-use crate::agent::worker::Worker;
 use crate::control::server::Hooked;
 use crate::control::{HookAnswer, Job, Phase};
 use crate::init::Ended;
@@ -63,7 +62,7 @@ impl Session<'_> {
         match event {
             Event::Ended(ended) => return ControlFlow::Break(ended),
             Event::Cancel => {
-                if self.job.worker.is_some() {
+                if self.job.runs() {
                     tracing::warn!("cancelling the running job");
                 }
                 self.interrupted = true;
@@ -139,9 +138,8 @@ impl Session<'_> {
         self.crew.patience.forget_failures(&mut self.crew.registrar.state);
     }
 
-    /// A worker was found.
-    fn found(&mut self, worker: Worker) {
-        self.job.found(worker);
+    /// The job runs.
+    fn job_runs(&mut self) {
         // From now on a job may write to its output.
         self.listener.works(true);
         self.watchdog.running();
@@ -150,14 +148,14 @@ impl Session<'_> {
     }
 
     fn look(&mut self) {
-        if let Some(worker) = self.job.look() {
-            self.found(worker);
+        if self.job.look() {
+            self.job_runs();
         }
     }
 
     fn heard(&mut self, marker: Marker) {
         // What is said later may be a job's words.
-        let no_job_yet = !self.job.found_once;
+        let no_job_yet = !self.job.ran();
         match marker {
             Marker::Sign(sign) if no_job_yet => self.heard_sign(sign),
             Marker::Listening if no_job_yet => {
@@ -169,14 +167,14 @@ impl Session<'_> {
                     self.well_at = failures.then(|| Instant::now() + WELL_AFTER);
                     self.crew.means.board.connected();
                 }
-                if !self.job.seen && !self.retirement.begun() {
+                if !self.job.seen() && !self.retirement.begun() {
                     self.crew.means.board.enter(Phase::Listening);
                     self.yielding.begin();
                 }
             }
             Marker::Version(version) if self.connected.is_none() => self.crew.means.board.set_agent(version),
             // Its first is its own, whenever it is read: it stands before all that its job can write.
-            Marker::Running(name) if !self.job.named => self.begins(name),
+            Marker::Running(name) if !self.job.is_named() => self.begins(name),
             // The last one counts, which is written once the worker is gone.
             Marker::Completed(job, result) => self.job.completed(job, result),
             late => tracing::debug!("is not believed, because a job may have written it: {late:?}"),
@@ -185,7 +183,7 @@ impl Session<'_> {
 
     fn heard_sign(&mut self, sign: Sign) {
         match sign {
-            Sign::Disconnected if !self.job.seen => self.crew.means.board.disconnected(),
+            Sign::Disconnected if !self.job.seen() => self.crew.means.board.disconnected(),
             Sign::Reconnected => self.crew.means.board.connected(),
             Sign::Refused => self.farewell = Some(Instant::now() + FAREWELL),
             _ => {}
@@ -196,8 +194,7 @@ impl Session<'_> {
     /// The listener says that it begins a job.
     fn begins(&mut self, name: String) {
         tracing::info!("agent: Running job: {name}");
-        self.job.named = true;
-        self.job.expect();
+        self.job.begins();
         self.crew.registrar.use_up();
         self.watchdog.acquiring();
         self.enter_job();
@@ -260,7 +257,7 @@ impl Session<'_> {
             }
             Err(HardwareError::Abandoned) => {
                 tracing::error!("the job is failed: its hook was killed while it waited for the hardware");
-                if self.job.worker.is_none() {
+                if !self.job.runs() {
                     return self.interrupt().await;
                 }
                 // It begins steps that run `always()` some 30 ms after the hook's end; an interrupted listener takes up to a
@@ -330,12 +327,12 @@ impl Session<'_> {
             () = means.stop.reached(Urgency::Cancel) => return ControlFlow::Continue(()),
         };
         match retired {
-            Retired::Working(worker) => {
+            Retired::Working => {
                 tracing::info!("a job is running: waiting for it to finish");
                 if let Some(finish) = self.crew.means.provider.agent().stop.finish {
                     self.listener.signal(finish);
                 }
-                self.found(worker);
+                self.job_runs();
                 self.crew.means.board.enter(Phase::Draining);
             }
             Retired::Assigned if self.retirement.wait_for_worker(self.crew.means.common.watch.worker) => {
@@ -359,7 +356,7 @@ impl Session<'_> {
     /// Only while idle: the client's memory is let go afterwards, and a job's start is not delayed.
     async fn look_at_leftovers(&mut self) {
         self.leftovers_at = None;
-        if self.job.seen || self.retirement.begun() {
+        if self.job.seen() || self.retirement.begun() {
             return;
         }
         if let Ok(Err(fault)) = timeout(LOOK_AT_LEFTOVERS, self.crew.registrar.release_leftovers()).await {
@@ -376,7 +373,7 @@ impl Session<'_> {
         let _ = self.listener.tail.last_words().await;
         while let Ok(marker) = self.markers.try_recv() {
             match marker {
-                Marker::Running(name) if !self.job.named => self.begins(name),
+                Marker::Running(name) if !self.job.is_named() => self.begins(name),
                 Marker::Completed(job, result) => self.job.completed(job, result),
                 _ => {}
             }
@@ -396,14 +393,14 @@ impl Session<'_> {
             why: self.retirement.why.take(),
             interrupted: self.interrupted,
             asked,
-            job_seen: self.job.seen,
-            job_ran: self.job.found_once,
+            job_seen: self.job.seen(),
+            job_ran: self.job.ran(),
         };
         let ending = Ending::of(past, ended, self.crew.means.provider.as_ref());
         if ending.loses_registration() {
             self.crew.registrar.forget_lost();
         }
-        let soon = !self.job.found_once && self.connected.is_none_or(|since| since.elapsed() < WELL_AFTER);
+        let soon = !self.job.ran() && self.connected.is_none_or(|since| since.elapsed() < WELL_AFTER);
         // One that leaves because its job was taken back is no sign of trouble here.
         if ending.is_trouble() && soon && !ended_by_us && self.farewell.is_none() {
             self.crew.means.board.ended_early();

@@ -10,7 +10,6 @@ use super::ending::Why;
 use super::job::{JobWatch, LOOK_EVERY};
 use super::means::Means;
 use super::registrar::Registrar;
-use crate::agent::worker::Worker;
 use crate::control::Phase;
 use crate::provider::{Fault, Released, Standing};
 
@@ -59,7 +58,7 @@ pub(super) enum Retired {
     /// It was interrupted and will end.
     Interrupted,
     /// A job runs.
-    Working(Worker),
+    Working,
     /// The forge says that a job was assigned; its worker is not there yet.
     Assigned,
 }
@@ -73,8 +72,8 @@ pub(super) async fn retire(
     root: &Path,
     job: &mut JobWatch,
 ) -> Retired {
-    if let Some(worker) = job.working() {
-        return Retired::Working(worker);
+    if job.runs_after_all() {
+        return Retired::Working;
     }
     if means.common.persistent {
         // Its registration stays, so no removal can be refused: only the answer's way back is left for a job to be lost in. One
@@ -84,10 +83,10 @@ pub(super) async fn retire(
             None => None,
         };
         means.provider.rest();
-        return match (job.working(), standing) {
-            (Some(worker), _) => Retired::Working(worker),
-            (None, Some(Standing::Busy)) => Retired::Assigned,
-            (None, _) => Retired::Interrupted,
+        return match (job.runs_after_all(), standing) {
+            (true, _) => Retired::Working,
+            (false, Some(Standing::Busy)) => Retired::Assigned,
+            (false, _) => Retired::Interrupted,
         };
     }
     means.board.enter(Phase::Unregistering);
@@ -95,11 +94,12 @@ pub(super) async fn retire(
     loop {
         match registrar.release_current(root, false).await {
             Ok(Released::Gone) => break,
-            Ok(Released::Busy) => return job.working().map_or(Retired::Assigned, Retired::Working),
+            Ok(Released::Busy) if job.runs_after_all() => return Retired::Working,
+            Ok(Released::Busy) => return Retired::Assigned,
             Err(fault) => {
                 tracing::warn!("the registration cannot be removed yet: {fault}");
-                if let Some(worker) = job.working() {
-                    return Retired::Working(worker);
+                if job.runs_after_all() {
+                    return Retired::Working;
                 }
                 let wait = match fault {
                     Fault::Denied { .. } => return Retired::Interrupted,
@@ -116,8 +116,8 @@ pub(super) async fn retire(
     // Let go, but a job may have been assigned a moment before.
     let crossed = Instant::now() + CROSSING;
     while Instant::now() < crossed && job.listener_lives() {
-        if let Some(worker) = job.working() {
-            return Retired::Working(worker);
+        if job.runs_after_all() {
+            return Retired::Working;
         }
         sleep(LOOK_EVERY).await;
     }

@@ -148,8 +148,8 @@ impl<'a> Session<'a> {
 
     /// Waits for the next event. Where several are there, the first in this order.
     pub(super) async fn next(&mut self) -> Event {
-        let idle = !self.retirement.begun() && !self.job.seen;
-        let watched = self.asking.is_none() && (!self.retirement.begun() || self.job.worker.is_some());
+        let idle = !self.retirement.begun() && !self.job.seen();
+        let watched = self.asking.is_none() && (!self.retirement.begun() || self.job.runs());
         let Crew { means: Means { board, stop, .. }, keeper, gate, update, .. } = &mut self.crew;
         tokio::select! {
             biased;
