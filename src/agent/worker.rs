@@ -35,7 +35,7 @@ pub struct Worker {
 ///
 /// # Errors
 /// When `/proc` cannot be read.
-pub fn find(listener: Pid, name: &str) -> io::Result<Option<Worker>> {
+pub(crate) fn find(listener: Pid, name: &str) -> io::Result<Option<Worker>> {
     let is_worker = |stat: &Stat| stat.parent == listener && stat.name == name && stat.lives();
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).map(Pid::from_raw) else {
@@ -61,12 +61,12 @@ pub fn find(listener: Pid, name: &str) -> io::Result<Option<Worker>> {
 impl Worker {
     /// Whether it lives, by its number and its start: both are another process' never.
     #[must_use]
-    pub fn lives(&self) -> bool {
+    pub(crate) fn lives(&self) -> bool {
         Stat::read(self.pid).is_some_and(|stat| stat.started == self.started && stat.lives())
     }
 
     /// Waits until the worker is gone.
-    pub async fn gone(&self) {
+    pub(crate) async fn gone(&self) {
         match &self.end {
             // An error means that the reactor is shutting down, and with it whoever waits here.
             Some(end) => drop(end.readable().await),
@@ -92,7 +92,7 @@ pub enum Watch {
 impl Watch {
     /// Tries it with this very process.
     #[must_use]
-    pub fn here() -> Self {
+    pub(crate) fn here() -> Self {
         if os::pidfd_open(getpid()).is_ok() { Self::Told } else { Self::Looked }
     }
 }
@@ -123,7 +123,7 @@ pub enum Blind {
 impl Blind {
     /// How to mend it.
     #[must_use]
-    pub fn cure(&self) -> &'static str {
+    pub(crate) fn cure(&self) -> &'static str {
         match self {
             Self::Unreadable(_) => "let the engine mount /proc, as all do by default, and mount nothing over it",
             Self::Foreign => "mount nothing over /proc: it must be the one of this container's own processes",
@@ -136,7 +136,7 @@ impl Blind {
 ///
 /// # Errors
 /// When it is not, or there is none.
-pub fn prove_mounted() -> Result<(), Blind> {
+pub(crate) fn prove_mounted() -> Result<(), Blind> {
     let ourselves = fs::read_link("/proc/self").map_err(Blind::Unreadable)?;
     if ourselves.as_os_str() == getpid().to_string().as_str() { Ok(()) } else { Err(Blind::Foreign) }
 }
@@ -146,7 +146,7 @@ pub fn prove_mounted() -> Result<(), Blind> {
 ///
 /// # Errors
 /// When it does not.
-pub fn prove_visible(agent: Option<&Identity>) -> Result<(), Blind> {
+pub(crate) fn prove_visible(agent: Option<&Identity>) -> Result<(), Blind> {
     prove_mounted()?;
     let seen = look_at_a_child(agent, |child| Stat::read(child).is_some_and(|stat| stat.parent == getpid()));
     match seen {

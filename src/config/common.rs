@@ -94,7 +94,7 @@ pub enum Taint {
 
 impl Common {
     /// Reads the common settings; problems go to the reader.
-    pub fn read(reader: &mut Reader<'_>) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Self {
         let naming = Naming::read(reader);
         let labels = reader.list("RUNNER_LABELS");
         if let Some(bad) =

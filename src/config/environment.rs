@@ -22,7 +22,7 @@ impl fmt::Debug for Value {
 
 impl Environment {
     /// Takes the variables in.
-    pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+    pub(crate) fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let mut environment = Self::default();
         for (name, value) in variables {
             match (name.into_string(), value.into_string()) {
@@ -40,12 +40,12 @@ impl Environment {
 
     /// The value of one variable.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(|value| value.0.as_str())
     }
 
     /// All variables.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.values.iter().map(|(name, value)| (name.as_str(), value.0.as_str()))
     }
 }

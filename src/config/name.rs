@@ -21,7 +21,7 @@ pub enum Naming {
 
 impl Naming {
     /// Reads the settings about names.
-    pub fn read(reader: &mut Reader<'_>) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Self {
         let allowed = reader.flag("OSCR_ALLOW_FIXED_NAME").unwrap_or(false);
         let prefix = reader.text("RUNNER_NAME_PREFIX");
         if let Some(name) = reader.text("RUNNER_NAME") {
@@ -45,7 +45,7 @@ impl Naming {
 
     /// What all names of this kind begin with, if they have that in common and nothing more.
     #[must_use]
-    pub fn prefix(&self) -> Option<&str> {
+    pub(crate) fn prefix(&self) -> Option<&str> {
         match self {
             Self::Fresh { prefix, .. } => Some(prefix),
             Self::Fixed(_) => None,
@@ -54,7 +54,7 @@ impl Naming {
 
     /// The name of the next incarnation, with four hexadecimal digits from `entropy` in it.
     #[must_use]
-    pub fn next(&self, entropy: u16) -> String {
+    pub(crate) fn next(&self, entropy: u16) -> String {
         match self {
             Self::Fixed(name) => name.clone(),
             Self::Fresh { prefix, hostname } => {
@@ -68,7 +68,7 @@ impl Naming {
 
     /// Four random hexadecimal digits' worth of entropy.
     #[must_use]
-    pub fn entropy() -> u16 {
+    pub(crate) fn entropy() -> u16 {
         getrandom::u32().unwrap_or_else(|_| std::process::id()) as u16
     }
 }

@@ -13,7 +13,7 @@ pub struct Places {
 impl Places {
     /// Places below `root`, which is `/` but in tests.
     #[must_use]
-    pub fn below(root: PathBuf) -> Self {
+    pub(crate) fn below(root: PathBuf) -> Self {
         Self { root }
     }
 
@@ -23,121 +23,121 @@ impl Places {
 
     /// The root itself.
     #[must_use]
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// A place where a container engine writes.
     #[must_use]
-    pub fn of_engine(&self, path: &str) -> PathBuf {
+    pub(crate) fn of_engine(&self, path: &str) -> PathBuf {
         self.at(path)
     }
 
     /// Docker's socket by both of its paths: one is usually a link to the other.
     #[must_use]
-    pub fn docker_sockets(&self) -> [PathBuf; 2] {
+    pub(crate) fn docker_sockets(&self) -> [PathBuf; 2] {
         ["run/docker.sock", "var/run/docker.sock"].map(|path| self.at(path))
     }
 
     /// The pristine agent of the image.
     #[must_use]
-    pub fn agent(&self) -> PathBuf {
+    pub(crate) fn agent(&self) -> PathBuf {
         self.at("opt/oscr/agent")
     }
 
     /// What the image says of its agent.
     #[must_use]
-    pub fn agent_release(&self) -> PathBuf {
+    pub(crate) fn agent_release(&self) -> PathBuf {
         self.at("opt/oscr/agent.json")
     }
 
     /// What was fetched and can be fetched again. Root's alone.
     #[must_use]
-    pub fn cache(&self) -> PathBuf {
+    pub(crate) fn cache(&self) -> PathBuf {
         self.at("var/cache/oscr")
     }
 
     /// Agents that were fetched in place of the image's.
     #[must_use]
-    pub fn fetched_agents(&self) -> PathBuf {
+    pub(crate) fn fetched_agents(&self) -> PathBuf {
         self.cache().join("agents")
     }
 
     /// Archives of such agents, where containers do not share them.
     #[must_use]
-    pub fn agent_archives(&self) -> PathBuf {
+    pub(crate) fn agent_archives(&self) -> PathBuf {
         self.cache().join("archives")
     }
 
     /// The pristine home of the image.
     #[must_use]
-    pub fn pristine_home(&self) -> PathBuf {
+    pub(crate) fn pristine_home(&self) -> PathBuf {
         self.at("opt/oscr/home")
     }
 
     /// Where each incarnation's agent root is made.
     #[must_use]
-    pub fn agent_roots(&self) -> PathBuf {
+    pub(crate) fn agent_roots(&self) -> PathBuf {
         self.at("runner")
     }
 
     /// What survives a restart, for root alone.
     #[must_use]
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.at("var/lib/oscr")
     }
 
     /// What was moved out of a job's reach and is yet to be removed. Beside the state, and like it root's alone.
     #[must_use]
-    pub fn trash(&self) -> PathBuf {
+    pub(crate) fn trash(&self) -> PathBuf {
         self.state().join("trash")
     }
 
     /// What the wiped places were like before the first job. Beside the state, and like it root's alone.
     #[must_use]
-    pub fn marks(&self) -> PathBuf {
+    pub(crate) fn marks(&self) -> PathBuf {
         self.state().join("marks.json")
     }
 
     /// The control socket and the hook shims.
     #[must_use]
-    pub fn run(&self) -> PathBuf {
+    pub(crate) fn run(&self) -> PathBuf {
         self.at("run/oscr")
     }
 
     /// The user's hooks.
     #[must_use]
-    pub fn hooks(&self) -> PathBuf {
+    pub(crate) fn hooks(&self) -> PathBuf {
         self.at("etc/oscr/hooks.d")
     }
 
     /// What the image sets for everybody who logs in.
     #[must_use]
-    pub fn system_environment(&self) -> PathBuf {
+    pub(crate) fn system_environment(&self) -> PathBuf {
         self.at("etc/environment")
     }
 
     /// The directories for temporary files that any user can write.
     #[must_use]
-    pub fn temporary(&self) -> [PathBuf; 5] {
+    pub(crate) fn temporary(&self) -> [PathBuf; 5] {
         ["tmp", "var/tmp", "dev/shm", "dev/mqueue", "run/lock"].map(|place| self.at(place))
     }
 
     /// Where a session of this user would keep its sockets and the like.
     #[must_use]
-    pub fn session(&self, user: Uid) -> PathBuf {
+    pub(crate) fn session(&self, user: Uid) -> PathBuf {
         self.at("run/user").join(user.to_string())
     }
 
     /// What the kernel says about the container's limits.
     #[must_use]
-    pub fn cgroup(&self) -> PathBuf {
+    pub(crate) fn cgroup(&self) -> PathBuf {
         self.at("sys/fs/cgroup")
     }
 
     /// Docker's socket, if mounted.
     #[must_use]
-    pub fn docker_socket(&self) -> PathBuf {
+    pub(crate) fn docker_socket(&self) -> PathBuf {
         self.at("var/run/docker.sock")
     }
 }

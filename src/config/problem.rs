@@ -16,7 +16,7 @@ pub struct Problem {
 impl Problem {
     /// What is wrong with `setting`, and what to do.
     #[must_use]
-    pub fn of(setting: &str, what: impl fmt::Display, cure: impl fmt::Display) -> Self {
+    pub(crate) fn of(setting: &str, what: impl fmt::Display, cure: impl fmt::Display) -> Self {
         Self { setting: setting.to_owned(), what: what.to_string(), cure: cure.to_string() }
     }
 }

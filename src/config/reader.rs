@@ -27,7 +27,7 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Reads from `environment`, with the settings that `tables` list.
     #[must_use]
-    pub fn new(environment: &'a Environment, tables: Vec<&'static [Setting]>) -> Self {
+    pub(crate) fn new(environment: &'a Environment, tables: Vec<&'static [Setting]>) -> Self {
         let mut reader = Self {
             environment,
             tables,
@@ -46,35 +46,35 @@ impl<'a> Reader<'a> {
     }
 
     /// Records a problem.
-    pub fn problem(&mut self, setting: &str, what: impl fmt::Display, cure: impl fmt::Display) {
+    pub(crate) fn problem(&mut self, setting: &str, what: impl fmt::Display, cure: impl fmt::Display) {
         self.problems.push(Problem::of(setting, what, cure));
     }
 
     /// How many problems were recorded so far.
     #[must_use]
-    pub fn problems(&self) -> usize {
+    pub(crate) fn problems(&self) -> usize {
         self.problems.len()
     }
 
     /// Records something that the user should know and that is not wrong.
-    pub fn note(&mut self, note: impl Into<String>) {
+    pub(crate) fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
     }
 
     /// Records a value that was worked out, for `oscr-entry check`.
-    pub fn effective(&mut self, name: &str, value: impl fmt::Display) {
+    pub(crate) fn effective(&mut self, name: &str, value: impl fmt::Display) {
         self.effective.insert(name.to_owned(), value.to_string());
     }
 
     /// A variable that is not in the tables, such as one of another container's names.
-    pub fn foreign(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn foreign(&mut self, name: &str) -> Option<String> {
         let value = self.environment.get(name)?.to_owned();
         self.used.insert(name.to_owned());
         Some(value)
     }
 
     /// A setting's text, under its own name or an alias; `None` when unset.
-    pub fn text(&mut self, name: &'static str) -> Option<String> {
+    pub(crate) fn text(&mut self, name: &'static str) -> Option<String> {
         let (found, value) = self.lookup(name)?;
         if found != name {
             self.note(format!("{found} was read as {name}"));
@@ -84,7 +84,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `true`/`yes`/`on`/`1` or `false`/`no`/`off`/`0`, in any case, and nothing else.
-    pub fn flag(&mut self, name: &'static str) -> Option<bool> {
+    pub(crate) fn flag(&mut self, name: &'static str) -> Option<bool> {
         let value = self.text(name)?;
         let flag = parse_flag(&value);
         if flag.is_none() {
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A duration: seconds, or a number with `s`, `m` or `h`.
-    pub fn duration(&mut self, name: &'static str, default: Duration) -> Duration {
+    pub(crate) fn duration(&mut self, name: &'static str, default: Duration) -> Duration {
         let Some(value) = self.text(name) else {
             self.effective.insert(name.to_owned(), humantime::format_duration(default).to_string());
             return default;
@@ -114,7 +114,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A number of bytes, with `k`, `m`, `g` or `t` for powers of 1024; `None` when unset.
-    pub fn size(&mut self, name: &'static str) -> Option<u64> {
+    pub(crate) fn size(&mut self, name: &'static str) -> Option<u64> {
         let value = self.text(name)?;
         let size = parse_size(&value);
         if size.is_none() {
@@ -128,13 +128,13 @@ impl<'a> Reader<'a> {
     }
 
     /// A duration that is unset, or zero, for none.
-    pub fn optional_duration(&mut self, name: &'static str) -> Option<Duration> {
+    pub(crate) fn optional_duration(&mut self, name: &'static str) -> Option<Duration> {
         self.text(name)?;
         Some(self.duration(name, Duration::ZERO)).filter(|time| !time.is_zero())
     }
 
     /// One of a few words.
-    pub fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)], default: T) -> T {
+    pub(crate) fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)], default: T) -> T {
         let Some(value) = self.text(name) else {
             return default;
         };
@@ -147,14 +147,14 @@ impl<'a> Reader<'a> {
     }
 
     /// A list separated by commas.
-    pub fn list(&mut self, name: &'static str) -> Option<Vec<String>> {
+    pub(crate) fn list(&mut self, name: &'static str) -> Option<Vec<String>> {
         let value = self.text(name)?;
         Some(value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
     }
 
     /// A secret from `NAME_FILE` or `NAME`, under its own name or an alias. A file that is empty counts as unset, because
     /// that is what Compose makes of a secret whose variable is empty.
-    pub fn secret(&mut self, name: &'static str) -> Option<SecretSource> {
+    pub(crate) fn secret(&mut self, name: &'static str) -> Option<SecretSource> {
         let mut found: Vec<SecretSource> = Vec::new();
         for candidate in self.names(name) {
             let file_name = format!("{candidate}_FILE");
@@ -192,7 +192,7 @@ impl<'a> Reader<'a> {
 
     /// For a problem with secrets that are missing: which of them have files that are there and empty, after a colon.
     #[must_use]
-    pub fn empty_files(&self, secrets: &[&str]) -> String {
+    pub(crate) fn empty_files(&self, secrets: &[&str]) -> String {
         let found = self.empty.iter().filter(|(name, _)| secrets.contains(name)).map(|(_, what)| what.as_str());
         match found.collect::<Vec<_>>()[..] {
             [] => String::new(),
@@ -205,7 +205,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// All problems found.
-    pub fn finish(mut self) -> Result<Read, Vec<Problem>> {
+    pub(crate) fn finish(mut self) -> Result<Read, Vec<Problem>> {
         let unknown: Vec<&str> = self
             .environment
             .iter()
@@ -249,7 +249,7 @@ impl<'a> Reader<'a> {
 
 /// What a complete reading left behind.
 #[derive(Debug)]
-pub struct Read {
+pub(crate) struct Read {
     /// For the log: names that were read as others, and so on.
     pub notes: Vec<String>,
     /// The effective value of each setting, secrets redacted.

@@ -20,14 +20,14 @@ pub struct Secret(Zeroizing<String>);
 impl Secret {
     /// Takes `value` in, and has the log blank it out from now on.
     #[must_use]
-    pub fn new(value: String) -> Self {
+    pub(crate) fn new(value: String) -> Self {
         log::redact(&value);
         Self(Zeroizing::new(value))
     }
 
     /// The value itself, for the one place that hands it on. The name is meant to stand out in a review.
     #[must_use]
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -63,45 +63,35 @@ enum Origin {
 pub enum SecretError {
     /// The file cannot be read.
     #[error("{setting} names {}, which cannot be read: {source}", file.display())]
-    Unreadable {
-        setting: String,
-        file: PathBuf,
-        source: io::Error,
-    },
+    Unreadable { setting: String, file: PathBuf, source: io::Error },
     /// The file holds nothing.
     #[error("{setting} names {}, which is empty", file.display())]
-    Empty {
-        setting: String,
-        file: PathBuf,
-    },
+    Empty { setting: String, file: PathBuf },
     /// The file does not look like a secret.
     #[error("{setting} names {}, which is longer than {LONGEST} bytes or not text", file.display())]
-    NotText {
-        setting: String,
-        file: PathBuf,
-    },
+    NotText { setting: String, file: PathBuf },
 }
 
 /// What a file looked like at some moment; it differs once somebody corrected the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stamp(Option<(u64, u64, i64, i64, u64)>);
+pub(crate) struct Stamp(Option<(u64, u64, i64, i64, u64)>);
 
 impl SecretSource {
     /// A secret given as a plain value.
     #[must_use]
-    pub fn environment(setting: &str, value: Secret) -> Self {
+    pub(crate) fn environment(setting: &str, value: Secret) -> Self {
         Self { setting: setting.to_owned(), origin: Origin::Environment(value) }
     }
 
     /// A secret in a file.
     #[must_use]
-    pub fn file(setting: &str, file: PathBuf) -> Self {
+    pub(crate) fn file(setting: &str, file: PathBuf) -> Self {
         Self { setting: setting.to_owned(), origin: Origin::File(file) }
     }
 
     /// The file, if it is one.
     #[must_use]
-    pub fn path(&self) -> Option<&Path> {
+    pub(crate) fn path(&self) -> Option<&Path> {
         match &self.origin {
             Origin::Environment(_) => None,
             Origin::File(file) => Some(file),
@@ -112,7 +102,7 @@ impl SecretSource {
     ///
     /// # Errors
     /// When a file cannot be read or holds no text.
-    pub fn read(&self) -> Result<Secret, SecretError> {
+    pub(crate) fn read(&self) -> Result<Secret, SecretError> {
         let file = match &self.origin {
             Origin::Environment(secret) => return Ok(secret.clone()),
             Origin::File(file) => file,
@@ -132,7 +122,7 @@ impl SecretSource {
 
     /// What the file looks like now; always the same for a plain value.
     #[must_use]
-    pub fn stamp(&self) -> Stamp {
+    pub(crate) fn stamp(&self) -> Stamp {
         Stamp(self.path().and_then(|file| {
             let meta = fs::metadata(file).ok()?;
             Some((meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()))

@@ -27,13 +27,13 @@ pub struct AgentAge {
 impl AgentAge {
     /// When it was released, in seconds since 1970.
     #[must_use]
-    pub fn released_at(&self) -> Option<u64> {
+    pub(crate) fn released_at(&self) -> Option<u64> {
         day_begins(self.released.as_deref()?)
     }
 
     /// Its version and age, for people.
     #[must_use]
-    pub fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         let version = self.version.as_deref().unwrap_or("an agent of unknown version");
         match (&self.released, self.released_at()) {
             (Some(day), Some(at)) => {

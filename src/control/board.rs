@@ -36,7 +36,7 @@ pub struct Waiting {
 
 impl Waiting {
     /// What is known of the wait now.
-    pub fn report(&self, report: &str) {
+    pub(crate) fn report(&self, report: &str) {
         self.board.status.send_modify(|status| {
             if let Some(queue) = &mut status.queue {
                 queue.report = Some(report.to_owned());
@@ -46,7 +46,7 @@ impl Waiting {
 
     /// For how long.
     #[must_use]
-    pub fn lasted(&self) -> Duration {
+    pub(crate) fn lasted(&self) -> Duration {
         self.since.elapsed().unwrap_or_default()
     }
 }
@@ -109,17 +109,17 @@ impl Board {
 
     /// Why a job may not be taken now, if there is too little disk space.
     #[must_use]
-    pub fn shortage(&self) -> Option<String> {
+    pub(crate) fn shortage(&self) -> Option<String> {
         self.space.borrow().shortage()
     }
 
     /// Resolves once somebody who asked for the status found too little disk space while listening.
-    pub async fn found_full(&self) {
+    pub(crate) async fn found_full(&self) {
         self.full.notified().await;
     }
 
     /// The agent is of this version.
-    pub fn set_agent(&self, version: String) {
+    pub(crate) fn set_agent(&self, version: String) {
         self.status.send_modify(|status| status.agent = Some(version));
     }
 
@@ -129,7 +129,7 @@ impl Board {
     }
 
     /// So many earlier registrations are still to be let go.
-    pub fn set_leftovers(&self, count: usize) {
+    pub(crate) fn set_leftovers(&self, count: usize) {
         let count = count as u64;
         self.status.send_if_modified(|status| std::mem::replace(&mut status.leftovers, count) != count);
     }
@@ -144,7 +144,7 @@ impl Board {
     }
 
     /// Enters a phase.
-    pub fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase) {
         log::set_phase(phase.name());
         let entered = self.status.borrow().phase != phase;
         self.status.send_modify(|status| {
@@ -164,50 +164,50 @@ impl Board {
     }
 
     /// Things work: earlier faults are history.
-    pub fn well(&self) {
+    pub(crate) fn well(&self) {
         self.times.faulty_since.set(None);
         self.times.ended_early.set(0);
     }
 
     /// Whether earlier faults count yet.
     #[must_use]
-    pub fn has_faults(&self) -> bool {
+    pub(crate) fn has_faults(&self) -> bool {
         self.times.faulty_since.get().is_some() || self.times.ended_early.get() > 0
     }
 
     /// Something went wrong and will be tried again after `wait`.
-    pub fn fault(&self, error: &str, wait: Duration) {
+    pub(crate) fn fault(&self, error: &str, wait: Duration) {
         self.times.faulty_since.set(self.times.faulty_since.get().or_else(|| Some(SystemTime::now())));
         self.waits(error, wait);
     }
 
     /// Something is in the way, which is no fault of the forge or the agent, and will be looked at again after `wait`.
-    pub fn waits(&self, error: &str, wait: Duration) {
+    pub(crate) fn waits(&self, error: &str, wait: Duration) {
         self.wrong(error);
         self.status.send_modify(|status| status.next_retry = Some(rfc3339(SystemTime::now() + wait)));
     }
 
     /// The agent has lost its connection to the forge, and tries to get it back.
-    pub fn disconnected(&self) {
+    pub(crate) fn disconnected(&self) {
         self.times.cut_off_since.set(self.times.cut_off_since.get().or_else(|| Some(SystemTime::now())));
         self.wrong("the agent has lost its connection to the forge and keeps trying; the log has its words");
         self.set_connection(Some(Connection::Lost));
     }
 
     /// The agent has its connection to the forge.
-    pub fn connected(&self) {
+    pub(crate) fn connected(&self) {
         self.times.cut_off_since.set(None);
         self.set_connection(Some(Connection::Up));
     }
 
     /// The agent lost its connection some time ago, and nobody can say whether it has it back.
-    pub fn connection_unknown(&self) {
+    pub(crate) fn connection_unknown(&self) {
         self.times.cut_off_since.set(None);
         self.set_connection(Some(Connection::NotKnown));
     }
 
     /// There is no listener any more. If it was cut off, the fault goes on: a new wait for the same forge makes nothing well.
-    pub fn listener_gone(&self) {
+    pub(crate) fn listener_gone(&self) {
         if let Some(since) = self.times.cut_off_since.take() {
             self.times.faulty_since.set(Some(self.times.faulty_since.get().map_or(since, |faulty| faulty.min(since))));
         }
@@ -215,7 +215,7 @@ impl Board {
     }
 
     /// A listener ended by itself before it had proved that it works.
-    pub fn ended_early(&self) {
+    pub(crate) fn ended_early(&self) {
         self.times.ended_early.set(self.times.ended_early.get().saturating_add(1));
     }
 
@@ -250,7 +250,7 @@ impl Board {
 
     /// More about the running job than was known at first. What is known stays: the first hook runs before any step of the job,
     /// and what comes later may be the job's own invention.
-    pub fn describe_job(&self, more: Job) {
+    pub(crate) fn describe_job(&self, more: Job) {
         let job = self.status.borrow().job.clone().unwrap_or_default();
         self.set_job(Some(Job {
             name: job.name.or(more.name),
@@ -263,7 +263,7 @@ impl Board {
     }
 
     /// The shared hardware that is held, or none.
-    pub fn set_resource(&self, resource: Option<String>) {
+    pub(crate) fn set_resource(&self, resource: Option<String>) {
         self.status.send_modify(|status| status.resource = resource);
     }
 
@@ -291,7 +291,7 @@ impl Board {
 
     /// How things are, for the metrics.
     #[must_use]
-    pub fn now(&self, replica: &str) -> Now {
+    pub(crate) fn now(&self, replica: &str) -> Now {
         let status = self.status();
         let age = status.agent_age.unwrap_or_default();
         Now {
@@ -319,12 +319,12 @@ impl Board {
 
     /// Somebody who sees each change.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<Status> {
+    pub(crate) fn watch(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
     }
 
     /// Waits until the phase is one of `phases`.
-    pub async fn reached(&self, phases: &[Phase]) {
+    pub(crate) async fn reached(&self, phases: &[Phase]) {
         let mut watcher = self.status.subscribe();
         // The sender lives as long as this board, so the wait cannot fail.
         let _ = watcher.wait_for(|status| phases.contains(&status.phase)).await;

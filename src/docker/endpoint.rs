@@ -22,7 +22,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn parse(value: &str, tls: bool) -> Result<Self, String> {
+    pub(crate) fn parse(value: &str, tls: bool) -> Result<Self, String> {
         if let Some(path) = value.strip_prefix("unix://") {
             return if path.starts_with('/') {
                 Ok(Self::Socket(path.into()))

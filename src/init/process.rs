@@ -27,7 +27,7 @@ impl Stat {
 
     /// Whether it has not ended: a zombie has.
     #[must_use]
-    pub fn lives(&self) -> bool {
+    pub(crate) fn lives(&self) -> bool {
         !['Z', 'X'].contains(&self.state)
     }
 
@@ -46,7 +46,7 @@ impl Stat {
 
 /// Whether `process` is `ancestor` or descends from it.
 #[must_use]
-pub fn descends(process: Pid, ancestor: Pid) -> bool {
+pub(crate) fn descends(process: Pid, ancestor: Pid) -> bool {
     let mut current = process;
     // A chain of processes longer than this is not a hook of the agent.
     for _ in 0..64 {

@@ -21,7 +21,7 @@ pub enum Ended {
 impl Ended {
     /// The code that a shell would report: the child's own, or 128 + n.
     #[must_use]
-    pub fn exit_code(self) -> u8 {
+    pub(crate) fn exit_code(self) -> u8 {
         match self {
             Self::Code(code) => u8::try_from(code & 0xff).unwrap_or(u8::MAX),
             Self::Signal(number) => u8::try_from(128 + number).unwrap_or(u8::MAX),

@@ -47,7 +47,7 @@ impl Signals {
     }
 
     /// Gives signals their usual effect again, for a program that is no init after all.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         // It cannot fail, and a program that is hard to interrupt would be better than none.
         let _ = signal::set_mask(self.inherited_mask);
     }
@@ -56,7 +56,7 @@ impl Signals {
     ///
     /// # Errors
     /// Never in practice.
-    pub fn next(&self) -> io::Result<Option<Caught>> {
+    pub(crate) fn next(&self) -> io::Result<Option<Caught>> {
         self.wait(Some(Duration::ZERO))
     }
 
@@ -73,7 +73,7 @@ impl Signals {
     ///
     /// # Errors
     /// When this process has no descriptor left.
-    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
         signal::descriptor()
     }
 }

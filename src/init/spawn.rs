@@ -11,7 +11,7 @@ use crate::os::child::{Setup, prepare};
 
 /// What to start.
 #[derive(Debug, Clone)]
-pub struct Spawn {
+pub(crate) struct Spawn {
     /// A path, or a name looked up in the child's `PATH`.
     pub program: OsString,
     /// Arguments, without the program's name.

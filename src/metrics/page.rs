@@ -13,7 +13,7 @@ use super::job_result::JobResult;
 
 /// What is shown besides the counts: how things are at this moment. Times are in seconds since 1970.
 #[derive(Debug, Clone, Default)]
-pub struct Now {
+pub(crate) struct Now {
     /// The container, for telling replicas apart.
     pub replica: String,
     /// The version of OSCR.

@@ -20,7 +20,7 @@ use super::signal::{self, SignalSet};
 
 /// Where the child stands towards the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Session {
+pub(crate) enum Session {
     /// A session of its own, without a terminal.
     Own,
     /// A process group of its own in our session. It gets the foreground of the terminal on standard input if we have it.
@@ -29,7 +29,7 @@ pub enum Session {
 
 /// Everything that is settled between `fork` and `exec`.
 #[derive(Debug, Clone)]
-pub struct Setup {
+pub(crate) struct Setup {
     /// Session or process group.
     pub session: Session,
     /// The user to become, if not ours.

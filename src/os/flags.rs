@@ -76,14 +76,14 @@ impl Flags {
 
     /// What is left of them when all goes that only a user of the volume can have set. Its project, by which it may have a size, stays.
     #[must_use]
-    pub fn cleared(self) -> Self {
+    pub(crate) fn cleared(self) -> Self {
         let more = self.more.map(|more| More { flags: more.flags & OF_THE_VOLUME, ..more });
         Self { plain: self.plain & (PROJECT_INHERITED | ENCRYPTED), more }
     }
 
     /// The same and some that every owner may set.
     #[cfg(test)]
-    pub fn marked(self) -> Self {
+    pub(crate) fn marked(self) -> Self {
         Self { plain: self.plain | 0x0001_00c0, ..self }
     }
 
@@ -91,7 +91,7 @@ impl Flags {
     ///
     /// # Errors
     /// When something cannot be changed, for want of the capability `LINUX_IMMUTABLE`, say.
-    pub fn give(self, file: &impl AsFd) -> io::Result<()> {
+    pub(crate) fn give(self, file: &impl AsFd) -> io::Result<()> {
         let Some(now) = plain(file)? else { return Ok(()) };
         let wanted = now & !CHANGEABLE | self.plain & CHANGEABLE;
         if now != wanted {
@@ -116,7 +116,7 @@ impl Flags {
 ///
 /// # Errors
 /// When the file system knows no flags, or this process lacks the capability `LINUX_IMMUTABLE`.
-pub fn unlock(file: &impl AsFd) -> io::Result<bool> {
+pub(crate) fn unlock(file: &impl AsFd) -> io::Result<bool> {
     let flags = plain(file)?.ok_or(io::ErrorKind::Unsupported)?;
     if flags & (IMMUTABLE | APPEND_ONLY) == 0 {
         return Ok(false);

@@ -35,7 +35,7 @@ pub(crate) use identity::Identity;
 ///
 /// # Errors
 /// `ESRCH` if there is no such process any more.
-pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+pub(crate) fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1; no memory is shared.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
     if fd < 0 {
@@ -50,7 +50,7 @@ pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// When the kernel refuses the file or it cannot be written.
-pub fn stash(content: &[u8]) -> io::Result<(OwnedFd, RawFd)> {
+pub(crate) fn stash(content: &[u8]) -> io::Result<(OwnedFd, RawFd)> {
     let fd = memfd_create(c"oscr", MFdFlags::MFD_CLOEXEC)?;
     let mut file = File::from(fd);
     file.write_all(content)?;
@@ -65,7 +65,7 @@ pub fn stash(content: &[u8]) -> io::Result<(OwnedFd, RawFd)> {
 ///
 /// # Errors
 /// When `number` is not such a descriptor.
-pub fn unstash(number: RawFd) -> io::Result<Vec<u8>> {
+pub(crate) fn unstash(number: RawFd) -> io::Result<Vec<u8>> {
     if number <= libc::STDERR_FILENO {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
@@ -85,7 +85,7 @@ pub fn unstash(number: RawFd) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// When no such descriptor is open, or it is a standard stream.
-pub fn inherited(number: RawFd) -> io::Result<File> {
+pub(crate) fn inherited(number: RawFd) -> io::Result<File> {
     if number <= libc::STDERR_FILENO || std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
@@ -95,7 +95,7 @@ pub fn inherited(number: RawFd) -> io::Result<File> {
 
 /// When an open file was made, on its file system's clock. `None` where that is not known.
 #[must_use]
-pub fn born(file: &impl AsFd) -> Option<Duration> {
+pub(crate) fn born(file: &impl AsFd) -> Option<Duration> {
     let mut facts = MaybeUninit::<libc::statx>::zeroed();
     let (fd, flags) = (file.as_fd().as_raw_fd(), libc::AT_EMPTY_PATH);
     // SAFETY: the empty name and the structure, which the kernel fills, live through the call.
@@ -112,7 +112,7 @@ pub fn born(file: &impl AsFd) -> Option<Duration> {
 ///
 /// # Errors
 /// When the descriptor is of a kind that cannot be waited for, or the runtime has no room.
-pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is open, always gives the same number, and is not replaced while the `AsyncFd` owns it.
     let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
     watched.map_err(io::Error::from)

@@ -24,7 +24,7 @@ const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
 impl Mount {
     /// Whether what is on it is gone when nobody uses it any more, and so nobody's data.
     #[must_use]
-    pub fn in_memory(&self) -> bool {
+    pub(crate) fn in_memory(&self) -> bool {
         IN_MEMORY.contains(&self.kind.as_str())
     }
 }

@@ -27,7 +27,7 @@ impl SignalSet {
 
     /// Whether signal `number` is in it.
     #[must_use]
-    pub fn contains(self, number: i32) -> bool {
+    pub(crate) fn contains(self, number: i32) -> bool {
         (1..=LAST).contains(&number) && self.0 & (1 << (number - 1)) != 0
     }
 }
@@ -88,7 +88,7 @@ pub fn wait(timeout: Option<Duration>) -> io::Result<Option<i32>> {
 ///
 /// # Errors
 /// When this process has no descriptor left.
-pub fn descriptor() -> io::Result<OwnedFd> {
+pub(crate) fn descriptor() -> io::Result<OwnedFd> {
     let set = SignalSet::ALL;
     // SAFETY: the set lives through the call and is of the size given.
     let fd = unsafe {
@@ -159,7 +159,7 @@ extern "C" fn ask_before_main() {
 
 /// The signals that this process was started with as ignored.
 #[must_use]
-pub fn ignored_at_start() -> SignalSet {
+pub(crate) fn ignored_at_start() -> SignalSet {
     (1..=LAST)
         .filter(|number| match *number {
             libc::SIGPIPE => SIGPIPE_IGNORED.load(Ordering::Relaxed),

@@ -16,7 +16,7 @@ pub const DEFAULT: &CStr = c"system.posix_acl_default";
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn get(path: &Path, name: &CStr) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn get(path: &Path, name: &CStr) -> io::Result<Option<Vec<u8>>> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     read(|value| {
         // SAFETY: both names live through the call, and the kernel writes no more than the length that it is told.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The largest payload that is read, in bytes. GitHub's own limit is 25 MB, and the agent writes it with indentation.
-pub const LARGEST_PAYLOAD: u64 = 48 * 1024 * 1024;
+pub(crate) const LARGEST_PAYLOAD: u64 = 48 * 1024 * 1024;
 
 /// What the agent says of a job in its hook's environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,4 +50,4 @@ pub enum Work {
 }
 
 /// Reads a payload of this event and repository, which depends on the forge. `Err` says why it makes no sense.
-pub type ReadOrigin = fn(&Facts, &[u8]) -> Result<Origin, String>;
+pub(crate) type ReadOrigin = fn(&Facts, &[u8]) -> Result<Origin, String>;

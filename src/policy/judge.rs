@@ -109,6 +109,6 @@ fn origin(evidence: &Evidence, read: ReadOrigin) -> Result<Origin, Denial> {
 
 /// Text of others on one short line.
 #[must_use]
-pub fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(200).collect()
 }

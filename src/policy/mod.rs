@@ -11,6 +11,6 @@ mod evidence;
 mod judge;
 mod pattern;
 
-pub use evidence::{Evidence, Facts, LARGEST_PAYLOAD, Origin, ReadOrigin, Work};
-pub use judge::{Denial, Policy, cut};
-pub use pattern::{LONGEST, Pattern};
+pub(crate) use evidence::{Evidence, Facts, LARGEST_PAYLOAD, Origin, ReadOrigin, Work};
+pub(crate) use judge::{Denial, Policy, cut};
+pub(crate) use pattern::{LONGEST, Pattern};

@@ -1,7 +1,7 @@
 //! Patterns of names, as lists of what may run hold them.
 
 /// The longest pattern, and the longest text that is held against one, in bytes. Git refs and names are shorter.
-pub const LONGEST: usize = 1024;
+pub(crate) const LONGEST: usize = 1024;
 
 /// A text in which `*` stands for anything but `/`, and `**` for anything.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -29,7 +29,7 @@ const AGAIN: u8 = 75;
 
 /// Seats in the queues of everything wanted, none of them drawn yet.
 #[derive(Debug)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     any: bool,
     directory: LockDirectory,
     seats: Vec<Seat>,
@@ -37,13 +37,13 @@ pub struct Attempt {
 
 /// The resources that are held. Dropping it lets them go.
 #[derive(Debug)]
-pub struct Held {
+pub(crate) struct Held {
     seats: Vec<Seat>,
 }
 
 /// Why an attempt came to nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum AttemptError {
+pub(crate) enum AttemptError {
     /// The queue cannot be used.
     #[error(transparent)]
     Queue(#[from] QueueError),
@@ -72,7 +72,7 @@ impl Attempt {
 
     /// What is waited for now, who has it, and how many come first.
     #[must_use]
-    pub fn report(&self) -> String {
+    pub(crate) fn report(&self) -> String {
         let lines: Vec<String> = self
             .seats
             .iter()
@@ -88,7 +88,7 @@ impl Attempt {
     ///
     /// # Errors
     /// When this program's own path is not known.
-    pub fn waiter(&self) -> io::Result<(Spawn, Setup)> {
+    pub(crate) fn waiter(&self) -> io::Result<(Spawn, Setup)> {
         let mut args: Vec<OsString> = vec![COMMAND.into(), self.directory.path().into()];
         args.push(if self.any { "any" } else { "all" }.into());
         for seat in &self.seats {
@@ -102,7 +102,7 @@ impl Attempt {
     ///
     /// # Errors
     /// [`AttemptError::Again`] when a ticket was swept, else why nothing is held.
-    pub fn finish(mut self, ended: Ended) -> Result<Held, AttemptError> {
+    pub(crate) fn finish(mut self, ended: Ended) -> Result<Held, AttemptError> {
         match ended {
             Ended::Code(0) if !self.any => Ok(Held { seats: self.seats }),
             Ended::Code(code) if code == i32::from(AGAIN) => Err(AttemptError::Again),
@@ -124,13 +124,13 @@ impl Attempt {
 impl Held {
     /// What is held.
     #[must_use]
-    pub fn ids(&self) -> Vec<&ResourceId> {
+    pub(crate) fn ids(&self) -> Vec<&ResourceId> {
         self.seats.iter().map(Seat::id).collect()
     }
 
     /// The names, as `OSCR_RESOURCE` gives them to a job.
     #[must_use]
-    pub fn names(&self) -> String {
+    pub(crate) fn names(&self) -> String {
         self.ids().into_iter().map(ResourceId::as_str).collect::<Vec<_>>().join(",")
     }
 
@@ -140,7 +140,7 @@ impl Held {
     }
 
     /// Replaces what the records say of the holder.
-    pub fn say(&self, claim: &Claim) {
+    pub(crate) fn say(&self, claim: &Claim) {
         for seat in &self.seats {
             if let Err(error) = seat.say(claim) {
                 tracing::debug!("the record of {} cannot be written: {error}", seat.id());

@@ -20,7 +20,7 @@ pub struct Claim {
 impl Claim {
     /// A claim that begins now.
     #[must_use]
-    pub fn now(who: String, scope: Option<String>, run_url: Option<String>) -> Self {
+    pub(crate) fn now(who: String, scope: Option<String>, run_url: Option<String>) -> Self {
         Self { who, scope, run_url, since: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string() }
     }
 }

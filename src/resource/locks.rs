@@ -27,7 +27,7 @@ impl Locks {
     ///
     /// # Errors
     /// The reason and the cure.
-    pub fn open(place: &LockPlace) -> Result<Self, DirectoryError> {
+    pub(crate) fn open(place: &LockPlace) -> Result<Self, DirectoryError> {
         LockDirectory::open(place).map(|directory| Self { directory })
     }
 
@@ -39,7 +39,7 @@ impl Locks {
 
     /// In what way `user` could take or free one of these resources without asking, a sentence each; [`Self::CLOSE`] is the cure.
     #[must_use]
-    pub fn exposed_to(&self, user: &Identity, wanted: &Wanted) -> Vec<String> {
+    pub(crate) fn exposed_to(&self, user: &Identity, wanted: &Wanted) -> Vec<String> {
         self.directory.exposed_to(user, wanted.ids())
     }
 
@@ -47,7 +47,7 @@ impl Locks {
     ///
     /// # Errors
     /// When a queue cannot be used.
-    pub fn begin(&self, wanted: &Wanted, claim: &Claim) -> Result<Attempt, AttemptError> {
+    pub(crate) fn begin(&self, wanted: &Wanted, claim: &Claim) -> Result<Attempt, AttemptError> {
         Attempt::begin(&self.directory, wanted, claim)
     }
 
@@ -59,7 +59,7 @@ impl Locks {
 
     /// Who has what is wanted, in one line.
     #[must_use]
-    pub fn holders(&self, wanted: &Wanted) -> String {
+    pub(crate) fn holders(&self, wanted: &Wanted) -> String {
         let looked = wanted.ids().iter().map(|id| self.look(id));
         looked.map(|survey| format!("{} is {}", survey.resource, survey.holder_line())).collect::<Vec<_>>().join(", ")
     }
@@ -68,12 +68,12 @@ impl Locks {
     ///
     /// # Errors
     /// When that cannot be read.
-    pub fn known(&self) -> io::Result<Vec<ResourceId>> {
+    pub(crate) fn known(&self) -> io::Result<Vec<ResourceId>> {
         self.directory.resources()
     }
 
     /// Resolves once somebody else waits for something that we hold.
-    pub async fn somebody_waits(&self, held: &Held) {
+    pub(crate) async fn somebody_waits(&self, held: &Held) {
         watch::somebody_waits(&self.directory, held).await;
     }
 
@@ -81,7 +81,7 @@ impl Locks {
     ///
     /// # Errors
     /// When the queue cannot be used.
-    pub fn wait_until_free(&self, id: &ResourceId) -> Result<(), AttemptError> {
+    pub(crate) fn wait_until_free(&self, id: &ResourceId) -> Result<(), AttemptError> {
         Ok(wait_until_free(&self.directory, id)?)
     }
 }

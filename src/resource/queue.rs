@@ -22,7 +22,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 
 /// Why a place in the queue is lost.
 #[derive(Debug, thiserror::Error)]
-pub enum QueueError {
+pub(crate) enum QueueError {
     /// A file of the queue cannot be used.
     #[error("the queue of {id} in {} cannot be used: {source}", directory.display())]
     Unusable {

@@ -64,7 +64,7 @@ impl Survey {
 
     /// One line about the holder.
     #[must_use]
-    pub fn holder_line(&self) -> String {
+    pub(crate) fn holder_line(&self) -> String {
         match (&self.holder, self.held) {
             (Some(holder), _) => format!("held by {holder}"),
             (None, true) => "held by something that leaves no record, such as flock(1)".to_owned(),

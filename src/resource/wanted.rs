@@ -39,7 +39,7 @@ pub enum WantedError {
 impl ResourceId {
     /// The name.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -67,7 +67,7 @@ impl fmt::Display for ResourceId {
 impl Wanted {
     /// All ids named.
     #[must_use]
-    pub fn ids(&self) -> &[ResourceId] {
+    pub(crate) fn ids(&self) -> &[ResourceId] {
         match self {
             Self::All(ids) | Self::Any(ids) => ids,
         }

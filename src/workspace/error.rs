@@ -38,10 +38,7 @@ pub(crate) enum SlateError {
     Unreadable(io::Error),
     /// A place cannot be made or opened.
     #[error("{} cannot be prepared: {source}", place.display())]
-    Place {
-        place: PathBuf,
-        source: io::Error,
-    },
+    Place { place: PathBuf, source: io::Error },
 }
 
 fn more(others: u64) -> String {

@@ -39,7 +39,7 @@ impl Space {
 
     /// The same, with the next directory above for each place that does not exist yet.
     #[must_use]
-    pub fn or_above(mut self) -> Self {
+    pub(crate) fn or_above(mut self) -> Self {
         for place in &mut self.places {
             while !place.exists() && place.pop() {}
         }
@@ -48,7 +48,7 @@ impl Space {
 
     /// How much is free now: one entry for each file system, with the first place on it. What cannot be looked at is left out.
     #[must_use]
-    pub fn look(&self) -> Vec<Room> {
+    pub(crate) fn look(&self) -> Vec<Room> {
         let mut seen = Vec::new();
         let mut rooms = Vec::new();
         for (number, place) in self.places.iter().enumerate() {
@@ -75,7 +75,7 @@ impl Space {
 
     /// Why no job may be taken now, with the cure, if there is too little space.
     #[must_use]
-    pub fn shortage(&self) -> Option<String> {
+    pub(crate) fn shortage(&self) -> Option<String> {
         shortage(&self.look())
     }
 }
