@@ -4,29 +4,30 @@
 //! unprivileged user, lets a running job finish when it is told to stop, removes the registration, wipes what the job
 //! left, and exits. `restart: always` does the rest.
 //!
-//! A reader finds their way from here:
+//! A reader finds their way from here, from the top of the house to the bottom:
 //!
 //! | module | what lives there |
 //! | --- | --- |
-//! | [`cli`] | the command line: `run`, `exec`, `hook`, `health`, `status`, `drain`, `check` |
-//! | [`config`] | the environment becomes one typed configuration, once |
-//! | [`entry`] | the life of an incarnation, from start to exit |
-//! | [`provider`] | what differs between forges, and the one HTTP client |
-//! | [`policy`] | which jobs may run |
-//! | [`agent`] | the agent as a child: its root directory, account, environment, output, worker, hooks |
-//! | [`docker`] | Docker for jobs: waiting for it, sweeping what dead jobs left, an engine of our own |
-//! | [`init`] | what PID 1 owes the kernel: spawning, signals, reaping, exit codes |
-//! | [`resource`] | shared hardware: tickets, holders, locks |
-//! | [`workspace`] | wiping and restoring: the clean slate |
-//! | [`metrics`] | numbers for whoever watches many runners |
-//! | [`control`] | the socket between PID 1 and the other commands |
-//! | [`exit`] | exit codes |
-//! | [`encode`] | digests and times as others read them |
-//! | [`files`] | files that are replaced in one step |
-//! | [`os`] | system calls without a safe wrapper elsewhere; the only `unsafe` |
+//! | `cli` | the command line: `run`, `exec`, `hook`, `health`, `status`, `drain`, `lock`, `doctor`, `check` |
+//! | `entry` | the life of an incarnation, from start to exit |
+//! | `agent` | the agent as a child: its root directory, environment, output, worker, hooks |
+//! | `provider` | what differs between forges, and the one HTTP client |
+//! | `control` | the socket between PID 1 and the other commands, and the status that is read there |
+//! | `config` | the environment becomes one typed configuration, once |
+//! | `policy` | which jobs may run |
+//! | `docker` | Docker for jobs: waiting for it, sweeping what dead jobs left, an engine of our own |
+//! | `resource` | shared hardware: tickets, holders, locks |
+//! | `workspace` | wiping and restoring: the clean slate |
+//! | `metrics` | numbers for whoever watches many runners |
+//! | `init` | what PID 1 owes the kernel: spawning, signals, reaping, accounts |
+//! | `log` | one line per event, secrets replaced |
+//! | `names` | addresses of hosts |
+//! | `files` | files that are replaced in one step |
+//! | `encode` | digests and times as others read them |
+//! | `exit` | exit codes |
+//! | `os` | system calls without a safe wrapper elsewhere; the only `unsafe` |
 //!
-//! Dependencies point downward only: `entry` knows the others, a provider knows `config` and its HTTP client, and
-//! nothing but `os` contains `unsafe`.
+//! Each uses what stands below it and nothing above.
 
 #![deny(unsafe_code)]
 

@@ -1,6 +1,6 @@
 //! The environment becomes one typed configuration, once, before anything else happens.
 //!
-//! [`Reader`] collects every problem; [`Common`] is what all providers share. A provider reads its own settings with the
+//! `Reader` collects every problem; `Common` is what all providers share. A provider reads its own settings with the
 //! same reader (`src/provider/<name>/settings.rs`).
 
 mod caches;

@@ -129,7 +129,7 @@ pub struct Queue {
     pub report: Option<String>,
 }
 
-/// The answer to [`super::Request::Status`]. Times are RFC 3339 in UTC.
+/// The answer to `Request::Status`. Times are RFC 3339 in UTC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of this form.

@@ -1,7 +1,7 @@
 //! Shared hardware: one holder at a time, first come, first served, across containers and organisations that share one
 //! lock directory of the host.
 //!
-//! [`Locks`] is all that others see of it: what they ask for has names, and no file. [`command`] is the same for people and scripts.
+//! [`Locks`] is all that others see of it: what they ask for has names, and no file. `command` is the same for people and scripts.
 //!
 //! # The files
 //!
