@@ -4,30 +4,35 @@
 //! unprivileged user, lets a running job finish when it is told to stop, removes the registration, wipes what the job
 //! left, and exits. `restart: always` does the rest.
 //!
-//! A reader finds their way from here, from the top of the house to the bottom:
+//! A reader finds their way from here:
+//!
+//! <!-- modules -->
 //!
 //! | module | what lives there |
 //! | --- | --- |
-//! | `cli` | the command line: `run`, `exec`, `hook`, `health`, `status`, `drain`, `lock`, `doctor`, `check` |
-//! | `entry` | the life of an incarnation, from start to exit |
-//! | `agent` | the agent as a child: its root directory, environment, output, worker, hooks |
-//! | `provider` | what differs between forges, and the one HTTP client |
-//! | `control` | the socket between PID 1 and the other commands, and the status that is read there |
-//! | `config` | the environment becomes one typed configuration, once |
-//! | `policy` | which jobs may run |
-//! | `docker` | Docker for jobs: waiting for it, sweeping what dead jobs left, an engine of our own |
-//! | `resource` | shared hardware: tickets, holders, locks |
-//! | `workspace` | wiping and restoring: the clean slate |
-//! | `metrics` | numbers for whoever watches many runners |
-//! | `init` | what PID 1 owes the kernel: spawning, signals, reaping, accounts |
-//! | `log` | one line per event, secrets replaced |
-//! | `names` | addresses of hosts |
-//! | `files` | files that are replaced in one step |
-//! | `encode` | digests and times as others read them |
-//! | `exit` | exit codes |
-//! | `os` | system calls without a safe wrapper elsewhere; the only `unsafe` |
+//! | [`cli`] | The command line |
+//! | [`entry`] | The life of an incarnation: from the environment to an exit code |
+//! | [`agent`] | The agent as a child of PID 1: its root directory, its environment, its output, its worker, and the hooks around a job |
+//! | [`provider`] | What differs between forges |
+//! | [`control`] | The socket between PID 1 and the other commands of the same binary: `hook`, `health`, `status`, `drain` |
+//! | [`config`] | The environment becomes one typed configuration, once, before anything else happens |
+//! | [`policy`] | Which jobs may run here |
+//! | [`docker`] | Docker for jobs: where it is, whether it answers, and what dead jobs left there |
+//! | [`resource`] | Shared hardware: one holder at a time, first come, first served, across containers and organisations that share one lock directory of the host |
+//! | [`workspace`] | The clean slate: places that a job can write are emptied and restored, so that no job finds anything of an earlier one |
+//! | [`metrics`] | Numbers for whoever watches many runners: counted here, written as Prometheus text |
+//! | [`init`] | What PID 1 owes the kernel, in one place for `run` and `exec`: start a child in a well-defined state, read signals in order, reap everything, and turn a wait status into an exit code |
+//! | [`log`] | One line per event on standard output, as text or JSON, each with the phase and the runner's name |
+//! | [`names`] | The addresses of hosts: `/etc/hosts` decides for the names that it has, the name servers of `/etc/resolv.conf` for all others, as in C libraries |
+//! | [`files`] | Files that are replaced in one step: whoever reads finds the old one or the new one, whole |
+//! | [`encode`] | Digests and times as others read them |
+//! | [`os`] | System calls that neither the standard library nor nix wraps safely, each in one small function |
+//! | [`exit`] | Exit codes, after `sysexits.h` where it has one |
 //!
-//! Each uses what stands below it and nothing above.
+//! <!-- /modules -->
+//!
+//! Dependencies point downward only: `entry` knows the others, a provider knows `config` and its HTTP client, and
+//! nothing but `os` contains `unsafe`.
 
 #![deny(unsafe_code)]
 
@@ -36,18 +41,18 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod docker;
-mod encode;
+pub(crate) mod encode;
 pub mod entry;
 pub mod exit;
-mod files;
+pub(crate) mod files;
 #[cfg(test)]
 mod fuzz;
 pub mod init;
-mod log;
+pub(crate) mod log;
 pub mod metrics;
-mod names;
+pub(crate) mod names;
 pub mod os;
-mod policy;
+pub mod policy;
 pub mod provider;
 pub mod resource;
 pub mod workspace;
