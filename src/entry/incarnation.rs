@@ -15,6 +15,7 @@ use super::gate::Gate;
 use super::listening::listen;
 use super::means::Means;
 use super::patience::Patience;
+use super::registering::Registered;
 use super::registrar::Registrar;
 use super::session::Crew;
 use super::space::enough_space;
@@ -69,7 +70,7 @@ impl Incarnation {
             if !gate.before_listening(patience, &mut registrar.state).await {
                 return exit::DONE;
             }
-            let Some(root) = registrar.register(patience).await else {
+            let Some(Registered { root, run }) = registrar.register(patience).await else {
                 gate.let_go().await;
                 return exit::DONE;
             };
@@ -79,7 +80,7 @@ impl Incarnation {
                 tracing::debug!("{error}");
             }
             let crew = Crew { means, registrar, patience, keeper, docker, gate, update };
-            let ending = listen(crew, &root).await;
+            let ending = listen(crew, &root, run).await;
             docker.stop_engine(&mut registrar.state).await;
             end_processes(&[]).await;
             gate.let_go().await;

@@ -5,31 +5,42 @@ use std::time::Duration;
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
+use super::hearing::Hearing;
 use super::report::Spans;
 use crate::agent::worker::{self, Worker};
 use crate::init::process::{Stat, descends};
 use crate::metrics::JobResult;
+use crate::provider::JobSign;
 
 /// How often we look for a worker that must be about to appear, and for how long after its job was announced.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
 const LOOK_FOR: Duration = Duration::from_secs(60);
+
+/// What shows that a job runs.
+#[derive(Debug)]
+enum Evidence {
+    /// Its worker.
+    Worker(Worker),
+    /// The listener's word.
+    Word,
+}
 
 /// What is known about a job under the listener.
 #[derive(Debug)]
 pub(super) struct JobWatch {
     /// Whose job it is.
     listener: Pid,
-    /// What the process of a worker is called.
-    name: &'static str,
-    /// The worker, while it lives.
-    worker: Option<Worker>,
+    /// How it is known whether a job runs.
+    sign: JobSign,
+    /// What shows it, while one does.
+    running: Option<Evidence>,
     /// Whether a job was ever announced. Only the listener or a job can announce one, so there was one.
     seen: bool,
     /// Until when a worker is looked for.
     look_until: Option<Instant>,
-    /// Whether a worker was seen.
+    /// Whether a job ran for certain.
     found_once: bool,
-    /// When it was announced, and when its worker was gone.
+    /// When it was announced, and when it was over.
     began: Option<Instant>,
     ended: Option<Instant>,
     /// Whether the listener has named it. What follows in its output may be the job's own words.
@@ -41,12 +52,12 @@ pub(super) struct JobWatch {
 }
 
 impl JobWatch {
-    /// Nothing is known yet of a job of this `listener`, whose workers are called by this `name`.
-    pub(super) fn new(listener: Pid, name: &'static str) -> Self {
+    /// Nothing is known yet of a job of this `listener`.
+    pub(super) fn new(listener: Pid, sign: JobSign) -> Self {
         Self {
             listener,
-            name,
-            worker: None,
+            sign,
+            running: None,
             seen: false,
             look_until: None,
             found_once: false,
@@ -70,7 +81,12 @@ impl JobWatch {
 
     /// Whether it runs now, as far as it is known.
     pub(super) fn runs(&self) -> bool {
-        self.worker.is_some()
+        self.running.is_some()
+    }
+
+    /// Whether it runs now, and the listener's word is all that shows it.
+    pub(super) fn runs_by_word(&self) -> bool {
+        matches!(self.running, Some(Evidence::Word))
     }
 
     /// Whether the listener has named it.
@@ -81,37 +97,40 @@ impl JobWatch {
     /// The listener names it.
     pub(super) fn begins(&mut self) {
         self.named = true;
-        self.expect();
+        match self.sign {
+            JobSign::Worker(_) => self.expect(),
+            JobSign::Words => self.found(Evidence::Word),
+        }
     }
 
-    /// A job was announced: its worker must be about to appear.
+    /// A job was announced: its worker, if its kind has one, must be about to appear.
     pub(super) fn expect(&mut self) {
         self.seen = true;
         self.began.get_or_insert_with(Instant::now);
-        if self.worker.is_none() && !self.found_once {
+        if self.sign != JobSign::Words && self.running.is_none() && !self.found_once {
             self.look_until = Some(Instant::now() + LOOK_FOR);
         }
     }
 
-    /// Its worker was found.
-    fn found(&mut self, worker: Worker) {
+    /// It runs.
+    fn found(&mut self, evidence: Evidence) {
         self.seen = true;
         self.began.get_or_insert_with(Instant::now);
         self.found_once = true;
         self.look_until = None;
-        self.worker = Some(worker);
+        self.running = Some(evidence);
     }
 
-    /// Its worker is gone.
+    /// It is over.
     pub(super) fn ended(&mut self) {
-        self.worker = None;
+        self.running = None;
         self.look_until = None;
         self.ended = Some(Instant::now());
     }
 
     /// Whether the one job is behind us.
     pub(super) fn over(&self) -> bool {
-        self.found_once && self.worker.is_none()
+        self.found_once && self.running.is_none()
     }
 
     /// The listener, or the job in its name, says that the job is over.
@@ -132,13 +151,14 @@ impl JobWatch {
 
     /// Looks for the worker. Whether it is found now.
     pub(super) fn look(&mut self) -> bool {
-        if self.worker.is_some() {
+        let JobSign::Worker(name) = self.sign else { return false };
+        if self.running.is_some() {
             return false;
         }
-        match worker::find(self.listener, self.name) {
+        match worker::find(self.listener, name) {
             Ok(Some(worker)) => {
                 tracing::debug!("the worker is process {}", worker.pid);
-                self.found(worker);
+                self.found(Evidence::Worker(worker));
                 return true;
             }
             Ok(None) => {
@@ -154,14 +174,19 @@ impl JobWatch {
         false
     }
 
-    /// Whether it runs at this moment, known before or not.
-    pub(super) fn runs_after_all(&mut self) -> bool {
-        if self.worker.is_none()
-            && let Ok(Some(worker)) = worker::find(self.listener, self.name)
-        {
-            self.found(worker);
+    /// Whether it runs at this moment, known before or not. That it begins may be what is `heard` next.
+    pub(super) fn runs_after_all(&mut self, heard: &mut Hearing) -> bool {
+        match self.sign {
+            JobSign::Worker(name) => {
+                if self.running.is_none()
+                    && let Ok(Some(worker)) = worker::find(self.listener, name)
+                {
+                    self.found(Evidence::Worker(worker));
+                }
+                self.runs()
+            }
+            JobSign::Words => self.runs() || heard.announces_job(),
         }
-        self.worker.is_some()
     }
 
     pub(super) fn listener_lives(&self) -> bool {
@@ -170,8 +195,10 @@ impl JobWatch {
 
     /// Whether a process belongs to the job that runs.
     pub(super) fn includes(&self, process: Option<Pid>) -> bool {
-        let ends = self.worker.as_ref().zip(process);
-        ends.is_some_and(|(worker, process)| worker.lives() && descends(process, worker.pid))
+        self.running.as_ref().zip(process).is_some_and(|(running, process)| match running {
+            Evidence::Worker(worker) => worker.lives() && descends(process, worker.pid),
+            Evidence::Word => descends(process, self.listener),
+        })
     }
 
     /// How it ended; `lost` when the listener died under it.
@@ -203,9 +230,9 @@ impl JobWatch {
 
     /// Resolves when the worker is gone.
     pub(super) async fn worker_gone(&self) {
-        match &self.worker {
-            Some(worker) => worker.gone().await,
-            None => std::future::pending().await,
+        match &self.running {
+            Some(Evidence::Worker(worker)) => worker.gone().await,
+            Some(Evidence::Word) | None => std::future::pending().await,
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::admission::{Objection, turn_away_stranger};
 use super::ending::{Ending, Past, Why};
 use super::hardware::HardwareError;
+use super::hearing::Hearing;
 use super::means::Means;
 use super::report::JobReport;
 use super::retiring::{Retired, retire};
@@ -24,7 +25,7 @@ use crate::agent::words::{Manner, Marker};
 use crate::control::server::Hooked;
 use crate::control::{HookAnswer, Job, Phase};
 use crate::init::Ended;
-use crate::provider::Sign;
+use crate::provider::{Sign, Step};
 use crate::resource::Held;
 
 /// How long the listener may take to end by itself once its only job's worker is gone.
@@ -36,17 +37,19 @@ const LEFTOVERS_LAST: Duration = Duration::from_secs(60);
 /// How long that may keep a job that just comes waiting.
 const LOOK_AT_LEFTOVERS: Duration = Duration::from_secs(5);
 /// Listens, sees a job through, and obeys requests to stop, until the listener has ended.
-pub(super) async fn listen(crew: Crew<'_>, root: &Path) -> Ending {
+pub(super) async fn listen(crew: Crew<'_>, root: &Path, run: Step) -> Ending {
     let mut starter = crew.means.starter.clone();
     if let Some(held) = &crew.gate.held {
         starter.env.push(("OSCR_RESOURCE".into(), held.names().into()));
     }
-    let (listener, markers) = match starter.start(root, &crew.means.provider.run(), Manner::Listener) {
+    let (listener, markers) = match starter.start(root, &run, Manner::Listener) {
         Ok(started) => started,
         Err(error) => return Ending::Fatal(error.to_string()),
     };
+    // Its secrets have done their work.
+    drop(run);
     crew.update.next_step(&mut crew.registrar.state, &crew.keeper.outside);
-    let mut session = Session::new(crew, root, listener, markers);
+    let mut session = Session::new(crew, root, listener, Hearing::new(markers));
     let ended = loop {
         let event = session.next().await;
         if let ControlFlow::Break(ended) = session.handle(event).await {
@@ -68,12 +71,15 @@ impl Session<'_> {
                 self.interrupted = true;
                 return self.interrupt().await;
             }
-            Event::WorkerGone => self.worker_gone().await,
+            Event::WorkerGone => {
+                tracing::info!("the job's worker is gone");
+                self.job_over().await;
+            }
             Event::LetGo => {
                 self.letting_go = None;
                 self.crew.means.board.set_resource(None);
             }
-            Event::Said(marker) => self.heard(marker),
+            Event::Said(marker) => self.heard(marker).await,
             Event::Asked(hooked) => return self.asked(*hooked).await,
             Event::Granted(result) => return self.granted(result).await,
             Event::Due(due) => return self.obey_watchdog(due).await,
@@ -153,11 +159,15 @@ impl Session<'_> {
         }
     }
 
-    fn heard(&mut self, marker: Marker) {
+    async fn heard(&mut self, marker: Marker) {
         // What is said later may be a job's words.
         let no_job_yet = !self.job.ran();
         match marker {
             Marker::Sign(sign) if no_job_yet => self.heard_sign(sign),
+            Marker::Listening if self.job.runs_by_word() => {
+                tracing::info!("the job is over: the listener listens again");
+                self.job_over().await;
+            }
             Marker::Listening if no_job_yet => {
                 self.watchdog.listening();
                 if self.connected.is_none() {
@@ -199,14 +209,17 @@ impl Session<'_> {
         self.watchdog.acquiring();
         self.enter_job();
         self.crew.means.board.describe_job(Job { name: Some(name), ..Job::default() });
+        if self.job.runs_by_word() {
+            self.job_runs();
+        }
     }
 
-    async fn worker_gone(&mut self) {
+    /// The job is over, and its listener should end too.
+    async fn job_over(&mut self) {
         self.admission.give_up();
         self.job.ended();
         self.listener.works(false);
         self.watchdog.done();
-        tracing::info!("the job's worker is gone");
         // A persistent runner's listener ends after its one job too.
         self.farewell = Some(Instant::now() + FAREWELL);
         if let Some(guard) = self.crew.gate.guard.clone()
@@ -323,7 +336,7 @@ impl Session<'_> {
         let Crew { means, registrar, patience, .. } = &mut self.crew;
         // A second signal must get through while the forge is being asked.
         let retired = tokio::select! {
-            retired = retire(means, registrar, &mut patience.backoff, self.root, &mut self.job) => retired,
+            retired = retire(means, registrar, &mut patience.backoff, self.root, &mut self.job, &mut self.hearing) => retired,
             () = means.stop.reached(Urgency::Cancel) => return ControlFlow::Continue(()),
         };
         match retired {
@@ -332,7 +345,10 @@ impl Session<'_> {
                 if let Some(finish) = self.crew.means.provider.agent().stop.finish {
                     self.listener.signal(finish);
                 }
-                self.job_runs();
+                // Its beginning may still be to be heard, after all that was said before it.
+                if self.job.runs() {
+                    self.job_runs();
+                }
                 self.crew.means.board.enter(Phase::Draining);
             }
             Retired::Assigned if self.retirement.wait_for_worker(self.crew.means.common.watch.worker) => {
@@ -371,12 +387,16 @@ impl Session<'_> {
     async fn finish(mut self, ended: Ended) -> Ending {
         // The listener's last lines may still be unread; a job that they announce did run, and a short one may be all in them.
         let _ = self.listener.tail.last_words().await;
-        while let Ok(marker) = self.markers.try_recv() {
+        while let Some(marker) = self.hearing.said() {
             match marker {
                 Marker::Running(name) if !self.job.is_named() => self.begins(name),
+                Marker::Listening if self.job.runs_by_word() => self.job.ended(),
                 Marker::Completed(job, result) => self.job.completed(job, result),
                 _ => {}
             }
+        }
+        if self.job.runs_by_word() {
+            self.job.ended();
         }
         self.job.tell();
         self.crew.update.cut_short(&mut self.crew.registrar.state);

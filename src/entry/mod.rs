@@ -16,6 +16,7 @@ mod doubt;
 mod ending;
 mod gate;
 mod hardware;
+mod hearing;
 mod in_use;
 mod incarnation;
 mod job;

@@ -14,7 +14,7 @@ use crate::agent::words::{Manner, Marker};
 use crate::config::name::Naming;
 use crate::control::{Phase, Runner};
 use crate::init::Ended;
-use crate::metrics::{self, Registered};
+use crate::metrics;
 use crate::provider::{Fault, Files, Grant, Registration, Releasing, Standing, Step, Wanted};
 use crate::workspace::{Spare, wipe};
 
@@ -24,9 +24,17 @@ const CONFIGURE: Duration = Duration::from_secs(5 * 60);
 /// for later.
 const LAST_WORD: Duration = Duration::from_secs(3);
 
+/// A registered agent that is ready to listen.
+pub(super) struct Registered {
+    /// Its root.
+    pub(super) root: PathBuf,
+    /// The command that listens.
+    pub(super) run: Step,
+}
+
 impl Registrar {
     /// Registers, however long it takes. `None` when asked to stop before.
-    pub(super) async fn register(&mut self, patience: &mut Patience) -> Option<PathBuf> {
+    pub(super) async fn register(&mut self, patience: &mut Patience) -> Option<Registered> {
         while self.means.stop.urgency() == Urgency::None {
             if self.keep_pace(patience).await {
                 continue;
@@ -37,14 +45,14 @@ impl Registrar {
             let attempt = self.try_to_register().await;
             self.means.provider.rest();
             let fault = match attempt {
-                Ok(root) => {
+                Ok(registered) => {
                     // No proof yet that things work: a listener that dies each time is registered each time.
-                    metrics::registration(Registered::Made);
-                    return Some(root);
+                    metrics::registration(metrics::Registered::Made);
+                    return Some(registered);
                 }
                 Err(fault) => fault,
             };
-            metrics::registration(Registered::Failed);
+            metrics::registration(metrics::Registered::Failed);
             if self.means.stop.urgency() > Urgency::None {
                 break;
             }
@@ -70,11 +78,11 @@ impl Registrar {
         true
     }
 
-    async fn try_to_register(&mut self) -> Result<PathBuf, Fault> {
+    async fn try_to_register(&mut self) -> Result<Registered, Fault> {
         let stop = self.means.stop.clone();
         unless_stopped(&stop, self.release_leftovers()).await?;
-        if let Some(root) = unless_stopped(&stop, self.take_up_kept()).await? {
-            return Ok(root);
+        if let Some(kept) = unless_stopped(&stop, self.take_up_kept()).await? {
+            return Ok(kept);
         }
         let swept = async {
             self.mark_stale().await;
@@ -111,7 +119,7 @@ impl Registrar {
             self.state.state.current = Some(registration.clone());
             self.save()?;
         }
-        let (root, registration) = match self.make_use_of(grant, wanted).await {
+        let (root, registration) = match self.make_use_of(&grant, wanted).await {
             Ok(made) => made,
             Err(fault) => {
                 self.demote();
@@ -125,24 +133,24 @@ impl Registrar {
         }
         self.means.board.set_runner(Some(Runner { name: registration.name.clone(), id: registration.id }));
         tracing::info!(id = registration.id, "registered with {}", self.means.provider.scope());
-        Ok(root)
+        Ok(Registered { root, run: self.means.provider.run(&registration, &grant) })
     }
 
     /// Turns what the forge granted into a registered agent.
-    async fn make_use_of(&self, grant: Grant, wanted: Wanted<'_>) -> Result<(PathBuf, Registration), Fault> {
+    async fn make_use_of(&self, grant: &Grant, wanted: Wanted<'_>) -> Result<(PathBuf, Registration), Fault> {
         let root = self.make_root(wanted.name, &grant.files)?;
-        if let Some(step) = self.means.provider.configure(&grant, wanted) {
+        if let Some(step) = self.means.provider.configure(grant, wanted) {
             self.configure(&root, &step).await?;
         }
-        let registration = match grant.registration {
-            Some(registration) => registration,
+        let registration = match &grant.registration {
+            Some(registration) => registration.clone(),
             None => self.means.provider.identify(wanted.name, &root).await?,
         };
         Ok((root, registration))
     }
 
     /// For a persistent runner: the registration of an earlier incarnation or job, if the forge still has it.
-    async fn take_up_kept(&mut self) -> Result<Option<PathBuf>, Fault> {
+    async fn take_up_kept(&mut self) -> Result<Option<Registered>, Fault> {
         if !self.means.common.persistent {
             return Ok(None);
         }
@@ -169,7 +177,8 @@ impl Registrar {
         let root = self.make_root(&current.name, &files)?;
         self.means.board.set_runner(Some(Runner { name: current.name.clone(), id: current.id }));
         tracing::debug!("taking up the registration {}", current.name);
-        Ok(Some(root))
+        let grant = Grant { files, ..Grant::default() };
+        Ok(Some(Registered { root, run: self.means.provider.run(&current, &grant) }))
     }
 
     fn make_root(&self, name: &str, files: &Files) -> Result<PathBuf, Fault> {

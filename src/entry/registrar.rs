@@ -145,7 +145,7 @@ impl Registrar {
             return Ok(Released::Gone);
         };
         let released = match self.means.provider.releasing(job_done) {
-            Releasing::Request => self.means.provider.release(&current).await?,
+            Releasing::Request => self.release(&current).await?,
             Releasing::Command { step, busy } => self.release_by_command(root, &step, busy).await?,
             Releasing::ByForge => {
                 if !job_done {
@@ -163,6 +163,14 @@ impl Registrar {
             self.state.save_or_warn();
         }
         Ok(released)
+    }
+
+    /// One request, and where the forge knows that, one before it, so that no job is given out between the two.
+    async fn release(&self, registration: &Registration) -> Result<Released, Fault> {
+        if let Some(disabled) = self.means.provider.disable(registration) {
+            disabled.await?;
+        }
+        self.means.provider.release(registration).await
     }
 
     async fn release_by_command(&self, root: &Path, step: &Step, busy: &[&str]) -> Result<Released, Fault> {
@@ -206,11 +214,11 @@ impl Registrar {
             let foreign = registration.scope != self.means.provider.registration(&registration.name).scope;
             let released = if foreign {
                 // Another forge, perhaps, and nothing that this runner waits for.
-                timeout(FOREIGN, self.means.provider.release(&registration))
+                timeout(FOREIGN, self.release(&registration))
                     .await
                     .unwrap_or_else(|_| Err(Fault::Unreachable("it does not answer".to_owned())))
             } else {
-                self.means.provider.release(&registration).await
+                self.release(&registration).await
             };
             match released {
                 Ok(Released::Busy) => {

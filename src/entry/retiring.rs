@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::backoff::Backoff;
 use super::ending::Why;
+use super::hearing::Hearing;
 use super::job::{JobWatch, LOOK_EVERY};
 use super::means::Means;
 use super::registrar::Registrar;
@@ -59,7 +60,7 @@ pub(super) enum Retired {
     Interrupted,
     /// A job runs.
     Working,
-    /// The forge says that a job was assigned; its worker is not there yet.
+    /// The forge says that a job was assigned; nothing shows it yet.
     Assigned,
 }
 
@@ -71,8 +72,9 @@ pub(super) async fn retire(
     backoff: &mut Backoff,
     root: &Path,
     job: &mut JobWatch,
+    hearing: &mut Hearing,
 ) -> Retired {
-    if job.runs_after_all() {
+    if job.runs_after_all(hearing) {
         return Retired::Working;
     }
     if means.common.persistent {
@@ -83,7 +85,7 @@ pub(super) async fn retire(
             None => None,
         };
         means.provider.rest();
-        return match (job.runs_after_all(), standing) {
+        return match (job.runs_after_all(hearing), standing) {
             (true, _) => Retired::Working,
             (false, Some(Standing::Busy)) => Retired::Assigned,
             (false, _) => Retired::Interrupted,
@@ -94,11 +96,11 @@ pub(super) async fn retire(
     loop {
         match registrar.release_current(root, false).await {
             Ok(Released::Gone) => break,
-            Ok(Released::Busy) if job.runs_after_all() => return Retired::Working,
+            Ok(Released::Busy) if job.runs_after_all(hearing) => return Retired::Working,
             Ok(Released::Busy) => return Retired::Assigned,
             Err(fault) => {
                 tracing::warn!("the registration cannot be removed yet: {fault}");
-                if job.runs_after_all() {
+                if job.runs_after_all(hearing) {
                     return Retired::Working;
                 }
                 let wait = match fault {
@@ -116,7 +118,7 @@ pub(super) async fn retire(
     // Let go, but a job may have been assigned a moment before.
     let crossed = Instant::now() + CROSSING;
     while Instant::now() < crossed && job.listener_lives() {
-        if job.runs_after_all() {
+        if job.runs_after_all(hearing) {
             return Retired::Working;
         }
         sleep(LOOK_EVERY).await;

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
 
 use super::admission::Admission;
@@ -14,6 +13,7 @@ use super::cleaning::Keeper;
 use super::docker::JobsDocker;
 use super::gate::{Gate, Yielding};
 use super::hardware::HardwareError;
+use super::hearing::Hearing;
 use super::job::JobWatch;
 use super::means::Means;
 use super::patience::Patience;
@@ -53,7 +53,7 @@ pub(super) struct Session<'a> {
     pub(super) crew: Crew<'a>,
     pub(super) root: &'a Path,
     pub(super) listener: Running,
-    pub(super) markers: UnboundedReceiver<Marker>,
+    pub(super) hearing: Hearing,
     pub(super) job: JobWatch,
     pub(super) admission: Admission,
     pub(super) watchdog: Watchdog,
@@ -117,18 +117,18 @@ pub(super) enum Event {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(crew: Crew<'a>, root: &'a Path, listener: Running, markers: UnboundedReceiver<Marker>) -> Self {
+    pub(super) fn new(crew: Crew<'a>, root: &'a Path, listener: Running, hearing: Hearing) -> Self {
         let Means { common, provider, .. } = crew.means;
         let leftovers_at = crew.registrar.has_leftovers().then(|| Instant::now() + LEFTOVERS_FIRST);
         let can_ask = matches!(provider.releasing(false), Releasing::Request);
         let watchdog = Watchdog::new(common.watch, !common.persistent, can_ask, backoff::random);
-        let job = JobWatch::new(listener.pid, provider.agent().worker);
+        let job = JobWatch::new(listener.pid, provider.agent().job);
         let yielding = Yielding::of(crew.gate);
         Self {
             crew,
             root,
             listener,
-            markers,
+            hearing,
             job,
             admission: Admission::default(),
             watchdog,
@@ -157,7 +157,7 @@ impl<'a> Session<'a> {
             () = stop.reached(Urgency::Cancel) => Event::Cancel,
             () = self.job.worker_gone() => Event::WorkerGone,
             () = answered(&mut self.letting_go) => Event::LetGo,
-            Some(marker) = self.markers.recv() => Event::Said(marker),
+            Some(marker) = self.hearing.next() => Event::Said(marker),
             Some(hooked) = gate.hooks.recv() => Event::Asked(Box::new(hooked)),
             result = self.admission.granted() => Event::Granted(result),
             due = self.watchdog.due(), if watched => Event::Due(due),

@@ -65,12 +65,18 @@ pub trait Provider {
     fn configure_failed(&self, words: &str) -> Fault;
     /// The id that the configure step was given, read from the agent's root or asked from the forge.
     fn identify<'a>(&'a self, name: &'a str, root: &'a Path) -> Answer<'a, Registration>;
-    /// The command that listens for jobs.
-    fn run(&self) -> Step;
+    /// The command that listens for jobs, and ends after one. `grant` is what the registration was made by; of one that was
+    /// made earlier it has the files alone.
+    fn run(&self, registration: &Registration, grant: &Grant) -> Step;
     /// What the listener's end means; `job_seen` when a worker ran.
     fn read_exit(&self, ended: Ended, job_seen: bool) -> Reading;
     /// How a registration is let go; `job_done` when its one job ran to the end.
     fn releasing(&self, job_done: bool) -> Releasing;
+    /// Has the forge give this registration no more jobs, where it knows such a thing: then it is asked to before it is asked
+    /// to let it go, each time. A registration that does not exist gets none.
+    fn disable<'a>(&'a self, _registration: &'a Registration) -> Option<Answer<'a, ()>> {
+        None
+    }
     /// Lets a registration go; one that does not exist is gone.
     fn release<'a>(&'a self, registration: &'a Registration) -> Answer<'a, Released>;
     /// What the forge thinks of a registration.
@@ -84,8 +90,10 @@ pub trait Provider {
     fn starves_old_agents(&self) -> bool {
         false
     }
-    /// The version of the agent that the forge offers now.
-    fn package(&self) -> Answer<'_, Package>;
+    /// The version of the agent that the forge offers now, if it offers any.
+    fn package(&self) -> Option<Answer<'_, Package>> {
+        None
+    }
     /// Fetches its archive, and gives the archive's SHA-256 in hexadecimal digits.
     fn download<'a>(&'a self, package: &'a Package, to: &'a mut File) -> Answer<'a, String> {
         Box::pin(self.http().download(&package.url, to))

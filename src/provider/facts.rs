@@ -12,8 +12,8 @@ pub struct AgentFacts {
     pub title: &'static str,
     /// The listener, relative to the agent's root.
     pub listener: &'static str,
-    /// The process name of a worker.
-    pub worker: &'static str,
+    /// How it is known whether a job runs.
+    pub job: JobSign,
     /// What its words for people mean, each taken by its whole.
     pub words: &'static [Line],
     /// What its traces mean, where it has them on its output: the part of it that traces, how the text begins, and what it says.
@@ -44,6 +44,17 @@ impl AgentFacts {
     pub fn read_origin(&self) -> ReadOrigin {
         self.hooks.as_ref().map_or(|_, _| Err("it is of no known form".to_owned()), |hooks| hooks.origin)
     }
+}
+
+/// How it is known whether a job runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobSign {
+    /// By a child of the listener's with this process name: a job runs exactly while it lives. What the listener says is a hint
+    /// then, because a job may be able to write the same.
+    Worker(&'static str),
+    /// By the listener's words, where there is no such process: from its line that it begins a job until its next one that it
+    /// listens, or its end. A job that can write to the listener's output can end itself early by it, and nobody else.
+    Words,
 }
 
 /// What an agent derives the label from that it puts on containers and networks.

@@ -354,7 +354,10 @@ impl Update {
             }
             return fetched.map_err(|why| format!("no other version could be fetched: {why}"));
         }
-        Err(match self.means.provider.package().await {
+        let Some(package) = self.means.provider.package() else {
+            return Err(format!("pull an image with a newer {title}"));
+        };
+        Err(match package.await {
             Ok(package) => {
                 let version = package.version;
                 format!("pull an image with version {version} of the {title}, or set OSCR_AGENT_UPDATE=true")

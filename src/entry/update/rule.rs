@@ -38,12 +38,18 @@ impl Rule {
     }
 }
 
+/// Why none could be asked for.
+pub const NOT_OFFERED: &str = "this forge offers no versions of its agent";
+
 /// Why no agent could be fetched and kept here.
 fn able(common: &Common, provider: &dyn Provider) -> Result<(), &'static str> {
     match provider.releasing(false) {
         Releasing::Request => {}
         Releasing::ByForge => return Err("a just-in-time configuration that is given can ask the forge nothing"),
         Releasing::Command { .. } => return Err("a registration token can ask the forge nothing"),
+    }
+    if provider.package().is_none() {
+        return Err(NOT_OFFERED);
     }
     if !Uid::effective().is_root() {
         return Err("the container does not run as root, so jobs could change what is fetched");

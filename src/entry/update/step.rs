@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::archive::Archives;
+use super::rule::NOT_OFFERED;
 use super::unpack::{Bench, Unmade};
 use crate::entry::means::Means;
 use crate::entry::outside::Outside;
@@ -49,7 +50,10 @@ impl Step {
                     Some(version) => version,
                     None => bench.version_of(&in_use.place).await.map_err(|why| format!("our own agent: {why}"))?,
                 };
-                let package = provider.package().await.map_err(|fault| fault.to_string());
+                let package = match provider.package() {
+                    Some(package) => package.await.map_err(|fault| fault.to_string()),
+                    None => Err(NOT_OFFERED.to_owned()),
+                };
                 provider.rest();
                 Ok((ours, package?))
             };

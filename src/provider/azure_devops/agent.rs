@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use crate::init::Ended;
 use crate::provider::contract::Reading;
-use crate::provider::facts::{AgentFacts, LabelledBy, Line, Meaning, Sign, StopPlan};
+use crate::provider::facts::{AgentFacts, JobSign, LabelledBy, Line, Meaning, Sign, StopPlan};
 
 /// The program that configures itself and listens.
 pub const LISTENER: &str = "bin/Agent.Listener";
@@ -16,7 +16,7 @@ pub const CAPABILITIES: &str = ".capabilities";
 pub const AGENT: AgentFacts = AgentFacts {
     title: "Azure Pipelines agent",
     listener: LISTENER,
-    worker: "Agent.Worker",
+    job: JobSign::Worker("Agent.Worker"),
     words: &[
         Line::timed("Listening for Jobs", Meaning::Listening),
         Line::timed("Running job: ", Meaning::Running),

@@ -129,7 +129,7 @@ impl Provider for AzureDevOps {
         })
     }
 
-    fn run(&self) -> Step {
+    fn run(&self, _registration: &Registration, _grant: &Grant) -> Step {
         // For a registration that is kept too: one job, then back to us, so that the slate is clean for the next one.
         Step { program: LISTENER, args: ["run", "--once"].map(str::to_owned).into(), secrets: Vec::new() }
     }
@@ -160,8 +160,8 @@ impl Provider for AzureDevOps {
         })
     }
 
-    fn package(&self) -> Answer<'_, Package> {
-        Box::pin(self.api.package())
+    fn package(&self) -> Option<Answer<'_, Package>> {
+        Some(Box::pin(self.api.package()))
     }
 
     fn examine<'a>(&'a self, version: Option<&'a str>) -> Findings<'a> {

@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use super::{job, payload};
 use crate::init::Ended;
 use crate::provider::contract::Reading;
-use crate::provider::facts::{AgentFacts, JobHooks, LabelledBy, Line, Meaning, Sign, StopPlan};
+use crate::provider::facts::{AgentFacts, JobHooks, JobSign, LabelledBy, Line, Meaning, Sign, StopPlan};
 
 /// The program that configures itself, listens and removes itself.
 pub const LISTENER: &str = "bin/Runner.Listener";
@@ -14,7 +14,7 @@ pub const LISTENER: &str = "bin/Runner.Listener";
 pub const AGENT: AgentFacts = AgentFacts {
     title: "GitHub Actions runner",
     listener: LISTENER,
-    worker: "Runner.Worker",
+    job: JobSign::Worker("Runner.Worker"),
     words: &[
         Line::timed("Listening for Jobs", Meaning::Listening),
         Line::timed("Running job: ", Meaning::Running),

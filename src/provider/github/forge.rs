@@ -152,7 +152,7 @@ impl Provider for GitHub {
         })
     }
 
-    fn run(&self) -> Step {
+    fn run(&self, _registration: &Registration, _grant: &Grant) -> Step {
         let mut args: Vec<String> = ["run", "--startuptype", "service"].map(str::to_owned).to_vec();
         if self.settings.persistent {
             // One job, then back to us, so that the slate is clean for the next one.
@@ -191,8 +191,8 @@ impl Provider for GitHub {
         self.settings.host.is_github_com()
     }
 
-    fn package(&self) -> Answer<'_, Package> {
-        Box::pin(self.api.package())
+    fn package(&self) -> Option<Answer<'_, Package>> {
+        Some(Box::pin(self.api.package()))
     }
 
     fn examine<'a>(&'a self, version: Option<&'a str>) -> Findings<'a> {
