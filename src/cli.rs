@@ -19,7 +19,7 @@ use crate::entry;
 use crate::exit;
 use crate::init::{Signals, exec};
 use crate::log;
-use crate::provider::FORGES;
+use crate::provider::{FORGES, Forges};
 use crate::resource::{LockPlace, Locks, ResourceId, Wanted, command as locking};
 use crate::workspace::{command as wiping, ipc};
 
@@ -151,8 +151,8 @@ struct HookArgs {
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
     /// The forge whose agent runs this hook
-    #[arg(long, value_name = "NAME", default_value = FORGES[0].name)]
-    forge: String,
+    #[arg(long, value_name = "NAME")]
+    forge: Option<String>,
     /// The directory of the user's hooks
     #[arg(long, value_name = "PATH")]
     hooks: PathBuf,
@@ -195,6 +195,12 @@ struct ExecArgs {
 /// Parses the arguments, does what they say, and gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    main_with(FORGES)
+}
+
+/// The same for a program that serves other forges.
+#[must_use]
+pub fn main_with(forges: Forges) -> ExitCode {
     log::report_panics();
     // First of all: what is sent to PID 1 while the arguments are read must not be lost.
     let signals = match Signals::block() {
@@ -226,19 +232,19 @@ pub fn main() -> ExitCode {
         signals.release();
     }
     match command {
-        Command::Run => entry::run(signals),
+        Command::Run => entry::run(forges, signals),
         Command::Exec(arguments) => exec_command(arguments, &signals),
-        Command::Hook(arguments) => hook(&arguments),
+        Command::Hook(arguments) => hook(forges, &arguments),
         Command::Health(socket) => health(socket),
         Command::Status { json, socket } => status(json, socket),
         Command::Drain { exit, socket } => drain(exit, socket),
         Command::Lock { dir, command } => lock(dir, command, &signals),
         Command::LockWait { arguments } => ExitCode::from(locking::run_waiter(&arguments)),
-        Command::Doctor => entry::doctor(&mut std::io::stdout().lock()).unwrap_or(ExitCode::FAILURE),
+        Command::Doctor => entry::doctor(forges, &mut std::io::stdout().lock()).unwrap_or(ExitCode::FAILURE),
         Command::Baseline => entry::baseline(&root()),
         Command::WipeIpc => ExitCode::from(ipc::run()),
         Command::Wipe { directory } => ExitCode::from(wiping::run(&directory)),
-        Command::Check => entry::check(&mut std::io::stdout().lock()).unwrap_or(ExitCode::from(exit::SOFTWARE)),
+        Command::Check => entry::check(forges, &mut std::io::stdout().lock()).unwrap_or(ExitCode::from(exit::SOFTWARE)),
     }
 }
 
@@ -294,9 +300,10 @@ fn lock(dir: Option<PathBuf>, command: LockCommand, signals: &Signals) -> ExitCo
     }
 }
 
-fn hook(arguments: &HookArgs) -> ExitCode {
-    let Some(forge) = FORGES.iter().find(|forge| forge.name == arguments.forge) else {
-        eprintln!("oscr-entry: {:?} is no forge that this program knows", arguments.forge);
+fn hook(forges: Forges, arguments: &HookArgs) -> ExitCode {
+    let named = arguments.forge.as_deref().unwrap_or(forges.usual().name);
+    let Some(forge) = forges.named(named) else {
+        eprintln!("oscr-entry: {named:?} is no forge that this program knows");
         return ExitCode::from(exit::USAGE);
     };
     ExitCode::from(hooks::run(forge, arguments.event, &arguments.socket, &arguments.hooks))

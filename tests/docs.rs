@@ -40,7 +40,7 @@ fn read(path: &str) -> String {
 }
 
 fn tables() -> impl Iterator<Item = (&'static str, &'static [Setting])> {
-    let providers = FORGES.iter().map(|provider| (provider.name, provider.settings));
+    let providers = FORGES.0.iter().map(|provider| (provider.name, provider.settings));
     std::iter::once(("common", COMMON)).chain(providers)
 }
 

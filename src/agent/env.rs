@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::config::{Environment, Network};
 use crate::init::account::Account;
-use crate::provider::{AgentFacts, is_secret};
+use crate::provider::{AgentFacts, Forges};
 
 /// Variables that any agent and its jobs may see. A prefix ends in `*`.
 const ALLOWED: &[&str] = &[
@@ -44,6 +44,8 @@ pub(crate) struct Sources<'a> {
     pub account: &'a Account,
     /// The agent.
     pub facts: &'a AgentFacts,
+    /// The forges whose secrets it must not see.
+    pub forges: Forges,
     /// What the user allows besides (`OSCR_JOB_ENV`).
     pub job_env: &'a [String],
     /// Proxies.
@@ -125,7 +127,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 
 /// A secret, the name of a secret's file, or what only we tell the agent.
 fn is_kept_back(sources: &Sources<'_>, name: &str) -> bool {
-    name.starts_with(sources.facts.input_prefix) || is_secret(name.strip_suffix("_FILE").unwrap_or(name))
+    name.starts_with(sources.facts.input_prefix) || sources.forges.is_secret(name.strip_suffix("_FILE").unwrap_or(name))
 }
 
 #[cfg(test)]
@@ -148,13 +150,14 @@ mod tests {
         let environment = Environment::from(variables);
         let account = crate::init::account::Accounts::below(Path::new("/nonexistent")).resolve("1001").unwrap();
         let reader_environment = Environment::from([("GITHUB_PAT", "pat-value"), ("GITHUB_OWNER", "o")]);
-        let mut reader = crate::config::Reader::new(&reader_environment, vec![table::COMMON, FORGES[0].settings]);
+        let mut reader = crate::config::Reader::new(&reader_environment, vec![table::COMMON, FORGES.usual().settings]);
         let common = crate::config::Common::read(&mut reader);
-        let provider = (FORGES[0].read)(&mut reader, &common).unwrap();
+        let provider = (FORGES.usual().read)(&mut reader, &common).unwrap();
         let sources = Sources {
             environment: &environment,
             account: &account,
             facts: provider.agent(),
+            forges: FORGES,
             system: &system,
             job_env,
             network: &Network { http_proxy: Some("http://p".to_owned()), ..Network::default() },

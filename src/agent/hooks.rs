@@ -184,7 +184,7 @@ mod tests {
         });
     }
 
-    const FORGE: &Forge = &crate::provider::FORGES[0];
+    const FORGE: &Forge = crate::provider::FORGES.usual();
 
     #[test]
     fn hooks_run_in_order_and_the_first_failure_is_the_jobs() {

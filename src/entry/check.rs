@@ -11,15 +11,15 @@ use super::update::Rule;
 use crate::config::Environment;
 use crate::exit;
 use crate::log;
-use crate::provider::configure;
+use crate::provider::{Forges, configure};
 
 /// Validates, and prints what is in force.
 ///
 /// # Errors
 /// When standard output is gone.
-pub fn check(out: &mut dyn io::Write) -> io::Result<ExitCode> {
+pub fn check(forges: Forges, out: &mut dyn io::Write) -> io::Result<ExitCode> {
     let environment = Environment::new(std::env::vars_os());
-    let configured = match configure(&environment) {
+    let configured = match configure(forges, &environment) {
         Ok(configured) => configured,
         Err(problems) => return Ok(misconfigured(&problems)),
     };

@@ -27,7 +27,7 @@ use crate::os::Identity;
 use crate::os::access::{WRITE, may};
 use crate::provider::finding::{Finding, Verdict};
 use crate::provider::http::{Obstacle, Reached};
-use crate::provider::{Fault, Provider, configure};
+use crate::provider::{Fault, Forges, Provider, configure};
 use crate::resource::Locks;
 use crate::workspace::space::{shortage, shown};
 use crate::workspace::{Spare, wipe};
@@ -47,7 +47,7 @@ const LITTLE_MEMORY: u64 = 512 << 20;
 ///
 /// # Errors
 /// When standard output is gone.
-pub fn doctor(out: &mut dyn Write) -> io::Result<ExitCode> {
+pub fn doctor(forges: Forges, out: &mut dyn Write) -> io::Result<ExitCode> {
     // The secrets are read here too.
     let _ = prctl::set_dumpable(false);
     let environment = Environment::new(std::env::vars_os());
@@ -59,7 +59,7 @@ pub fn doctor(out: &mut dyn Write) -> io::Result<ExitCode> {
         writeln!(out, "{}", log::redacted(&finding.to_string()))?;
         out.flush()
     };
-    match configure(&environment) {
+    match configure(forges, &environment) {
         Err(problems) => problems.into_iter().map(of_problem).try_for_each(&mut say)?,
         Ok(configured) => {
             say(Finding::ok("settings", format!("complete; registers with {}", configured.provider.scope())))?;

@@ -101,14 +101,14 @@ impl Ending {
 mod tests {
     use super::*;
     use crate::config::Environment;
-    use crate::provider::configure;
+    use crate::provider::{FORGES, configure};
 
     const IDLE: Past = Past { why: None, interrupted: false, asked: false, job_seen: false, job_ran: false };
     const WITH_JOB: Past = Past { job_seen: true, job_ran: true, ..IDLE };
 
     fn of(past: Past, code: i32) -> Ending {
         let environment = Environment::from([("GITHUB_OWNER", "o"), ("GITHUB_PAT", "a-token")]);
-        let configured = configure(&environment).map_err(|problems| format!("{problems:?}")).unwrap();
+        let configured = configure(FORGES, &environment).map_err(|problems| format!("{problems:?}")).unwrap();
         Ending::of(past, Ended::Code(code), configured.provider.as_ref())
     }
 

@@ -64,11 +64,11 @@ use crate::config::{Environment, Problem};
 use crate::exit;
 use crate::init::Signals;
 use crate::log;
-use crate::provider::configure;
+use crate::provider::{Forges, configure};
 
-/// `oscr-entry run`: one incarnation.
+/// `oscr-entry run`: one incarnation of a runner for one of these forges.
 #[must_use]
-pub fn run(signals: Signals) -> ExitCode {
+pub fn run(forges: Forges, signals: Signals) -> ExitCode {
     // From here on not even root in the container may look into this process, and no core dump is made of it. An execution
     // undoes the former, so this is also the first thing that our next self does.
     if let Err(error) = prctl::set_dumpable(false).and_then(|()| no_core_dumps()) {
@@ -77,19 +77,19 @@ pub fn run(signals: Signals) -> ExitCode {
     if let Err(blind) = worker::prove_mounted() {
         return misconfigured(&[Problem::of("/proc", &blind, blind.cure())]);
     }
-    let variables = match secrets::environment_without_trace() {
+    let variables = match secrets::environment_without_trace(forges) {
         Ok(variables) => variables,
         Err(error) => {
             return fatal(&format!("the environment cannot be taken over: {error}"), exit::SOFTWARE);
         }
     };
     let environment = Environment::new(variables);
-    let configured = match configure(&environment) {
+    let configured = match configure(forges, &environment) {
         Ok(configured) => configured,
         Err(problems) => return misconfigured(&problems),
     };
     log::start(configured.common.log_format, configured.common.log_level);
-    let prepared = match Prepared::new(&environment, configured) {
+    let prepared = match Prepared::new(forges, &environment, configured) {
         Ok(prepared) => prepared,
         Err(problems) => return misconfigured(&problems),
     };
@@ -100,7 +100,7 @@ pub fn run(signals: Signals) -> ExitCode {
     if let Some(problem) = invisible(prepared.identity.as_ref()) {
         return misconfigured(&[problem]);
     }
-    prepared.say_posture(&secrets::given(&environment));
+    prepared.say_posture(&secrets::given(forges, &environment));
     // It holds what was given as plain variables.
     drop(environment);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

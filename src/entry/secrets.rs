@@ -14,7 +14,7 @@ use crate::config::{Environment, Problem, Secret, SecretSource};
 use crate::os;
 use crate::os::Identity;
 use crate::os::access::{READ, may};
-use crate::provider::is_secret;
+use crate::provider::Forges;
 
 /// Names the descriptor in which our earlier self left the secrets of its environment.
 const STASH: &str = "OSCR_STASH_FD";
@@ -27,7 +27,7 @@ const STASH: &str = "OSCR_STASH_FD";
 ///
 /// # Errors
 /// When the hand-over fails; nothing is started then.
-pub fn environment_without_trace() -> io::Result<Vec<(OsString, OsString)>> {
+pub fn environment_without_trace(forges: Forges) -> io::Result<Vec<(OsString, OsString)>> {
     let mut variables: Vec<_> = std::env::vars_os().collect();
     if let Some(at) = variables.iter().position(|(name, _)| name == STASH) {
         let (_, number) = variables.swap_remove(at);
@@ -37,9 +37,9 @@ pub fn environment_without_trace() -> io::Result<Vec<(OsString, OsString)>> {
         variables.extend(pairs.into_iter().map(|(name, value)| (name.into(), value.into())));
         return Ok(variables);
     }
-    let (secret, plain): (Vec<_>, Vec<_>) = variables
-        .into_iter()
-        .partition(|(name, value)| name.to_str().is_some_and(is_secret) && value.to_str().is_some());
+    let (secret, plain): (Vec<_>, Vec<_>) = variables.into_iter().partition(|(name, value)| {
+        name.to_str().is_some_and(|name| forges.is_secret(name)) && value.to_str().is_some()
+    });
     if secret.iter().all(|(_, value)| value.is_empty()) {
         return Ok(plain);
     }
@@ -66,10 +66,10 @@ pub fn environment_without_trace() -> io::Result<Vec<(OsString, OsString)>> {
 }
 
 /// Every secret that this container was given, whether this configuration makes use of it or not: a job could.
-pub fn given(environment: &Environment) -> Vec<SecretSource> {
+pub fn given(forges: Forges, environment: &Environment) -> Vec<SecretSource> {
     let of = |(name, value): (&str, &str)| match name.strip_suffix("_FILE") {
-        Some(plain) if is_secret(plain) => Some(SecretSource::file(name, PathBuf::from(value))),
-        _ if is_secret(name) => Some(SecretSource::environment(name, Secret::new(value.trim().to_owned()))),
+        Some(plain) if forges.is_secret(plain) => Some(SecretSource::file(name, PathBuf::from(value))),
+        _ if forges.is_secret(name) => Some(SecretSource::environment(name, Secret::new(value.trim().to_owned()))),
         _ => None,
     };
     // A file without content is what Compose makes of a secret that is unset.

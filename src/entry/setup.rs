@@ -32,7 +32,7 @@ use crate::exit;
 use crate::init::account::Account;
 use crate::init::{Role, Signals, adopt_orphans};
 use crate::os::Identity;
-use crate::provider::{Configured, Provider, SharedDirectory};
+use crate::provider::{Configured, Forges, Provider, SharedDirectory};
 use crate::resource::Locks;
 use crate::workspace::{Origin, Owned, Slate, Trash, take_for_root};
 
@@ -52,7 +52,7 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub(super) fn new(environment: &Environment, configured: Configured) -> Result<Self, Vec<Problem>> {
+    pub(super) fn new(forges: Forges, environment: &Environment, configured: Configured) -> Result<Self, Vec<Problem>> {
         let Configured { common, provider, notes, .. } = configured;
         let board = Board::new(provider.name(), &provider.scope());
         for note in notes {
@@ -67,7 +67,7 @@ impl Prepared {
                 "use an image made for this CI_PROVIDER, or add the agent to it",
             ));
         }
-        for source in &secrets::given(environment) {
+        for source in &secrets::given(forges, environment) {
             if let Some(identity) = &identity
                 && let Err(problem) = secrets::guard(source, identity)
             {
@@ -130,6 +130,7 @@ impl Prepared {
             system: &system,
             account: &account,
             facts: provider.agent(),
+            forges,
             job_env: &common.job_env,
             network: &common.network,
             ca_bundle: bundle.as_deref(),

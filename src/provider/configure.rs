@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::contract::Provider;
-use super::forges::FORGES;
+use super::forges::Forges;
 use crate::config::table::COMMON;
 use crate::config::{Common, Environment, Problem, Reader};
 
@@ -19,13 +19,13 @@ pub struct Configured {
     pub effective: BTreeMap<String, String>,
 }
 
-/// Turns the environment into a configuration.
+/// Turns the environment into a configuration for one of these forges.
 ///
 /// # Errors
 /// Every problem found in it.
-pub fn configure(environment: &Environment) -> Result<Configured, Vec<Problem>> {
-    let wanted = environment.get("CI_PROVIDER").unwrap_or(FORGES[0].name);
-    let forge = FORGES.iter().find(|forge| forge.name == wanted);
+pub fn configure(forges: Forges, environment: &Environment) -> Result<Configured, Vec<Problem>> {
+    let wanted = environment.get("CI_PROVIDER").unwrap_or(forges.usual().name);
+    let forge = forges.named(wanted);
     let settings = forge.map_or(&[][..], |forge| forge.settings);
     let mut reader = Reader::new(environment, vec![COMMON, settings]);
     reader.text("CI_PROVIDER");
@@ -33,7 +33,7 @@ pub fn configure(environment: &Environment) -> Result<Configured, Vec<Problem>> 
     let provider = match forge {
         Some(forge) => (forge.read)(&mut reader, &common),
         None => {
-            let names: Vec<&str> = FORGES.iter().map(|forge| forge.name).collect();
+            let names: Vec<&str> = forges.0.iter().map(|forge| forge.name).collect();
             reader.problem(
                 "CI_PROVIDER",
                 format!("{wanted:?} is not known"),
@@ -61,6 +61,7 @@ pub fn configure(environment: &Environment) -> Result<Configured, Vec<Problem>> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::forges::FORGES;
 
     #[test]
     fn fuzz_settings() {
@@ -80,7 +81,7 @@ mod tests {
                 Some((std::ffi::OsStr::from_bytes(name).to_owned(), std::ffi::OsStr::from_bytes(value).to_owned()))
             });
             let environment = Environment::new(variables.collect::<Vec<_>>());
-            match configure(&environment) {
+            match configure(FORGES, &environment) {
                 Ok(configured) => {
                     let shown = format!("{:?} {:?}", configured.notes, configured.effective);
                     assert!(!shown.contains(TOKEN), "{shown}");

@@ -4,16 +4,34 @@ use super::contract::Forge;
 use super::{azure_devops, github};
 use crate::config::table::{COMMON, Kind};
 
-/// All forges. The first is the one of a container that names none.
-pub const FORGES: &[Forge] = &[github::FORGE, azure_devops::FORGE];
+/// Some forges, of which a runner may serve one. The first is that of a container which names none.
+#[derive(Debug, Clone, Copy)]
+pub struct Forges(pub &'static [Forge]);
 
-/// Whether a variable of this name is itself a secret, for whatever forge and under whatever name.
-#[must_use]
-pub fn is_secret(name: &str) -> bool {
-    let settings = FORGES.iter().map(|forge| forge.settings).chain([COMMON]).flatten();
-    settings
-        .filter(|setting| setting.kind == Kind::Secret)
-        .any(|setting| setting.name == name || setting.aliases.contains(&name))
+/// All that there are.
+pub const FORGES: Forges = Forges(&[github::FORGE, azure_devops::FORGE]);
+
+impl Forges {
+    /// The one of a container that names none.
+    #[must_use]
+    pub const fn usual(self) -> &'static Forge {
+        &self.0[0]
+    }
+
+    /// The one with this name.
+    #[must_use]
+    pub fn named(self, name: &str) -> Option<&'static Forge> {
+        self.0.iter().find(|forge| forge.name == name)
+    }
+
+    /// Whether a variable of this name is itself a secret, for whatever forge and under whatever name.
+    #[must_use]
+    pub fn is_secret(self, name: &str) -> bool {
+        let settings = self.0.iter().map(|forge| forge.settings).chain([COMMON]).flatten();
+        settings
+            .filter(|setting| setting.kind == Kind::Secret)
+            .any(|setting| setting.name == name || setting.aliases.contains(&name))
+    }
 }
 
 #[cfg(test)]
@@ -34,8 +52,8 @@ mod tests {
             "AZP_TOKEN",
             "ADO_CLIENT_SECRET",
         ] {
-            assert!(is_secret(name), "{name}");
+            assert!(FORGES.is_secret(name), "{name}");
         }
-        assert!(!is_secret("GITHUB_PAT_FILE") && !is_secret("GITHUB_OWNER"));
+        assert!(!FORGES.is_secret("GITHUB_PAT_FILE") && !FORGES.is_secret("GITHUB_OWNER"));
     }
 }

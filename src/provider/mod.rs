@@ -22,5 +22,5 @@ pub use configure::{Configured, configure};
 pub use contract::{Answer, Findings, Forge, Package, Provider, Reading, SharedDirectory};
 pub use facts::{AgentFacts, JobHooks, JobSign, LabelledBy, Line, Meaning, Sign, StopPlan, Variable};
 pub use fault::Fault;
-pub use forges::{FORGES, is_secret};
+pub use forges::{FORGES, Forges};
 pub use registration::{Files, Grant, Once, Registration, Released, Releasing, Standing, Step, Wanted};

@@ -80,14 +80,14 @@ impl fmt::Display for Rule {
 mod tests {
     use super::*;
     use crate::config::Environment;
-    use crate::provider::configure;
+    use crate::provider::{FORGES, configure};
 
     fn rule<const N: usize>(settings: [(&str, &str); N]) -> String {
         let root = tempfile::tempdir().unwrap();
         let mut all = vec![("OSCR_ROOT", root.path().to_str().unwrap())];
         all.extend(settings);
         let all = all.into_iter().map(|(name, value)| (name.into(), value.into()));
-        let configured = configure(&Environment::new(all)).map_err(|problems| format!("{problems:?}")).unwrap();
+        let configured = configure(FORGES, &Environment::new(all)).map_err(|problems| format!("{problems:?}")).unwrap();
         Rule::of(&configured.common, configured.provider.as_ref()).to_string()
     }
 
