@@ -20,13 +20,15 @@ mod update;
 pub(crate) mod values;
 mod watch;
 
-pub(crate) use common::{Common, Taint};
+pub use common::Common;
+pub(crate) use common::Taint;
 pub(crate) use environment::Environment;
 pub(crate) use hardware::{Hardware, LockScope};
 pub(crate) use network::Network;
 pub(crate) use places::Places;
 pub(crate) use problem::Problem;
-pub(crate) use reader::Reader;
-pub(crate) use secret::{Secret, SecretError, SecretSource};
+pub use reader::Reader;
+pub(crate) use secret::SecretError;
+pub use secret::{Secret, SecretSource};
 pub(crate) use update::AgentUpdate;
 pub(crate) use watch::Watch;

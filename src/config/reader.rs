@@ -46,7 +46,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Records a problem.
-    pub(crate) fn problem(&mut self, setting: &str, what: impl fmt::Display, cure: impl fmt::Display) {
+    pub fn problem(&mut self, setting: &str, what: impl fmt::Display, cure: impl fmt::Display) {
         self.problems.push(Problem::of(setting, what, cure));
     }
 
@@ -74,7 +74,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A setting's text, under its own name or an alias; `None` when unset.
-    pub(crate) fn text(&mut self, name: &'static str) -> Option<String> {
+    pub fn text(&mut self, name: &'static str) -> Option<String> {
         let (found, value) = self.lookup(name)?;
         if found != name {
             self.note(format!("{found} was read as {name}"));
@@ -154,7 +154,7 @@ impl<'a> Reader<'a> {
 
     /// A secret from `NAME_FILE` or `NAME`, under its own name or an alias. A file that is empty counts as unset, because
     /// that is what Compose makes of a secret whose variable is empty.
-    pub(crate) fn secret(&mut self, name: &'static str) -> Option<SecretSource> {
+    pub fn secret(&mut self, name: &'static str) -> Option<SecretSource> {
         let mut found: Vec<SecretSource> = Vec::new();
         for candidate in self.names(name) {
             let file_name = format!("{candidate}_FILE");

@@ -102,7 +102,7 @@ impl SecretSource {
     ///
     /// # Errors
     /// When a file cannot be read or holds no text.
-    pub(crate) fn read(&self) -> Result<Secret, SecretError> {
+    pub fn read(&self) -> Result<Secret, SecretError> {
         let file = match &self.origin {
             Origin::Environment(secret) => return Ok(secret.clone()),
             Origin::File(file) => file,
