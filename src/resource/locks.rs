@@ -19,7 +19,7 @@ pub struct Locks {
 }
 
 impl Locks {
-    /// What to do about locks that are [exposed](Self::exposed_to).
+    /// What to do about locks that are exposed.
     pub const CLOSE: &'static str =
         "on the host, give it to root, with mode 0755 for the directory and 0600 for its files";
 
