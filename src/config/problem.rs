@@ -17,6 +17,11 @@ impl Problem {
     /// What is wrong with `setting`, and what to do.
     #[must_use]
     pub(crate) fn of(setting: &str, what: impl fmt::Display, cure: impl fmt::Display) -> Self {
+        Self::written(setting, &what, &cure)
+    }
+
+    /// One function for all kinds of text, or the program would have one for each.
+    fn written(setting: &str, what: &dyn fmt::Display, cure: &dyn fmt::Display) -> Self {
         Self { setting: setting.to_owned(), what: what.to_string(), cure: cure.to_string() }
     }
 }
