@@ -14,14 +14,14 @@ use crate::agent::hooks;
 use crate::config::Places;
 use crate::config::values::{parse_duration, parse_flag};
 use crate::control::client::{self, ClientError};
-use crate::control::{self, Event, Request};
+use crate::control::{self, HookEvent, Request};
 use crate::entry;
 use crate::exit;
 use crate::init::{Signals, exec};
 use crate::log;
 use crate::provider::{FORGES, Forges};
 use crate::resource::{LockPlace, Locks, ResourceId, Wanted, command as locking};
-use crate::workspace::{command as wiping, ipc};
+use crate::workspace::{command as wiping, sysv};
 
 const ABOUT: &str = "PID 1 of an ephemeral CI runner: registers the official agent, runs it as an unprivileged user, lets a \
 running job finish on stop, removes the registration, wipes what the job left, and exits.";
@@ -88,8 +88,8 @@ enum Command {
     #[command(hide = true)]
     Baseline,
     /// Remove the System V objects of this user
-    #[command(name = ipc::COMMAND, hide = true)]
-    WipeIpc,
+    #[command(name = sysv::COMMAND, hide = true)]
+    WipeSysv,
     /// Empty a directory, as `run` does before and after each job
     #[command(name = wiping::COMMAND, hide = true)]
     Wipe {
@@ -146,7 +146,7 @@ fn root() -> PathBuf {
 #[derive(Args)]
 struct HookArgs {
     /// job-started or job-completed
-    event: Event,
+    event: HookEvent,
     /// The control socket of PID 1
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
@@ -242,7 +242,7 @@ pub fn main_with(forges: Forges) -> ExitCode {
         Command::LockWait { arguments } => ExitCode::from(locking::run_waiter(&arguments)),
         Command::Doctor => entry::doctor(forges, &mut std::io::stdout().lock()).unwrap_or(ExitCode::FAILURE),
         Command::Baseline => entry::baseline(&root()),
-        Command::WipeIpc => ExitCode::from(ipc::run()),
+        Command::WipeSysv => ExitCode::from(sysv::run()),
         Command::Wipe { directory } => ExitCode::from(wiping::run(&directory)),
         Command::Check => entry::check(forges, &mut std::io::stdout().lock()).unwrap_or(ExitCode::from(exit::SOFTWARE)),
     }

@@ -30,11 +30,11 @@ pub enum Format {
 struct Shared {
     phase: &'static str,
     runner: String,
-    secrets: Known,
+    secrets: KnownSecrets,
 }
 
 /// The secrets to blank out: at most [`MOST`], those that were used last.
-struct Known {
+struct KnownSecrets {
     /// Longest first, so that a secret that contains another is replaced whole; with the turn in which each was last used.
     all: Vec<(u64, Zeroizing<String>)>,
     turn: u64,
@@ -48,7 +48,7 @@ const MOST: usize = 256;
 const SHORTEST_PIECE: usize = 16;
 
 static SHARED: Mutex<Shared> =
-    Mutex::new(Shared { phase: "starting", runner: String::new(), secrets: Known { all: Vec::new(), turn: 0 } });
+    Mutex::new(Shared { phase: "starting", runner: String::new(), secrets: KnownSecrets { all: Vec::new(), turn: 0 } });
 
 fn shared() -> MutexGuard<'static, Shared> {
     SHARED.lock().unwrap_or_else(PoisonError::into_inner)
@@ -89,7 +89,7 @@ pub(crate) fn redact(secret: &str) {
     }
 }
 
-impl Known {
+impl KnownSecrets {
     fn add(&mut self, secret: &str) {
         self.turn += 1;
         if let Some((turn, _)) = self.all.iter_mut().find(|(_, known)| known.as_str() == secret) {
@@ -139,7 +139,7 @@ pub(crate) fn report_panics() {
 
 /// Starts logging. A second call changes nothing.
 pub(crate) fn start(format: Format, level: LevelFilter) {
-    let subscriber = tracing_subscriber::registry().with(Lines { format }.with_filter(level));
+    let subscriber = tracing_subscriber::registry().with(LineLayer { format }.with_filter(level));
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
@@ -180,11 +180,11 @@ fn write_line(line: &str) {
     let _ = io::stdout().lock().flush();
 }
 
-struct Lines {
+struct LineLayer {
     format: Format,
 }
 
-impl<S: Subscriber> Layer<S> for Lines {
+impl<S: Subscriber> Layer<S> for LineLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         // Libraries log their inner workings at debug; at that level a reader wants ours.
         let ours = event.metadata().target().starts_with("oscr");
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn the_secrets_used_last_are_those_that_stay_known() {
-        let mut known = Known { all: Vec::new(), turn: 0 };
+        let mut known = KnownSecrets { all: Vec::new(), turn: 0 };
         for number in 0..10 * MOST {
             known.add("the-token-of-the-user");
             known.add(&format!("token-{number}"));

@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oscr::agent::worker::Watch;
-use oscr::config::table::{COMMON, Kind, Setting, markdown};
+use oscr::agent::worker::WorkerWatch;
+use oscr::config::table::{COMMON, Setting, SettingKind, markdown};
 use oscr::control::{AgentAge, Board, Job, Phase, Runner};
 use oscr::entry::posture::{DockerSocket, Guarded, Lasting, Posture, Runtime};
 use oscr::exit;
-use oscr::metrics::{FAMILIES, Kind as MetricKind};
+use oscr::metrics::{FAMILIES, MetricKind};
 use oscr::provider::FORGES;
 use oscr::workspace::Space;
 use serde_json::Value;
@@ -152,7 +152,7 @@ fn every_field_of_the_status_is_described_and_no_other() {
         bounding: Vec::new(),
         no_new_privileges: true,
         seccomp: true,
-        watch: Watch::Told,
+        watch: WorkerWatch::Told,
         user_namespaces: None,
         runtime: Runtime::Runc,
         read_only_root: false,
@@ -256,7 +256,7 @@ fn what_is_said_of_the_runner_of_compose_yml_does_not_reach_those_of_compose_boa
     let blank = |name: &str| boards.contains(&format!("\n  {name}: \"\"\n"));
     for setting in tables().filter(|(table, _)| ["common", "github"].contains(table)).flat_map(|(_, table)| table) {
         for name in names(setting) {
-            if setting.kind == Kind::Secret {
+            if setting.kind == SettingKind::Secret {
                 let file = format!("{name}_FILE");
                 assert!(own(&file) || blank(&file), "{file} can be given, or name a file that is not there");
             } else if own(setting.name) {
@@ -267,7 +267,8 @@ fn what_is_said_of_the_runner_of_compose_yml_does_not_reach_those_of_compose_boa
     // Of Azure DevOps' services the page has a sentence.
     let page = read("docs/shared-hardware.md");
     let secrets = tables().filter(|(table, _)| *table == "azure-devops").flat_map(|(_, table)| table);
-    for name in secrets.filter(|setting| setting.kind == Kind::Secret).flat_map(names).filter(|name| *name != "ADO_PAT")
+    for name in
+        secrets.filter(|setting| setting.kind == SettingKind::Secret).flat_map(names).filter(|name| *name != "ADO_PAT")
     {
         assert!(
             page.contains(&format!("`{name}_FILE`")),
@@ -282,7 +283,7 @@ fn the_example_environment_names_only_what_somebody_reads() {
     for setting in settings() {
         for name in names(setting) {
             known.insert(name.to_owned());
-            if setting.kind == Kind::Secret {
+            if setting.kind == SettingKind::Secret {
                 known.insert(format!("{name}_FILE"));
             }
         }

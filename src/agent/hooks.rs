@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::config::Places;
-use crate::control::{self, Event, HookAnswer};
+use crate::control::{self, HookAnswer, HookEvent};
 use crate::policy::{Evidence, LARGEST_PAYLOAD};
 use crate::provider::{Forge, JobHooks};
 
@@ -33,7 +33,7 @@ pub(crate) fn write_shims(places: &Places, forge: &str) -> io::Result<Shims> {
     fs::create_dir_all(&directory)?;
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))?;
     let program = std::env::current_exe()?;
-    let write = |event: Event| {
+    let write = |event: HookEvent| {
         let path = directory.join(format!("{event}.sh"));
         // `exec`, because bash would hold back the signals that the agent sends to a hook it cancels.
         let text = format!(
@@ -46,7 +46,7 @@ pub(crate) fn write_shims(places: &Places, forge: &str) -> io::Result<Shims> {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok::<PathBuf, io::Error>(path)
     };
-    Ok(Shims { job_started: write(Event::JobStarted)?, job_completed: write(Event::JobCompleted)? })
+    Ok(Shims { job_started: write(HookEvent::JobStarted)?, job_completed: write(HookEvent::JobCompleted)? })
 }
 
 fn quote(path: &Path) -> String {
@@ -56,16 +56,16 @@ fn quote(path: &Path) -> String {
 /// `oscr-entry hook <event>`: tells PID 1, then runs the user's hooks in order. Returns the exit code: the first that fails
 /// fails the job, as the agent's contract has it.
 #[must_use]
-pub(crate) fn run(forge: &Forge, event: Event, socket: &Path, hooks: &Path) -> u8 {
+pub(crate) fn run(forge: &Forge, event: HookEvent, socket: &Path, hooks: &Path) -> u8 {
     let known = forge.agent.hooks.as_ref();
     let (job, facts) = known.map(|known| (known.describe)(&|name| std::env::var(name).ok())).unwrap_or_default();
     let evidence = match (event, known) {
-        (Event::JobStarted, Some(known)) => Evidence { facts, payload: payload(known) },
+        (HookEvent::JobStarted, Some(known)) => Evidence { facts, payload: payload(known) },
         _ => Evidence::default(),
     };
     let answer = control::client::hook(socket, event, job, &evidence, |why| println!("oscr: {why}"));
     match answer {
-        Ok(HookAnswer::Go { resource: Some(resource) }) if event == Event::JobStarted => {
+        Ok(HookAnswer::Go { resource: Some(resource) }) if event == HookEvent::JobStarted => {
             println!("oscr: this job has {resource}");
             if let Err(error) = tell_job(known, &resource) {
                 eprintln!("oscr: OSCR_RESOURCE cannot be set: {error}");
@@ -79,14 +79,14 @@ pub(crate) fn run(forge: &Forge, event: Event, socket: &Path, hooks: &Path) -> u
         Err(error) => {
             eprintln!("oscr: PID 1 does not answer: {error}");
             // Before a job, nobody else knows whether it has what it needs. After it, nothing depends on the answer.
-            if event == Event::JobStarted {
+            if event == HookEvent::JobStarted {
                 return 1;
             }
         }
     }
     let variable = match event {
-        Event::JobStarted => "JOB_STARTED",
-        Event::JobCompleted => "JOB_COMPLETED",
+        HookEvent::JobStarted => "JOB_STARTED",
+        HookEvent::JobCompleted => "JOB_COMPLETED",
     };
     let chained = std::env::vars_os().find(|(name, _)| {
         name.to_str().is_some_and(|name| name.starts_with("OSCR_CHAINED_") && name.ends_with(variable))
@@ -198,16 +198,16 @@ mod tests {
         script(&started, "10-one.sh", &line("one"), 0o755);
         script(&started, "15-not-executable", &line("no"), 0o644);
         script(&started, "30-three", &line("three"), 0o755);
-        assert_eq!(run(FORGE, Event::JobStarted, &socket, hooks.path()), 7);
+        assert_eq!(run(FORGE, HookEvent::JobStarted, &socket, hooks.path()), 7);
         assert_eq!(fs::read_to_string(&seen).unwrap(), "one\ntwo\n");
-        assert_eq!(run(FORGE, Event::JobCompleted, &socket, hooks.path()), 0);
+        assert_eq!(run(FORGE, HookEvent::JobCompleted, &socket, hooks.path()), 0);
     }
 
     #[test]
     fn a_job_does_not_begin_without_an_answer_but_ends_without_one() {
         let nowhere = tempfile::tempdir().unwrap();
         let socket = nowhere.path().join("socket");
-        assert_eq!(run(FORGE, Event::JobStarted, &socket, nowhere.path()), 1);
-        assert_eq!(run(FORGE, Event::JobCompleted, &socket, nowhere.path()), 0);
+        assert_eq!(run(FORGE, HookEvent::JobStarted, &socket, nowhere.path()), 1);
+        assert_eq!(run(FORGE, HookEvent::JobCompleted, &socket, nowhere.path()), 0);
     }
 }

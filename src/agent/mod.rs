@@ -1,10 +1,10 @@
 //! The agent as a child of PID 1: its root directory, its environment, its output, its worker, and the hooks around a job.
 
+pub(crate) mod directory;
 pub(crate) mod env;
 pub(crate) mod hooks;
 pub(crate) mod output;
 pub(crate) mod release;
-pub(crate) mod root;
 pub(crate) mod system_env;
 pub(crate) mod words;
 pub mod worker;

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 use tracing::Level;
 
-use super::words::{Marker, Reader};
+use super::words::{LineReader, Marker};
 
 /// The longest line that is relayed whole, in bytes. The rest of a longer one follows as lines of their own.
 const LONGEST: u64 = 8 * 1024;
@@ -30,7 +30,7 @@ pub(crate) struct Relay {
     /// Stands before each line in the log.
     pub speaker: &'static str,
     /// Knows what lines are.
-    pub reader: Reader,
+    pub reader: LineReader,
     /// Whether a worker lives.
     pub working: Rc<Cell<bool>>,
     /// Where markers go.
@@ -109,10 +109,10 @@ fn plain(text: &str) -> String {
 
 /// The last words for people in an output, for an error's text. Each copy but one belongs to a [`Relay`] that still adds to it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tail(Rc<Lines>);
+pub(crate) struct Tail(Rc<LastLines>);
 
 #[derive(Debug, Default)]
-struct Lines {
+struct LastLines {
     last: RefCell<VecDeque<String>>,
     /// Told when a copy is dropped.
     dropped: Notify,
@@ -161,10 +161,10 @@ mod tests {
 
     #[test]
     fn fuzz_output() {
-        use crate::agent::words::Manner;
+        use crate::agent::words::Voice;
         let facts = &crate::provider::github::AGENT;
         crate::fuzz::run("output", |bytes| {
-            let [mut reader, _] = Reader::pair(facts, Manner::Listener);
+            let [mut reader, _] = LineReader::pair(facts, Voice::Listener);
             let mut kinds = Vec::new();
             for line in bytes.split(|byte| *byte == b'\n') {
                 let text = plain(String::from_utf8_lossy(line).trim_end());

@@ -30,7 +30,7 @@ pub(crate) enum Marker {
 
 /// Whose words they are, and so how many people should see of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Manner {
+pub(crate) enum Voice {
     /// The listener's: shown, but while a worker lives, because then they may be a job's.
     Listener,
     /// Those of a step that registers or removes: its error has them, if it fails. Its banner is nobody's business.
@@ -52,7 +52,7 @@ pub(crate) struct Heard {
 
 /// Where a line comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin<'a> {
+enum LineOrigin<'a> {
     /// It is for people.
     Words(&'a str),
     /// The listener's trace of words for people.
@@ -75,9 +75,9 @@ const REMEMBERED: usize = 16;
 
 /// Reads the output of one process, which comes through two pipes. They share what was said.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub(crate) struct LineReader {
     facts: &'static AgentFacts,
-    manner: Manner,
+    manner: Voice,
     said: Rc<RefCell<Said>>,
     /// So many texts of the worker's are still to come, each on a line of its own: their prefixes stood before other lines.
     owed: u32,
@@ -107,10 +107,10 @@ impl Said {
     }
 }
 
-impl Reader {
+impl LineReader {
     /// For both pipes of one process, first its standard output's.
     #[must_use]
-    pub(crate) fn pair(facts: &'static AgentFacts, manner: Manner) -> [Self; 2] {
+    pub(crate) fn pair(facts: &'static AgentFacts, manner: Voice) -> [Self; 2] {
         let said = Rc::default();
         [(); 2].map(|()| Self { facts, manner, said: Rc::clone(&said), owed: 0 })
     }
@@ -118,7 +118,7 @@ impl Reader {
     /// Reads a line. `working` says whether a worker lives, so that a job may have written it.
     pub(crate) fn read(&mut self, line: &str, working: bool) -> Heard {
         match origin(line) {
-            Origin::Workers(text) => {
+            LineOrigin::Workers(text) => {
                 // The worker's own text comes later if this one is of another process.
                 let of_others = |text: &str| text.starts_with(LISTENERS) || self.said.borrow_mut().take(text, true);
                 if text.is_none_or(of_others) {
@@ -126,17 +126,17 @@ impl Reader {
                 }
                 Heard::default()
             }
-            Origin::Mixed => Heard { level: self.traced(line), ..Heard::default() },
-            Origin::Trace(source, text) => {
+            LineOrigin::Mixed => Heard { level: self.traced(line), ..Heard::default() },
+            LineOrigin::Trace(source, text) => {
                 let means = |&&(from, start, _): &&(&str, &str, Sign)| from == source && text.starts_with(start);
                 let sign = self.facts.traces.iter().find(means).map(|(.., sign)| Marker::Sign(*sign));
                 Heard { level: self.traced(text), marker: sign, ..Heard::default() }
             }
-            Origin::Copy(text) => {
+            LineOrigin::Copy(text) => {
                 let marker = self.unless_said(meaning(text, self.facts), text, true);
                 Heard { level: self.traced(text), marker, ..Heard::default() }
             }
-            Origin::Words(text) => self.words(text, working),
+            LineOrigin::Words(text) => self.words(text, working),
         }
     }
 
@@ -149,45 +149,45 @@ impl Reader {
         }
         let banner = is_banner(text);
         let level = match (self.manner, &says) {
-            (Manner::Other, _) => Some(Level::INFO),
-            (Manner::Step, _) => (!banner).then_some(Level::DEBUG),
+            (Voice::Other, _) => Some(Level::INFO),
+            (Voice::Step, _) => (!banner).then_some(Level::DEBUG),
             // Whoever acts upon them says so.
-            (Manner::Listener, Some(Marker::Running(_) | Marker::Completed(..))) => None,
-            (Manner::Listener, _) if working => Some(Level::DEBUG),
-            (Manner::Listener, _) => Some(Level::INFO),
+            (Voice::Listener, Some(Marker::Running(_) | Marker::Completed(..))) => None,
+            (Voice::Listener, _) if working => Some(Level::DEBUG),
+            (Voice::Listener, _) => Some(Level::INFO),
         };
-        let for_people = self.manner == Manner::Other || !banner;
+        let for_people = self.manner == Voice::Other || !banner;
         Heard { level, marker: self.unless_said(says, text, false), for_people }
     }
 
     fn traced(&self, text: &str) -> Option<Level> {
-        let banner = self.manner == Manner::Step && is_banner(text);
+        let banner = self.manner == Voice::Step && is_banner(text);
         (!banner).then_some(Level::DEBUG)
     }
 
     /// What words say, unless their other form has said it; nothing where words mean nothing.
     fn unless_said(&self, says: Option<Marker>, words: &str, traced: bool) -> Option<Marker> {
-        says.filter(|_| self.manner != Manner::Other && self.said.borrow_mut().first(words, traced))
+        says.filter(|_| self.manner != Voice::Other && self.said.borrow_mut().first(words, traced))
     }
 }
 
-fn origin(line: &str) -> Origin<'_> {
+fn origin(line: &str) -> LineOrigin<'_> {
     let inside = |text: &str, prefix: &str| {
         text.match_indices(prefix)
             .any(|(at, _)| time(&text[at + prefix.len()..]).is_some_and(|rest| rest.starts_with(' ')))
     };
     if let Some((_, text)) = trace(line, WORKERS) {
-        return Origin::Workers((!inside(text, WORKERS)).then_some(text));
+        return LineOrigin::Workers((!inside(text, WORKERS)).then_some(text));
     }
     if inside(line, WORKERS) {
-        return Origin::Workers(None);
+        return LineOrigin::Workers(None);
     }
     let Some((source, text)) = trace(line, LISTENERS) else {
-        return if inside(line, LISTENERS) { Origin::Mixed } else { Origin::Words(line) };
+        return if inside(line, LISTENERS) { LineOrigin::Mixed } else { LineOrigin::Words(line) };
     };
     match COPIES.iter().find_map(|prefix| text.strip_prefix(prefix)) {
-        Some(words) if source == "Terminal" => Origin::Copy(words),
-        _ => Origin::Trace(source, text),
+        Some(words) if source == "Terminal" => LineOrigin::Copy(words),
+        _ => LineOrigin::Trace(source, text),
     }
 }
 
@@ -249,13 +249,16 @@ mod tests {
     const CONFIGURED: usize = 225;
     const AGENT: &AgentFacts = &crate::provider::github::AGENT;
 
-    fn listeners() -> Reader {
-        let [reader, _] = Reader::pair(AGENT, Manner::Listener);
+    fn listeners() -> LineReader {
+        let [reader, _] = LineReader::pair(AGENT, Voice::Listener);
         reader
     }
 
     /// What is shown and said of these lines; a worker lives from the announcement of a job until its end.
-    fn read<'a>(reader: &mut Reader, lines: impl IntoIterator<Item = &'a str>) -> (Vec<(Level, &'a str)>, Vec<Marker>) {
+    fn read<'a>(
+        reader: &mut LineReader,
+        lines: impl IntoIterator<Item = &'a str>,
+    ) -> (Vec<(Level, &'a str)>, Vec<Marker>) {
         let (mut shown, mut markers, mut working) = (Vec::new(), Vec::new(), false);
         for line in lines {
             let heard = reader.read(line.trim_end(), working);
@@ -274,7 +277,7 @@ mod tests {
     fn a_whole_life_of_the_official_runner_says_five_things_and_shows_five_lines() {
         let lines: Vec<&str> = LIFE.lines().collect();
         let (configure, listen) = lines.split_at(CONFIGURED);
-        let [mut step, _] = Reader::pair(AGENT, Manner::Step);
+        let [mut step, _] = LineReader::pair(AGENT, Voice::Step);
         let (shown, markers) = read(&mut step, configure.iter().copied());
         assert_eq!(markers, []);
         assert!(shown.iter().all(|(level, _)| *level == Level::DEBUG));
@@ -318,7 +321,7 @@ mod tests {
     #[test]
     fn lines_that_mixed_say_nothing_new_and_show_nothing_of_the_worker() {
         let lines: Vec<&str> = LIFE.lines().skip(CONFIGURED).collect();
-        let said = |reader: &mut Reader, lines: &[&str]| {
+        let said = |reader: &mut LineReader, lines: &[&str]| {
             let owned: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
             read(reader, owned.iter().map(String::as_str)).1
         };
@@ -447,7 +450,7 @@ mod tests {
         let copy = "[RUNNER 2026-11-29 10:57:24Z ERR  Terminal] WRITE ERROR: Registration 1 was not found.";
         let plain = "Registration 1 was not found.";
         for order in [[copy, plain, copy, plain], [plain, copy, plain, copy], [copy, plain, plain, copy]] {
-            let [mut output, mut errors] = Reader::pair(AGENT, Manner::Listener);
+            let [mut output, mut errors] = LineReader::pair(AGENT, Voice::Listener);
             let said = order.map(|line| match line == copy {
                 true => output.read(line, false).marker,
                 false => errors.read(line, false).marker,
@@ -468,7 +471,7 @@ mod tests {
 
     #[test]
     fn azures_version_is_read_out_of_its_picture() {
-        let [mut step, _] = Reader::pair(&crate::provider::azure_devops::AGENT, Manner::Step);
+        let [mut step, _] = LineReader::pair(&crate::provider::azure_devops::AGENT, Voice::Step);
         let heard = step.read("        agent v4.260.0             |_|          (commit 5115afe)", false);
         assert_eq!(heard.marker, Some(Marker::Version("4.260.0".to_owned())));
     }

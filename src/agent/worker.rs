@@ -82,14 +82,14 @@ impl Worker {
 /// How a worker's end is noticed here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Watch {
+pub enum WorkerWatch {
     /// The kernel tells (`pidfd_open`).
     Told,
     /// By looking at `/proc` again and again.
     Looked,
 }
 
-impl Watch {
+impl WorkerWatch {
     /// Tries it with this very process.
     #[must_use]
     pub(crate) fn here() -> Self {
@@ -97,7 +97,7 @@ impl Watch {
     }
 }
 
-impl fmt::Display for Watch {
+impl fmt::Display for WorkerWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Told => "the kernel tells when one ends (pidfd_open)",

@@ -12,7 +12,7 @@ pub struct DockerForJobs {
     /// How long it may take to answer; zero does not ask.
     pub wait: Duration,
     /// An engine of our own.
-    pub engine: Option<engine::Settings>,
+    pub engine: Option<engine::EngineSettings>,
 }
 
 impl DockerForJobs {
@@ -40,6 +40,6 @@ impl DockerForJobs {
         let storage = reader.text("OSCR_DOCKERD_STORAGE");
         let default = Duration::from_secs(if own || host.is_some() { 60 } else { 0 });
         let wait = reader.duration("OSCR_DOCKER_WAIT", default);
-        Self { host, wait, engine: own.then_some(engine::Settings { mirrors, mtu, storage }) }
+        Self { host, wait, engine: own.then_some(engine::EngineSettings { mirrors, mtu, storage }) }
     }
 }

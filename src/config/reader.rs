@@ -259,13 +259,13 @@ pub(crate) struct Read {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::table::Kind;
+    use crate::config::table::SettingKind;
 
     const TABLE: &[Setting] = &[
-        Setting { name: "FLAG", kind: Kind::Flag, default: "", about: "", aliases: &[] },
-        Setting { name: "PLACE", kind: Kind::Text, default: "", about: "", aliases: &["SPOT"] },
-        Setting { name: "KEY", kind: Kind::Secret, default: "", about: "", aliases: &["OTHER_KEY"] },
-        Setting { name: "WAIT", kind: Kind::Duration, default: "", about: "", aliases: &[] },
+        Setting { name: "FLAG", kind: SettingKind::Flag, default: "", about: "", aliases: &[] },
+        Setting { name: "PLACE", kind: SettingKind::Text, default: "", about: "", aliases: &["SPOT"] },
+        Setting { name: "KEY", kind: SettingKind::Secret, default: "", about: "", aliases: &["OTHER_KEY"] },
+        Setting { name: "WAIT", kind: SettingKind::Duration, default: "", about: "", aliases: &[] },
     ];
 
     #[test]

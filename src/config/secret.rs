@@ -49,11 +49,11 @@ impl fmt::Debug for Secret {
 pub struct SecretSource {
     /// The setting that named it, such as `GITHUB_PAT` or `GITHUB_PAT_FILE`.
     pub setting: String,
-    origin: Origin,
+    origin: SecretOrigin,
 }
 
 #[derive(Debug, Clone)]
-enum Origin {
+enum SecretOrigin {
     Environment(Secret),
     File(PathBuf),
 }
@@ -74,27 +74,27 @@ pub enum SecretError {
 
 /// What a file looked like at some moment; it differs once somebody corrected the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stamp(Option<(u64, u64, i64, i64, u64)>);
+pub(crate) struct FileStamp(Option<(u64, u64, i64, i64, u64)>);
 
 impl SecretSource {
     /// A secret given as a plain value.
     #[must_use]
     pub(crate) fn environment(setting: &str, value: Secret) -> Self {
-        Self { setting: setting.to_owned(), origin: Origin::Environment(value) }
+        Self { setting: setting.to_owned(), origin: SecretOrigin::Environment(value) }
     }
 
     /// A secret in a file.
     #[must_use]
     pub(crate) fn file(setting: &str, file: PathBuf) -> Self {
-        Self { setting: setting.to_owned(), origin: Origin::File(file) }
+        Self { setting: setting.to_owned(), origin: SecretOrigin::File(file) }
     }
 
     /// The file, if it is one.
     #[must_use]
     pub(crate) fn path(&self) -> Option<&Path> {
         match &self.origin {
-            Origin::Environment(_) => None,
-            Origin::File(file) => Some(file),
+            SecretOrigin::Environment(_) => None,
+            SecretOrigin::File(file) => Some(file),
         }
     }
 
@@ -104,8 +104,8 @@ impl SecretSource {
     /// When a file cannot be read or holds no text.
     pub fn read(&self) -> Result<Secret, SecretError> {
         let file = match &self.origin {
-            Origin::Environment(secret) => return Ok(secret.clone()),
-            Origin::File(file) => file,
+            SecretOrigin::Environment(secret) => return Ok(secret.clone()),
+            SecretOrigin::File(file) => file,
         };
         let setting = self.setting.clone();
         let unreadable = |source| SecretError::Unreadable { setting: setting.clone(), file: file.clone(), source };
@@ -122,8 +122,8 @@ impl SecretSource {
 
     /// What the file looks like now; always the same for a plain value.
     #[must_use]
-    pub(crate) fn stamp(&self) -> Stamp {
-        Stamp(self.path().and_then(|file| {
+    pub(crate) fn stamp(&self) -> FileStamp {
+        FileStamp(self.path().and_then(|file| {
             let meta = fs::metadata(file).ok()?;
             Some((meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.size()))
         }))
@@ -133,8 +133,8 @@ impl SecretSource {
 impl fmt::Display for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.origin {
-            Origin::Environment(_) => write!(f, "{} (environment)", self.setting),
-            Origin::File(file) => write!(f, "{} ({})", self.setting, file.display()),
+            SecretOrigin::Environment(_) => write!(f, "{} (environment)", self.setting),
+            SecretOrigin::File(file) => write!(f, "{} ({})", self.setting, file.display()),
         }
     }
 }

@@ -29,12 +29,12 @@ pub struct Board {
 
 /// Shows that shared hardware is waited for, until it is dropped.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct WaitNotice {
     board: Board,
     since: SystemTime,
 }
 
-impl Waiting {
+impl WaitNotice {
     /// What is known of the wait now.
     pub(crate) fn report(&self, report: &str) {
         self.board.status.send_modify(|status| {
@@ -51,7 +51,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitNotice {
     fn drop(&mut self) {
         self.board.status.send_modify(|status| status.queue = None);
     }
@@ -136,11 +136,11 @@ impl Board {
 
     /// Shared hardware is waited for from now on.
     #[must_use]
-    pub fn waits_for(&self, wanted: &str) -> Waiting {
+    pub fn waits_for(&self, wanted: &str) -> WaitNotice {
         let since = SystemTime::now();
         let queue = Queue { wanted: wanted.to_owned(), since: rfc3339(since), report: None };
         self.status.send_modify(|status| status.queue = Some(queue));
-        Waiting { board: self.clone(), since }
+        WaitNotice { board: self.clone(), since }
     }
 
     /// Enters a phase.

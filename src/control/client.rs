@@ -9,7 +9,7 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::PassCred;
 
 use super::job::Job;
-use super::protocol::{Event, HookAnswer, HookRequest, Payload, Request};
+use super::protocol::{HookAnswer, HookEvent, HookRequest, PayloadHead, Request};
 use super::status::Status;
 use crate::policy::Evidence;
 
@@ -81,16 +81,16 @@ pub(crate) fn ask(socket: &Path, request: &Request) -> Result<serde_json::Value,
 /// See [`ClientError`].
 pub(crate) fn hook(
     socket: &Path,
-    event: Event,
+    event: HookEvent,
     job: Job,
     evidence: &Evidence,
     mut say: impl FnMut(&str),
 ) -> Result<HookAnswer, ClientError> {
     let mut stream = connect(socket)?;
     let (payload, bytes) = match &evidence.payload {
-        None => (Payload::None, &[][..]),
-        Some(Ok(bytes)) => (Payload::Bytes(bytes.len() as u64), bytes.as_slice()),
-        Some(Err(why)) => (Payload::Unreadable(why.clone()), &[][..]),
+        None => (PayloadHead::None, &[][..]),
+        Some(Ok(bytes)) => (PayloadHead::Bytes(bytes.len() as u64), bytes.as_slice()),
+        Some(Err(why)) => (PayloadHead::Unreadable(why.clone()), &[][..]),
     };
     let request = HookRequest { event, job, facts: evidence.facts.clone(), payload };
     let mut line = serde_json::to_vec(&Request::Hook(Box::new(request)))?;

@@ -18,9 +18,9 @@ use std::path::PathBuf;
 use crate::config::Places;
 
 pub use age::AgentAge;
-pub use board::{Board, Waiting};
+pub use board::{Board, WaitNotice};
 pub use job::Job;
-pub(crate) use protocol::{Event, HookAnswer, Request};
+pub(crate) use protocol::{HookAnswer, HookEvent, Request};
 pub use status::{Connection, Phase, Queue, Runner, Status};
 
 /// Where the socket is.

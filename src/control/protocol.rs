@@ -25,7 +25,7 @@ pub(crate) enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HookRequest {
     /// Which one.
-    pub event: Event,
+    pub event: HookEvent,
     /// The job, as the hook's environment describes it.
     pub job: Job,
     /// What it is judged by.
@@ -33,13 +33,13 @@ pub(crate) struct HookRequest {
     pub facts: Facts,
     /// The event's payload, which follows the request's line.
     #[serde(default)]
-    pub payload: Payload,
+    pub payload: PayloadHead,
 }
 
 /// What follows a hook's request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Payload {
+pub(crate) enum PayloadHead {
     /// Nothing: there is none.
     #[default]
     None,
@@ -79,14 +79,14 @@ pub(crate) enum HookAnswer {
 /// The moments around a job at which the agent calls us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Event {
+pub(crate) enum HookEvent {
     /// Before the first step.
     JobStarted,
     /// After the last.
     JobCompleted,
 }
 
-impl fmt::Display for Event {
+impl fmt::Display for HookEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::JobStarted => "job-started",
@@ -95,7 +95,7 @@ impl fmt::Display for Event {
     }
 }
 
-impl std::str::FromStr for Event {
+impl std::str::FromStr for HookEvent {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

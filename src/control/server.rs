@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::board::Board;
 use super::job::Job;
-use super::protocol::{Event, HookAnswer, HookRequest, Payload, Request};
+use super::protocol::{HookAnswer, HookEvent, HookRequest, PayloadHead, Request};
 use super::status::Phase;
 use crate::policy::{Evidence, LARGEST_PAYLOAD};
 
@@ -50,7 +50,7 @@ pub(crate) enum Order {
 #[derive(Debug)]
 pub(crate) struct Hooked {
     /// Which.
-    pub event: Event,
+    pub event: HookEvent,
     /// Around which job.
     pub job: Job,
     /// What the job is judged by.
@@ -181,9 +181,9 @@ async fn answer(
         Ok(Request::Hook(request)) => {
             let HookRequest { event, job, facts, payload } = *request;
             let payload = match payload {
-                Payload::None => None,
-                Payload::Unreadable(why) => Some(Err(why)),
-                Payload::Bytes(length) => Some(read_payload(&mut reader, length, payloads).await),
+                PayloadHead::None => None,
+                PayloadHead::Unreadable(why) => Some(Err(why)),
+                PayloadHead::Bytes(length) => Some(read_payload(&mut reader, length, payloads).await),
             };
             let evidence = Evidence { facts, payload };
             let (answers, received) = mpsc::unbounded_channel();

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::endpoint::Endpoint;
 use super::label::Label;
-use crate::names::Names;
+use crate::resolver::Resolver;
 
 /// How long one request may take. Removing a container kills and unmounts it.
 const REQUEST: Duration = Duration::from_secs(60);
@@ -22,7 +22,7 @@ pub(crate) struct Swept {
     /// Containers, with their anonymous volumes.
     pub containers: usize,
     pub networks: usize,
-    /// Names of images.
+    /// Resolver of images.
     pub images: usize,
 }
 
@@ -71,8 +71,11 @@ impl Docker {
     pub(crate) fn at(endpoint: &Endpoint) -> Result<Option<Self>, DockerError> {
         // Fails only when a provider is installed already, which is what we want.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder =
-            Client::builder().dns_resolver(Arc::new(Names::default())).timeout(REQUEST).no_proxy().tls_certs_only([]);
+        let mut builder = Client::builder()
+            .dns_resolver(Arc::new(Resolver::default()))
+            .timeout(REQUEST)
+            .no_proxy()
+            .tls_certs_only([]);
         let base = match endpoint {
             Endpoint::Socket(path) => {
                 builder = builder.unix_socket(path.as_path());

@@ -14,7 +14,7 @@ pub(crate) const DATA: &str = "/var/lib/docker";
 
 /// What the user may say about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct EngineSettings {
     /// Registry mirrors.
     pub mirrors: Vec<String>,
     /// The MTU of containers' networks, where the machine's is smaller than Docker believes.
@@ -25,7 +25,7 @@ pub struct Settings {
 
 /// The engine's arguments: its socket belongs to the agent's group.
 #[must_use]
-pub(crate) fn arguments(settings: &Settings, agent: &Identity) -> Vec<OsString> {
+pub(crate) fn arguments(settings: &EngineSettings, agent: &Identity) -> Vec<OsString> {
     let mut arguments = vec![
         format!("--host=unix://{DEFAULT_SOCKET}"),
         format!("--group={}", agent.gid),
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn the_engine_is_told_what_the_user_says() {
         let agent = Identity { uid: Uid::from_raw(1001), gid: Gid::from_raw(1002), groups: Vec::new() };
-        let settings = Settings {
+        let settings = EngineSettings {
             mirrors: vec!["https://a.example".to_owned(), "https://b.example".to_owned()],
             mtu: Some(1400),
             storage: Some("vfs".to_owned()),
@@ -79,7 +79,9 @@ mod tests {
         for part in ["--group=1002", "--registry-mirror=https://b.example", "--mtu=1400", "--storage-driver=vfs"] {
             assert!(said.contains(part), "{part} is not in {said}");
         }
-        assert!(!arguments(&Settings::default(), &agent).iter().any(|word| word.to_string_lossy().contains("mtu")));
+        assert!(
+            !arguments(&EngineSettings::default(), &agent).iter().any(|word| word.to_string_lossy().contains("mtu"))
+        );
     }
 
     #[test]

@@ -18,12 +18,12 @@ use tokio::sync::oneshot;
 
 use super::stop::Stop;
 use crate::agent::output::{Relay, Tail};
-use crate::agent::words::{Manner, Marker, Reader};
+use crate::agent::words::{LineReader, Marker, Voice};
 use crate::init::spawn::{SpawnError, spawn};
 use crate::init::{Change, Ended, Signals, Spawn, reap};
 use crate::os;
 use crate::os::Identity;
-use crate::os::child::{Session, Setup};
+use crate::os::child::{ChildSession, Setup};
 use crate::os::signal::SignalSet;
 use crate::provider::{AgentFacts, Step};
 
@@ -99,9 +99,9 @@ impl Starter {
     /// When it cannot be started.
     pub fn start(
         &self,
-        root: &Path,
+        directory: &Path,
         step: &Step,
-        manner: Manner,
+        manner: Voice,
     ) -> Result<(Running, UnboundedReceiver<Marker>), SpawnError> {
         let mut env = self.env.clone();
         env.extend(step.secrets.iter().map(|(name, secret)| ((*name).into(), secret.expose().into())));
@@ -109,10 +109,10 @@ impl Starter {
             keep_unpublished(&mut env, variable);
         }
         let what = Spawn {
-            program: root.join(step.program).into_os_string(),
+            program: directory.join(step.program).into_os_string(),
             args: step.args.iter().map(Into::into).collect(),
             env: Some(env),
-            directory: Some(root.to_owned()),
+            directory: Some(directory.to_owned()),
             captured: true,
         };
         self.launch_as("agent", manner, &what, self.unprivileged())
@@ -144,7 +144,7 @@ impl Starter {
 
     fn unprivileged(&self) -> Setup {
         Setup {
-            session: Session::Own,
+            session: ChildSession::Own,
             identity: self.identity.clone(),
             mask: SignalSet::EMPTY,
             ignored: SignalSet::EMPTY,
@@ -161,7 +161,7 @@ impl Starter {
     /// # Errors
     /// When it cannot be started.
     pub fn launch(&self, what: &Spawn, setup: Setup) -> Result<Running, SpawnError> {
-        Ok(self.launch_as("agent", Manner::Other, what, setup)?.0)
+        Ok(self.launch_as("agent", Voice::Other, what, setup)?.0)
     }
 
     /// Starts Docker's engine: as ourselves, with all that the container may give it.
@@ -177,13 +177,13 @@ impl Starter {
             captured: true,
         };
         let setup = Setup { identity: None, no_new_privs: false, no_capabilities: false, ..self.unprivileged() };
-        Ok(self.launch_as("dockerd", Manner::Other, &what, setup)?.0)
+        Ok(self.launch_as("dockerd", Voice::Other, &what, setup)?.0)
     }
 
     fn launch_as(
         &self,
         speaker: &'static str,
-        manner: Manner,
+        manner: Voice,
         what: &Spawn,
         setup: Setup,
     ) -> Result<(Running, UnboundedReceiver<Marker>), SpawnError> {
@@ -195,7 +195,7 @@ impl Starter {
         let (tail, working) = (Tail::default(), Rc::new(Cell::new(false)));
         if let Some((stdout, stderr)) = started.output {
             let pipes = [OwnedFd::from(stdout), OwnedFd::from(stderr)];
-            for (pipe, reader) in pipes.into_iter().zip(Reader::pair(self.facts, manner)) {
+            for (pipe, reader) in pipes.into_iter().zip(LineReader::pair(self.facts, manner)) {
                 let (markers, tail, working) = (markers.clone(), tail.clone(), Rc::clone(&working));
                 tokio::task::spawn_local(Relay { speaker, reader, working, markers, tail }.run(pipe));
             }

@@ -3,10 +3,10 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::emptying::Emptier;
 use super::means::Means;
 use super::outside::Outside;
 use super::patience::Patience;
-use super::removal::Removals;
 use super::report::JobReport;
 use super::state::StateFile;
 use super::stop::Urgency;
@@ -16,22 +16,22 @@ use crate::init::SpawnError;
 use crate::metrics;
 use crate::workspace::space::shown;
 use crate::workspace::taint::Custody;
-use crate::workspace::{Slate, SlateError, Wiped, evict, ipc};
+use crate::workspace::{Slate, SlateError, Wiped, evict, sysv};
 
 /// Who keeps the slate clean.
 pub(super) struct Keeper {
     means: Rc<Means>,
     slate: Slate,
     pub(super) outside: Outside,
-    pub(super) removals: Removals,
+    pub(super) emptier: Emptier,
     /// A job that is over, and of which only the wiping is left to be told.
     report: Option<JobReport>,
 }
 
 impl Keeper {
     pub(super) fn new(means: Rc<Means>, slate: Slate, outside: Outside) -> Self {
-        let removals = Removals::new(Rc::clone(&means));
-        Self { means, slate, outside, removals, report: None }
+        let emptier = Emptier::new(Rc::clone(&means));
+        Self { means, slate, outside, emptier, report: None }
     }
 
     /// A job is over, and is told of once its slate is clean.
@@ -91,14 +91,14 @@ impl Keeper {
 
     /// Cleans the slate once, and compares what is outside. No process of a job is left by now.
     async fn wipe(&mut self) -> Result<Wiped, SlateError> {
-        self.removals.give_up();
+        self.emptier.give_up();
         let agent = self.slate.agent.uid;
-        if !ipc::of(agent).is_empty() {
-            let failed = |error: SpawnError| SlateError::Ipc(error.to_string());
-            let ended = self.means.starter.ourselves(&[ipc::COMMAND]).map_err(failed)?.ended().await;
-            let left = ipc::of(agent).len();
+        if !sysv::of(agent).is_empty() {
+            let failed = |error: SpawnError| SlateError::Sysv(error.to_string());
+            let ended = self.means.starter.ourselves(&[sysv::COMMAND]).map_err(failed)?.ended().await;
+            let left = sysv::of(agent).len();
             if left > 0 {
-                return Err(SlateError::Ipc(format!("{left} remain ({ended})")));
+                return Err(SlateError::Sysv(format!("{left} remain ({ended})")));
             }
         }
         let (mut slate, mut custody) = (self.slate.clone(), self.outside.take());
@@ -117,7 +117,7 @@ impl Keeper {
             self.outside.judge(&findings, self.means.common.taint);
         }
         let (since, places) = (Instant::now(), wiped.took);
-        wiped += self.removals.empty(&self.slate).await?;
+        wiped += self.emptier.empty(&self.slate).await?;
         wiped.took = places + since.elapsed();
         self.outside.all_is_well()?;
         Ok(wiped)

@@ -219,33 +219,33 @@ impl JobsDocker {
             engine.ended().await;
         }
         // What it kept goes with the slate.
-        state.state.docker_labels.clear();
+        state.content.docker_labels.clear();
     }
 
     /// Remembers what the agent in `root` marks its objects with, before a job can change what that follows from.
-    pub(super) fn remember_label(&self, root: &Path, state: &mut StateFile) {
+    pub(super) fn remember_label(&self, directory: &Path, state: &mut StateFile) {
         if self.client.is_none() {
             return;
         }
         let text = match self.means.provider.agent().docker_label {
-            LabelledBy::Root => Some(root.to_string_lossy().into_owned()),
-            LabelledBy::File(name) => fs::read_to_string(root.join(name)).ok(),
+            LabelledBy::Root => Some(directory.to_string_lossy().into_owned()),
+            LabelledBy::File(name) => fs::read_to_string(directory.join(name)).ok(),
         };
         let Some(label) = text.map(|text| Label::of(&text)) else {
             tracing::warn!("what jobs leave in Docker cannot be told from what others have there, and stays");
             return;
         };
-        if !state.state.docker_labels.contains(&label) {
-            state.state.docker_labels.push(label);
+        if !state.content.docker_labels.contains(&label) {
+            state.content.docker_labels.push(label);
             state.save_or_warn();
         }
     }
 
     /// Removes what jobs of ours left in a Docker that is not ours alone. What cannot be removed is tried again by the next life.
     pub(super) async fn sweep(&self, state: &mut StateFile) {
-        let Some(docker) = self.client.as_ref().filter(|_| !state.state.docker_labels.is_empty()) else { return };
+        let Some(docker) = self.client.as_ref().filter(|_| !state.content.docker_labels.is_empty()) else { return };
         let mut remaining = Vec::new();
-        for label in state.state.docker_labels.clone() {
+        for label in state.content.docker_labels.clone() {
             match timeout(self.means.common.kill_timeout, docker.sweep(&label)).await {
                 Ok(Ok(swept)) if swept.is_empty() => {}
                 Ok(Ok(swept)) => tracing::info!(
@@ -264,7 +264,7 @@ impl JobsDocker {
                 }
             }
         }
-        state.state.docker_labels = remaining;
+        state.content.docker_labels = remaining;
         state.save_or_warn();
     }
 }

@@ -17,8 +17,8 @@ use super::accounts::agent_account;
 use super::proof::{invisible, out_of_reach};
 use super::space::space;
 use super::update;
-use crate::agent::root;
-use crate::agent::worker::Watch;
+use crate::agent::directory;
+use crate::agent::worker::WorkerWatch;
 use crate::config::{Common, Environment, Network, Problem};
 use crate::encode::seconds;
 use crate::init::account::Account;
@@ -210,10 +210,10 @@ fn version(
     let cure = "use an image made for this CI_PROVIDER, with the libraries that the agent needs";
     let fail = |what: String| Finding::fail("agent", what, cure);
     let (in_use, _) = update::age(common, provider);
-    root::check(&in_use.place, facts.listener).map_err(|error| fail(error.to_string()))?;
+    directory::check(&in_use.place, facts.listener).map_err(|error| fail(error.to_string()))?;
     // It writes into its root, so it gets one, as for a job.
     let name = format!("doctor-{}", std::process::id());
-    let made = root::make(&in_use.place, &common.places.agent_roots(), &name, &account.identity);
+    let made = directory::make(&in_use.place, &common.places.agent_roots(), &name, &account.identity);
     let made = made.map_err(|error| fail(error.to_string()))?;
     let said = ask_version(&made, &made.join(facts.listener), account, identity);
     if wipe(&made, &Spare::default()).is_ok() {
@@ -284,7 +284,7 @@ fn ask_version(root: &Path, listener: &Path, account: &Account, identity: Option
 fn worker(identity: Option<&Identity>) -> Finding {
     match invisible(identity) {
         Some(problem) => Finding::fail("worker", format!("{} {}", problem.setting, problem.what), problem.cure),
-        None => Finding::ok("worker", format!("watched: {}", Watch::here())),
+        None => Finding::ok("worker", format!("watched: {}", WorkerWatch::here())),
     }
 }
 

@@ -69,9 +69,9 @@ impl Gate {
     }
 
     /// Lets the hardware go, if any is held. What could use it must be dead by now.
-    pub(super) async fn let_go(&mut self) {
+    pub(super) async fn release(&mut self) {
         if let (Some(guard), Some(held)) = (&self.guard, self.held.take()) {
-            guard.let_go(held).await;
+            guard.release(held).await;
             self.means.board.set_resource(None);
         }
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, interval_at, timeout};
 use super::children::{Running, Starter};
 use crate::agent::hooks::executables;
 use crate::config::{Hardware, LockScope};
-use crate::control::{Board, Waiting};
+use crate::control::{Board, WaitNotice};
 use crate::init::SpawnError;
 use crate::metrics;
 use crate::resource::{AttemptError, Claim, Held, Locks};
@@ -125,7 +125,7 @@ impl Guard {
         match self.run_hooks("resource-acquired", &held).await {
             Ok(()) => Ok(held),
             Err(why) => {
-                self.let_go(held).await;
+                self.release(held).await;
                 Err(HardwareError::Hook(why))
             }
         }
@@ -134,7 +134,7 @@ impl Guard {
     async fn attempt(
         &self,
         claim: &Claim,
-        waiting: &Waiting,
+        waiting: &WaitNotice,
         say: &mut impl FnMut(String),
     ) -> Result<Held, HardwareError> {
         let attempt = self.locks.begin(&self.hardware.wanted, claim)?;
@@ -157,7 +157,7 @@ impl Guard {
     }
 
     /// Runs the hooks for the end of a holder, and lets the resource go whatever they do.
-    pub async fn let_go(&self, held: Held) {
+    pub async fn release(&self, held: Held) {
         if let Err(why) = self.run_hooks("resource-released", &held).await {
             tracing::error!("{why}");
         }

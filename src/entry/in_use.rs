@@ -20,14 +20,14 @@ pub struct Fetched {
     #[serde(default)]
     pub since: Option<u64>,
     /// What the image's listener was like then.
-    pub replaces: Stamp,
+    pub replaces: BuildStamp,
 }
 
 /// Tells one build of a file from another: inode, size, time of change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp(u64, u64, i64);
+pub struct BuildStamp(u64, u64, i64);
 
-impl Stamp {
+impl BuildStamp {
     /// What it is like now.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl InUse {
         let image = Self { place: places.agent(), release: Release::of_image(&places.agent_release()) };
         let Some(fetched) = fetched else { return image };
         let place = places.fetched_agents().join(&fetched.version);
-        let same = Stamp::of(&image.place.join(listener)).is_ok_and(|stamp| stamp == fetched.replaces);
+        let same = BuildStamp::of(&image.place.join(listener)).is_ok_and(|stamp| stamp == fetched.replaces);
         let older = image.release.version.as_ref().is_some_and(|image| !is_newer(&fetched.version, image));
         if !same || older || !place.join(listener).exists() {
             return image;
@@ -87,7 +87,7 @@ mod tests {
         let listener = places.agent().join("bin/Listener");
         assert_eq!(version(&places, None), "2.338.0");
         let fetched = |version: &str| {
-            let replaces = Stamp::of(&listener).unwrap();
+            let replaces = BuildStamp::of(&listener).unwrap();
             Fetched { version: version.to_owned(), since: Some(7), replaces }
         };
         let kept = fetched("2.339.0");

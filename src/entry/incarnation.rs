@@ -15,9 +15,9 @@ use super::gate::Gate;
 use super::listening::listen;
 use super::means::Means;
 use super::patience::Patience;
-use super::registering::Registered;
+use super::registering::Ready;
 use super::registrar::Registrar;
-use super::session::Crew;
+use super::session::Parts;
 use super::space::enough_space;
 use super::stop::Urgency;
 use super::teardown::end_processes;
@@ -70,30 +70,30 @@ impl Incarnation {
             if !gate.before_listening(patience, &mut registrar.state).await {
                 return exit::DONE;
             }
-            let Some(Registered { root, run }) = registrar.register(patience).await else {
-                gate.let_go().await;
+            let Some(Ready { directory, run }) = registrar.register(patience).await else {
+                gate.release().await;
                 return exit::DONE;
             };
-            docker.remember_label(&root, &mut registrar.state);
+            docker.remember_label(&directory, &mut registrar.state);
             if let Err(error) = keeper.outside.all_is_well() {
                 // More will be read than needed, and no less.
                 tracing::debug!("{error}");
             }
-            let crew = Crew { means, registrar, patience, keeper, docker, gate, update };
-            let ending = listen(crew, &root, run).await;
+            let parts = Parts { means, registrar, patience, keeper, docker, gate, update };
+            let ending = listen(parts, &directory, run).await;
             docker.stop_engine(&mut registrar.state).await;
             end_processes(&[]).await;
-            gate.let_go().await;
+            gate.release().await;
             docker.sweep(&mut registrar.state).await;
             means.board.set_job(None);
-            registrar.unregister(&root, &ending).await;
+            registrar.unregister(&directory, &ending).await;
             match ending {
                 Ending::JobDone if means.common.persistent && means.stop.urgency() == Urgency::None => {
                     patience.forget_failures(&mut registrar.state);
                 }
                 Ending::JobDone => {
                     patience.forget_failures(&mut registrar.state);
-                    registrar.state.state.alone = means.stop.urgency() == Urgency::None;
+                    registrar.state.content.alone = means.stop.urgency() == Urgency::None;
                     return exit::DONE;
                 }
                 Ending::JobBroken(why) => {
@@ -155,7 +155,7 @@ impl Incarnation {
     /// Containers that were started together would ask the forge together. One that comes back after its job is alone.
     async fn spread_start(&mut self) {
         let state = &mut self.registrar.state;
-        if std::mem::take(&mut state.state.alone) {
+        if std::mem::take(&mut state.content.alone) {
             state.save_or_warn();
             return;
         }
@@ -187,7 +187,7 @@ impl Incarnation {
                 () = stop.signal_came() => {}
             }
         }
-        keeper.removals.finish().await;
+        keeper.emptier.finish().await;
         means.numbers.end(board, stop.signalled());
         tracing::info!("leaving");
     }

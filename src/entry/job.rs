@@ -18,7 +18,7 @@ const LOOK_FOR: Duration = Duration::from_secs(60);
 
 /// What shows that a job runs.
 #[derive(Debug)]
-enum Evidence {
+enum Shown {
     /// Its worker.
     Worker(Worker),
     /// The listener's word.
@@ -33,7 +33,7 @@ pub(super) struct JobWatch {
     /// How it is known whether a job runs.
     sign: JobSign,
     /// What shows it, while one does.
-    running: Option<Evidence>,
+    running: Option<Shown>,
     /// Whether a job was ever announced. Only the listener or a job can announce one, so there was one.
     seen: bool,
     /// Until when a worker is looked for.
@@ -86,7 +86,7 @@ impl JobWatch {
 
     /// Whether it runs now, and the listener's word is all that shows it.
     pub(super) fn runs_by_word(&self) -> bool {
-        matches!(self.running, Some(Evidence::Word))
+        matches!(self.running, Some(Shown::Word))
     }
 
     /// Whether the listener has named it.
@@ -99,7 +99,7 @@ impl JobWatch {
         self.named = true;
         match self.sign {
             JobSign::Worker(_) => self.expect(),
-            JobSign::Words => self.found(Evidence::Word),
+            JobSign::Words => self.found(Shown::Word),
         }
     }
 
@@ -113,7 +113,7 @@ impl JobWatch {
     }
 
     /// It runs.
-    fn found(&mut self, evidence: Evidence) {
+    fn found(&mut self, evidence: Shown) {
         self.seen = true;
         self.began.get_or_insert_with(Instant::now);
         self.found_once = true;
@@ -158,7 +158,7 @@ impl JobWatch {
         match worker::find(self.listener, name) {
             Ok(Some(worker)) => {
                 tracing::debug!("the worker is process {}", worker.pid);
-                self.found(Evidence::Worker(worker));
+                self.found(Shown::Worker(worker));
                 return true;
             }
             Ok(None) => {
@@ -181,7 +181,7 @@ impl JobWatch {
                 if self.running.is_none()
                     && let Ok(Some(worker)) = worker::find(self.listener, name)
                 {
-                    self.found(Evidence::Worker(worker));
+                    self.found(Shown::Worker(worker));
                 }
                 self.runs()
             }
@@ -196,8 +196,8 @@ impl JobWatch {
     /// Whether a process belongs to the job that runs.
     pub(super) fn includes(&self, process: Option<Pid>) -> bool {
         self.running.as_ref().zip(process).is_some_and(|(running, process)| match running {
-            Evidence::Worker(worker) => worker.lives() && descends(process, worker.pid),
-            Evidence::Word => descends(process, self.listener),
+            Shown::Worker(worker) => worker.lives() && descends(process, worker.pid),
+            Shown::Word => descends(process, self.listener),
         })
     }
 
@@ -231,8 +231,8 @@ impl JobWatch {
     /// Resolves when the worker is gone.
     pub(super) async fn worker_gone(&self) {
         match &self.running {
-            Some(Evidence::Worker(worker)) => worker.gone().await,
-            Some(Evidence::Word) | None => std::future::pending().await,
+            Some(Shown::Worker(worker)) => worker.gone().await,
+            Some(Shown::Word) | None => std::future::pending().await,
         }
     }
 }

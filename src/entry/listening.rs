@@ -17,11 +17,11 @@ use super::hearing::Hearing;
 use super::means::Means;
 use super::report::JobReport;
 use super::retiring::{Retired, retire};
-use super::session::{Crew, Event, LOOK_AT_SPACE, Session};
+use super::session::{Event, LOOK_AT_SPACE, Parts, Session};
 use super::stop::Urgency;
 use super::teardown::{end_processes, interrupt};
 use super::watchdog::Due;
-use crate::agent::words::{Manner, Marker};
+use crate::agent::words::{Marker, Voice};
 use crate::control::server::Hooked;
 use crate::control::{HookAnswer, Job, Phase};
 use crate::init::Ended;
@@ -37,19 +37,19 @@ const LEFTOVERS_LAST: Duration = Duration::from_secs(60);
 /// How long that may keep a job that just comes waiting.
 const LOOK_AT_LEFTOVERS: Duration = Duration::from_secs(5);
 /// Listens, sees a job through, and obeys requests to stop, until the listener has ended.
-pub(super) async fn listen(crew: Crew<'_>, root: &Path, run: Step) -> Ending {
-    let mut starter = crew.means.starter.clone();
-    if let Some(held) = &crew.gate.held {
+pub(super) async fn listen(parts: Parts<'_>, directory: &Path, run: Step) -> Ending {
+    let mut starter = parts.means.starter.clone();
+    if let Some(held) = &parts.gate.held {
         starter.env.push(("OSCR_RESOURCE".into(), held.names().into()));
     }
-    let (listener, markers) = match starter.start(root, &run, Manner::Listener) {
+    let (listener, markers) = match starter.start(directory, &run, Voice::Listener) {
         Ok(started) => started,
         Err(error) => return Ending::Fatal(error.to_string()),
     };
     // Its secrets have done their work.
     drop(run);
-    crew.update.next_step(&mut crew.registrar.state, &crew.keeper.outside);
-    let mut session = Session::new(crew, root, listener, Hearing::new(markers));
+    parts.update.next_step(&mut parts.registrar.state, &parts.keeper.outside);
+    let mut session = Session::new(parts, directory, listener, Hearing::new(markers));
     let ended = loop {
         let event = session.next().await;
         if let ControlFlow::Break(ended) = session.handle(event).await {
@@ -75,9 +75,9 @@ impl Session<'_> {
                 tracing::info!("the job's worker is gone");
                 self.job_over().await;
             }
-            Event::LetGo => {
-                self.letting_go = None;
-                self.crew.means.board.set_resource(None);
+            Event::Released => {
+                self.releasing = None;
+                self.parts.means.board.set_resource(None);
             }
             Event::Said(marker) => self.heard(marker).await,
             Event::Asked(hooked) => return self.asked(*hooked).await,
@@ -85,38 +85,38 @@ impl Session<'_> {
             Event::Due(due) => return self.obey_watchdog(due).await,
             Event::Standing(standing) => {
                 self.asking = None;
-                self.crew.means.provider.rest();
+                self.parts.means.provider.rest();
                 let doubted = self.watchdog.doubts();
                 self.watchdog.told(&standing);
                 if doubted && !self.watchdog.doubts() {
                     tracing::info!("the forge sees the agent again");
-                    self.crew.means.board.connected();
+                    self.parts.means.board.connected();
                 }
             }
             Event::Wanted => self.retirement.begin(Why::Yield),
             Event::Look => self.look(),
             Event::Finish => {
-                self.crew.update.halt();
+                self.parts.update.halt();
                 self.retirement.begin(Why::Asked);
             }
             Event::Retire => return self.retire().await,
             Event::Leftovers => self.look_at_leftovers().await,
             Event::Space => {
                 self.space_at = Some(Instant::now() + LOOK_AT_SPACE);
-                if let Some(why) = self.crew.means.board.shortage() {
+                if let Some(why) = self.parts.means.board.shortage() {
                     tracing::warn!("no job is taken any more: {why}");
                     self.retirement.begin(Why::Full);
                 }
             }
-            Event::Removed(result) => {
-                if let Err(error) = self.crew.keeper.removals.tell(result) {
+            Event::Emptied(result) => {
+                if let Err(error) = self.parts.keeper.emptier.tell(result) {
                     tracing::error!("no job is taken any more: {error}");
                     self.retirement.begin(Why::Unclean);
                 }
             }
             Event::Well => self.proves_well(),
             Event::Update(turn) => {
-                let Crew { registrar, keeper, update, .. } = &mut self.crew;
+                let Parts { registrar, keeper, update, .. } = &mut self.parts;
                 if update.take_turn(turn, &mut registrar.state, &mut keeper.outside) {
                     self.retirement.begin(Why::Update);
                 }
@@ -130,18 +130,18 @@ impl Session<'_> {
     }
 
     async fn interrupt(&mut self) -> ControlFlow<Ended> {
-        ControlFlow::Break(interrupt(self.crew.means, &mut self.listener).await)
+        ControlFlow::Break(interrupt(self.parts.means, &mut self.listener).await)
     }
 
     /// A job is there, or must be about to come.
     fn enter_job(&self) {
-        self.crew.means.board.enter(if self.retirement.begun() { Phase::Draining } else { Phase::Running });
+        self.parts.means.board.enter(if self.retirement.begun() { Phase::Draining } else { Phase::Running });
     }
 
     /// It works: what went wrong before is over.
     fn proves_well(&mut self) {
         self.well_at = None;
-        self.crew.patience.forget_failures(&mut self.crew.registrar.state);
+        self.parts.patience.forget_failures(&mut self.parts.registrar.state);
     }
 
     /// The job runs.
@@ -149,7 +149,7 @@ impl Session<'_> {
         // From now on a job may write to its output.
         self.listener.works(true);
         self.watchdog.running();
-        self.crew.means.board.connected();
+        self.parts.means.board.connected();
         self.proves_well();
     }
 
@@ -173,16 +173,16 @@ impl Session<'_> {
                 if self.connected.is_none() {
                     self.connected = Some(Instant::now());
                     // Nothing wakes an idle runner without need.
-                    let failures = self.crew.patience.has_failures(&self.crew.registrar.state);
+                    let failures = self.parts.patience.has_failures(&self.parts.registrar.state);
                     self.well_at = failures.then(|| Instant::now() + WELL_AFTER);
-                    self.crew.means.board.connected();
+                    self.parts.means.board.connected();
                 }
                 if !self.job.seen() && !self.retirement.begun() {
-                    self.crew.means.board.enter(Phase::Listening);
+                    self.parts.means.board.enter(Phase::Listening);
                     self.yielding.begin();
                 }
             }
-            Marker::Version(version) if self.connected.is_none() => self.crew.means.board.set_agent(version),
+            Marker::Version(version) if self.connected.is_none() => self.parts.means.board.set_agent(version),
             // Its first is its own, whenever it is read: it stands before all that its job can write.
             Marker::Running(name) if !self.job.is_named() => self.begins(name),
             // The last one counts, which is written once the worker is gone.
@@ -193,8 +193,8 @@ impl Session<'_> {
 
     fn heard_sign(&mut self, sign: Sign) {
         match sign {
-            Sign::Disconnected if !self.job.seen() => self.crew.means.board.disconnected(),
-            Sign::Reconnected => self.crew.means.board.connected(),
+            Sign::Disconnected if !self.job.seen() => self.parts.means.board.disconnected(),
+            Sign::Reconnected => self.parts.means.board.connected(),
             Sign::Refused => self.farewell = Some(Instant::now() + FAREWELL),
             _ => {}
         }
@@ -205,10 +205,10 @@ impl Session<'_> {
     fn begins(&mut self, name: String) {
         tracing::info!("agent: Running job: {name}");
         self.job.begins();
-        self.crew.registrar.use_up();
+        self.parts.registrar.use_up();
         self.watchdog.acquiring();
         self.enter_job();
-        self.crew.means.board.describe_job(Job { name: Some(name), ..Job::default() });
+        self.parts.means.board.describe_job(Job { name: Some(name), ..Job::default() });
         if self.job.runs_by_word() {
             self.job_runs();
         }
@@ -222,13 +222,13 @@ impl Session<'_> {
         self.watchdog.done();
         // A persistent runner's listener ends after its one job too.
         self.farewell = Some(Instant::now() + FAREWELL);
-        if let Some(guard) = self.crew.gate.guard.clone()
-            && let Some(held) = self.crew.gate.held.take()
+        if let Some(guard) = self.parts.gate.guard.clone()
+            && let Some(held) = self.parts.gate.held.take()
         {
             // What the job left could still use the hardware, containers in an engine of our own too.
-            self.crew.docker.stop_engine(&mut self.crew.registrar.state).await;
+            self.parts.docker.stop_engine(&mut self.parts.registrar.state).await;
             end_processes(&[self.listener.pid]).await;
-            self.letting_go = Some(Box::pin(async move { guard.let_go(held).await }));
+            self.releasing = Some(Box::pin(async move { guard.release(held).await }));
         }
     }
 
@@ -236,7 +236,7 @@ impl Session<'_> {
     async fn asked(&mut self, hooked: Hooked) -> ControlFlow<Ended> {
         self.look();
         let ours = self.job.includes(hooked.peer);
-        let Means { common, provider, .. } = self.crew.means;
+        let Means { common, provider, .. } = self.parts.means;
         match self.admission.judge(&hooked, ours, &common.policy, provider.agent().read_origin()) {
             Ok(()) => {}
             Err(Objection::Stranger) => {
@@ -244,16 +244,17 @@ impl Session<'_> {
                 return ControlFlow::Continue(());
             }
             Err(Objection::Denied(denial)) => {
-                self.crew.registrar.use_up();
+                self.parts.registrar.use_up();
                 tracing::warn!("the job is not run: {denial}");
                 return self.fail_job(hooked.answers, &hooked.told, format!("this job is not run: {denial}")).await;
             }
         }
         self.job.expect();
-        self.crew.registrar.use_up();
+        self.parts.registrar.use_up();
         self.enter_job();
-        if self.admission.admit(hooked, ours, self.crew.gate, self.crew.registrar.name()) && !self.retirement.begun() {
-            self.crew.means.board.enter(Phase::Waiting);
+        if self.admission.admit(hooked, ours, self.parts.gate, self.parts.registrar.name()) && !self.retirement.begun()
+        {
+            self.parts.means.board.enter(Phase::Waiting);
         }
         ControlFlow::Continue(())
     }
@@ -262,10 +263,10 @@ impl Session<'_> {
         let Some((answers, told)) = self.admission.end_wait() else { return ControlFlow::Continue(()) };
         match result {
             Ok(new) => {
-                self.crew.means.board.set_resource(Some(new.names()));
+                self.parts.means.board.set_resource(Some(new.names()));
                 self.enter_job();
                 let _ = answers.send(HookAnswer::Go { resource: Some(new.names()) });
-                self.crew.gate.held = Some(new);
+                self.parts.gate.held = Some(new);
                 ControlFlow::Continue(())
             }
             Err(HardwareError::Abandoned) => {
@@ -298,17 +299,17 @@ impl Session<'_> {
 
     async fn obey_watchdog(&mut self, due: Due) -> ControlFlow<Ended> {
         match due {
-            Due::Ask if self.crew.registrar.nearly_used_up() => {
+            Due::Ask if self.parts.registrar.nearly_used_up() => {
                 tracing::debug!("the forge is not asked about the registration: its limit is nearly used up");
                 self.watchdog.not_asked();
             }
-            Due::Ask => self.asking = self.crew.registrar.ask(),
+            Due::Ask => self.asking = self.parts.registrar.ask(),
             Due::Lapse => {
                 tracing::info!(
                     "it is not known whether the agent has its connection again: nothing here may ask the forge"
                 );
                 self.watchdog.forget_doubt();
-                self.crew.means.board.connection_unknown();
+                self.parts.means.board.connection_unknown();
             }
             Due::Idle => {
                 tracing::info!("no job came for as long as OSCR_MAX_IDLE allows");
@@ -333,28 +334,28 @@ impl Session<'_> {
             // The listener is about to end.
             return ControlFlow::Continue(());
         }
-        let Crew { means, registrar, patience, .. } = &mut self.crew;
+        let Parts { means, registrar, patience, .. } = &mut self.parts;
         // A second signal must get through while the forge is being asked.
         let retired = tokio::select! {
-            retired = retire(means, registrar, &mut patience.backoff, self.root, &mut self.job, &mut self.hearing) => retired,
+            retired = retire(means, registrar, &mut patience.backoff, self.directory, &mut self.job, &mut self.hearing) => retired,
             () = means.stop.reached(Urgency::Cancel) => return ControlFlow::Continue(()),
         };
         match retired {
             Retired::Working => {
                 tracing::info!("a job is running: waiting for it to finish");
-                if let Some(finish) = self.crew.means.provider.agent().stop.finish {
+                if let Some(finish) = self.parts.means.provider.agent().stop.finish {
                     self.listener.signal(finish);
                 }
                 // Its beginning may still be to be heard, after all that was said before it.
                 if self.job.runs() {
                     self.job_runs();
                 }
-                self.crew.means.board.enter(Phase::Draining);
+                self.parts.means.board.enter(Phase::Draining);
             }
-            Retired::Assigned if self.retirement.wait_for_worker(self.crew.means.common.watch.worker) => {
+            Retired::Assigned if self.retirement.wait_for_worker(self.parts.means.common.watch.worker) => {
                 tracing::info!("a job has been assigned: waiting for it");
                 self.job.expect();
-                self.crew.means.board.enter(Phase::Draining);
+                self.parts.means.board.enter(Phase::Draining);
             }
             Retired::Assigned => {
                 tracing::warn!("the forge says that a job was assigned, but no worker runs it: giving it up");
@@ -375,12 +376,12 @@ impl Session<'_> {
         if self.job.seen() || self.retirement.begun() {
             return;
         }
-        if let Ok(Err(fault)) = timeout(LOOK_AT_LEFTOVERS, self.crew.registrar.release_leftovers()).await {
+        if let Ok(Err(fault)) = timeout(LOOK_AT_LEFTOVERS, self.parts.registrar.release_leftovers()).await {
             tracing::debug!("an earlier registration cannot be removed yet: {fault}");
         }
-        self.crew.means.provider.rest();
+        self.parts.means.provider.rest();
         self.leftovers_wait = (self.leftovers_wait * 2).min(LEFTOVERS_LAST);
-        self.leftovers_at = self.crew.registrar.has_leftovers().then(|| Instant::now() + self.leftovers_wait);
+        self.leftovers_at = self.parts.registrar.has_leftovers().then(|| Instant::now() + self.leftovers_wait);
     }
 
     /// What is left to do once the listener has ended, and what its end means.
@@ -399,15 +400,15 @@ impl Session<'_> {
             self.job.ended();
         }
         self.job.tell();
-        self.crew.update.cut_short(&mut self.crew.registrar.state);
+        self.parts.update.cut_short(&mut self.parts.registrar.state);
         self.admission.end();
-        if let Some(work) = self.letting_go.take() {
+        if let Some(work) = self.releasing.take() {
             work.await;
-            self.crew.means.board.set_resource(None);
+            self.parts.means.board.set_resource(None);
         }
         tracing::debug!("the listener ended ({ended})");
-        self.crew.means.board.listener_gone();
-        let asked = self.crew.means.stop.urgency() > Urgency::None;
+        self.parts.means.board.listener_gone();
+        let asked = self.parts.means.stop.urgency() > Urgency::None;
         let ended_by_us = self.retirement.begun() || asked;
         let past = Past {
             why: self.retirement.why.take(),
@@ -416,14 +417,14 @@ impl Session<'_> {
             job_seen: self.job.seen(),
             job_ran: self.job.ran(),
         };
-        let ending = Ending::of(past, ended, self.crew.means.provider.as_ref());
+        let ending = Ending::of(past, ended, self.parts.means.provider.as_ref());
         if ending.loses_registration() {
-            self.crew.registrar.forget_lost();
+            self.parts.registrar.forget_lost();
         }
         let soon = !self.job.ran() && self.connected.is_none_or(|since| since.elapsed() < WELL_AFTER);
         // One that leaves because its job was taken back is no sign of trouble here.
         if ending.is_trouble() && soon && !ended_by_us && self.farewell.is_none() {
-            self.crew.means.board.ended_early();
+            self.parts.means.board.ended_early();
         }
         self.report(&ending);
         ending
@@ -433,8 +434,8 @@ impl Session<'_> {
     fn report(&mut self, ending: &Ending) {
         let Some(spans) = self.job.spans(self.connected, self.admission.waited) else { return };
         let result = self.job.result(matches!(ending, Ending::JobBroken(_)));
-        let status = self.crew.means.board.status();
+        let status = self.parts.means.board.status();
         let runner = status.runner.map(|runner| runner.name).unwrap_or_default();
-        self.crew.keeper.job_over(JobReport::new(status.job.unwrap_or_default(), runner, result, spans));
+        self.parts.keeper.job_over(JobReport::new(status.job.unwrap_or_default(), runner, result, spans));
     }
 }

@@ -33,6 +33,6 @@ pub(super) struct Means {
 impl Means {
     /// The agent that is run with this state.
     pub(super) fn in_use(&self, state: &StateFile) -> InUse {
-        InUse::of(&self.common.places, self.provider.agent().listener, state.state.agent.as_ref())
+        InUse::of(&self.common.places, self.provider.agent().listener, state.content.agent.as_ref())
     }
 }

@@ -4,7 +4,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::stop::Stop;
 use crate::control::server::{Hooked, Order};
-use crate::control::{Board, Event, HookAnswer};
+use crate::control::{Board, HookAnswer, HookEvent};
 
 /// Turns it into requests to stop and jobs that begin.
 pub(super) async fn obey(
@@ -22,13 +22,13 @@ pub(super) async fn obey(
             Order::Hook(hooked) => {
                 let job = hooked.job.clone();
                 match hooked.event {
-                    Event::JobStarted => {
+                    HookEvent::JobStarted => {
                         let (repository, run_url) = (job.repository.as_deref(), job.run_url.as_deref());
                         tracing::info!(job = job.name.as_deref(), repository, run_url, "a job begins");
                         board.describe_job(job);
                         let _ = jobs.send(*hooked);
                     }
-                    Event::JobCompleted => {
+                    HookEvent::JobCompleted => {
                         tracing::info!(job = job.name.as_deref(), "the job's steps are over");
                         let _ = hooked.answers.send(HookAnswer::Go { resource: None });
                     }

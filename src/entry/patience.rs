@@ -9,7 +9,7 @@ use super::backoff::Backoff;
 use super::means::Means;
 use super::state::StateFile;
 use super::stop::Urgency;
-use crate::config::secret::{SecretSource, Stamp};
+use crate::config::secret::{FileStamp, SecretSource};
 use crate::control::Phase;
 
 /// How often a secret's file is looked at while the forge refuses the secret. Not by notification: mounts of single files
@@ -21,13 +21,13 @@ pub(super) struct Patience {
     means: Rc<Means>,
     pub(super) backoff: Backoff,
     /// What the secrets' files looked like before they were last used.
-    stamps: Vec<Stamp>,
+    stamps: Vec<FileStamp>,
 }
 
 impl Patience {
     /// Goes on counting where an earlier incarnation ended.
     pub(super) fn new(means: Rc<Means>, state: &StateFile) -> Self {
-        Self { means, backoff: Backoff::after(state.state.failures), stamps: Vec::new() }
+        Self { means, backoff: Backoff::after(state.content.failures), stamps: Vec::new() }
     }
 
     /// The secrets are about to be used.
@@ -35,7 +35,7 @@ impl Patience {
         self.stamps = self.secrets();
     }
 
-    fn secrets(&self) -> Vec<Stamp> {
+    fn secrets(&self) -> Vec<FileStamp> {
         self.means.provider.secrets().into_iter().map(SecretSource::stamp).collect()
     }
 
@@ -44,7 +44,7 @@ impl Patience {
         let Means { board, stop, numbers, .. } = &*self.means;
         board.fault(trouble, wait);
         board.enter(phase);
-        state.state.failures = self.backoff.failures;
+        state.content.failures = self.backoff.failures;
         state.save_or_warn();
         numbers.keep();
         let next = humantime::format_duration(Duration::from_secs(wait.as_secs().max(1)));
@@ -69,14 +69,14 @@ impl Patience {
 
     /// Whether there is anything that [`Self::forget_failures`] would make history.
     pub(super) fn has_failures(&self, state: &StateFile) -> bool {
-        self.means.board.has_faults() || self.backoff != Backoff::default() || state.state.failures != 0
+        self.means.board.has_faults() || self.backoff != Backoff::default() || state.content.failures != 0
     }
 
     pub(super) fn forget_failures(&mut self, state: &mut StateFile) {
         self.means.board.well();
         self.backoff.reset();
-        if state.state.failures != 0 {
-            state.state.failures = 0;
+        if state.content.failures != 0 {
+            state.content.failures = 0;
             state.save_or_warn();
         }
     }

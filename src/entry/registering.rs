@@ -9,13 +9,13 @@ use super::patience::Patience;
 use super::registrar::{Registrar, cannot_start, on_disk};
 use super::stop::{Stop, Urgency};
 use super::teardown::interrupt;
-use crate::agent::root;
-use crate::agent::words::{Manner, Marker};
+use crate::agent::directory;
+use crate::agent::words::{Marker, Voice};
 use crate::config::name::Naming;
 use crate::control::{Phase, Runner};
 use crate::init::Ended;
 use crate::metrics;
-use crate::provider::{Fault, Files, Grant, Registration, Releasing, Standing, Step, Wanted};
+use crate::provider::{Candidate, Fault, Files, Grant, Registration, Releasing, Standing, Step};
 use crate::workspace::{Spare, wipe};
 
 /// How long the agent's configure step may take.
@@ -25,16 +25,16 @@ const CONFIGURE: Duration = Duration::from_secs(5 * 60);
 const LAST_WORD: Duration = Duration::from_secs(3);
 
 /// A registered agent that is ready to listen.
-pub(super) struct Registered {
+pub(super) struct Ready {
     /// Its root.
-    pub(super) root: PathBuf,
+    pub(super) directory: PathBuf,
     /// The command that listens.
     pub(super) run: Step,
 }
 
 impl Registrar {
     /// Registers, however long it takes. `None` when asked to stop before.
-    pub(super) async fn register(&mut self, patience: &mut Patience) -> Option<Registered> {
+    pub(super) async fn register(&mut self, patience: &mut Patience) -> Option<Ready> {
         while self.means.stop.urgency() == Urgency::None {
             if self.keep_pace(patience).await {
                 continue;
@@ -70,15 +70,15 @@ impl Registrar {
     /// of it is kept for.
     async fn keep_pace(&mut self, patience: &mut Patience) -> bool {
         let ours = self.means.provider.fingerprint();
-        let kept = self.state.state.pace.take().filter(|pace| pace.credential.is_none() || pace.credential == ours);
+        let kept = self.state.content.pace.take().filter(|pace| pace.credential.is_none() || pace.credential == ours);
         let known = self.means.provider.pace().or(kept);
         let Some((pace, left)) = known.and_then(|pace| pace.left().map(|left| (pace, left))) else { return false };
-        self.state.state.pace = Some(pace.clone());
+        self.state.content.pace = Some(pace.clone());
         patience.wait_out(&mut self.state, Phase::BackingOff, &pace.why, left).await;
         true
     }
 
-    async fn try_to_register(&mut self) -> Result<Registered, Fault> {
+    async fn try_to_register(&mut self) -> Result<Ready, Fault> {
         let stop = self.means.stop.clone();
         unless_stopped(&stop, self.release_leftovers()).await?;
         if let Some(kept) = unless_stopped(&stop, self.take_up_kept()).await? {
@@ -90,15 +90,15 @@ impl Registrar {
         };
         unless_stopped(&stop, swept).await?;
         // A name that was tried and may or may not be known to the forge is tried again: then one clean-up covers both.
-        let name = match &self.state.state.current {
+        let name = match &self.state.content.current {
             Some(pending) => pending.name.clone(),
             None => self.means.common.naming.next(Naming::entropy()),
         };
-        self.state.state.current = Some(self.means.provider.registration(&name));
+        self.state.content.current = Some(self.means.provider.registration(&name));
         self.save()?;
         self.means.board.set_runner(Some(Runner { name: name.clone(), id: None }));
         let work_directory = self.means.common.work_directory.clone();
-        let wanted = Wanted { name: &name, work_directory: &work_directory };
+        let wanted = Candidate { name: &name, work_directory: &work_directory };
         let grant = match unless_stopped(&stop, self.means.provider.grant(wanted)).await {
             Ok(grant) => grant,
             Err(fault) => {
@@ -109,53 +109,53 @@ impl Registrar {
             }
         };
         if let Some(once) = &grant.once {
-            if self.state.state.used_up.as_ref() == Some(&once.fingerprint) {
+            if self.state.content.used_up.as_ref() == Some(&once.fingerprint) {
                 return Err(once.used_up.clone());
             }
             self.once = Some(once.fingerprint.clone());
         }
         if let Some(registration) = &grant.registration {
             // Known to the forge already, so known to the next incarnation before anything else.
-            self.state.state.current = Some(registration.clone());
+            self.state.content.current = Some(registration.clone());
             self.save()?;
         }
-        let (root, registration) = match self.make_use_of(&grant, wanted).await {
+        let (directory, registration) = match self.make_use_of(&grant, wanted).await {
             Ok(made) => made,
             Err(fault) => {
                 self.demote();
                 return Err(fault);
             }
         };
-        self.state.state.current = Some(registration.clone());
+        self.state.content.current = Some(registration.clone());
         self.save()?;
         if self.means.common.persistent {
-            self.state.keep(&root, self.means.provider.agent().configuration).map_err(|error| on_disk(&error))?;
+            self.state.keep(&directory, self.means.provider.agent().configuration).map_err(|error| on_disk(&error))?;
         }
         self.means.board.set_runner(Some(Runner { name: registration.name.clone(), id: registration.id }));
         tracing::info!(id = registration.id, "registered with {}", self.means.provider.scope());
-        Ok(Registered { root, run: self.means.provider.run(&registration, &grant) })
+        Ok(Ready { directory, run: self.means.provider.run(&registration, &grant) })
     }
 
     /// Turns what the forge granted into a registered agent.
-    async fn make_use_of(&self, grant: &Grant, wanted: Wanted<'_>) -> Result<(PathBuf, Registration), Fault> {
-        let root = self.make_root(wanted.name, &grant.files)?;
+    async fn make_use_of(&self, grant: &Grant, wanted: Candidate<'_>) -> Result<(PathBuf, Registration), Fault> {
+        let directory = self.make_agent_directory(wanted.name, &grant.files)?;
         if let Some(step) = self.means.provider.configure(grant, wanted) {
-            self.configure(&root, &step).await?;
+            self.configure(&directory, &step).await?;
         }
         let registration = match &grant.registration {
             Some(registration) => registration.clone(),
-            None => self.means.provider.identify(wanted.name, &root).await?,
+            None => self.means.provider.identify(wanted.name, &directory).await?,
         };
-        Ok((root, registration))
+        Ok((directory, registration))
     }
 
     /// For a persistent runner: the registration of an earlier incarnation or job, if the forge still has it.
-    async fn take_up_kept(&mut self) -> Result<Option<Registered>, Fault> {
+    async fn take_up_kept(&mut self) -> Result<Option<Ready>, Fault> {
         if !self.means.common.persistent {
             return Ok(None);
         }
         let files = self.state.kept(self.means.provider.agent().configuration);
-        let current = self.state.state.current.clone().filter(|current| {
+        let current = self.state.content.current.clone().filter(|current| {
             !files.is_empty() && current.scope == self.means.provider.registration(&current.name).scope
         });
         let Some(current) = current else {
@@ -171,17 +171,17 @@ impl Registrar {
         if !known {
             tracing::warn!("the forge does not know {} any more: registering anew", current.name);
             self.state.forget_kept();
-            self.state.state.current = None;
+            self.state.content.current = None;
             return Ok(None);
         }
-        let root = self.make_root(&current.name, &files)?;
+        let directory = self.make_agent_directory(&current.name, &files)?;
         self.means.board.set_runner(Some(Runner { name: current.name.clone(), id: current.id }));
         tracing::debug!("taking up the registration {}", current.name);
         let grant = Grant { files, ..Grant::default() };
-        Ok(Some(Registered { root, run: self.means.provider.run(&current, &grant) }))
+        Ok(Some(Ready { directory, run: self.means.provider.run(&current, &grant) }))
     }
 
-    fn make_root(&self, name: &str, files: &Files) -> Result<PathBuf, Fault> {
+    fn make_agent_directory(&self, name: &str, files: &Files) -> Result<PathBuf, Fault> {
         let roots = self.means.common.places.agent_roots();
         let fault =
             |what: String| Fault::Denied { what, cure: "check the disk and the permissions of that place".to_owned() };
@@ -189,17 +189,17 @@ impl Registrar {
         wipe(&roots, &Spare::default())
             .map_err(|error| fault(format!("{} cannot be emptied: {error}", roots.display())))?;
         let agent = &self.means.agent;
-        let made = root::make(&self.means.in_use(&self.state).place, &roots, name, agent)
+        let made = directory::make(&self.means.in_use(&self.state).place, &roots, name, agent)
             .map_err(|error| fault(error.to_string()))?;
         for (file, content) in files {
-            root::write(&made, file, content, agent)
+            directory::write(&made, file, content, agent)
                 .map_err(|error| fault(format!("{} cannot be written: {error}", made.join(file).display())))?;
         }
         Ok(made)
     }
 
-    async fn configure(&self, root: &Path, step: &Step) -> Result<(), Fault> {
-        let started = self.means.starter.start(root, step, Manner::Step);
+    async fn configure(&self, directory: &Path, step: &Step) -> Result<(), Fault> {
+        let started = self.means.starter.start(directory, step, Voice::Step);
         let (mut agent, mut markers) = started.map_err(|error| cannot_start(&error))?;
         let ended = tokio::select! {
             ended = agent.ended() => ended,
@@ -241,7 +241,7 @@ impl Registrar {
             Ok(stale) if stale.is_empty() => {}
             Ok(stale) => {
                 tracing::info!("{} agents of ours are offline and older than a day: removing them", stale.len());
-                self.state.state.leftovers.extend(stale);
+                self.state.content.leftovers.extend(stale);
                 self.state.save_or_warn();
                 if let Err(fault) = self.release_leftovers().await {
                     tracing::warn!("old agents cannot be removed yet: {fault}");

@@ -10,7 +10,7 @@ use super::ending::Ending;
 use super::means::Means;
 use super::state::{StateError, StateFile};
 use super::teardown::interrupt;
-use crate::agent::words::Manner;
+use crate::agent::words::Voice;
 use crate::control::Phase;
 use crate::init::{Ended, SpawnError};
 use crate::metrics::{self, Registered};
@@ -40,13 +40,13 @@ impl Registrar {
 
     /// The name of the registration in use.
     pub(super) fn name(&self) -> String {
-        self.state.state.current.as_ref().map_or_else(String::new, |own| own.name.clone())
+        self.state.content.current.as_ref().map_or_else(String::new, |own| own.name.clone())
     }
 
     /// A job has come, or the registration is worth nothing any more: a grant for one job is not tried again.
     pub(super) fn use_up(&mut self) {
         if let Some(fingerprint) = self.once.take() {
-            self.state.state.used_up = Some(fingerprint);
+            self.state.content.used_up = Some(fingerprint);
             self.state.save_or_warn();
         }
     }
@@ -67,7 +67,7 @@ impl Registrar {
 
     /// Demotes a registration that the forge is known to have had; a name that was only tried stays to be tried again.
     pub(super) fn demote_known(&mut self) {
-        if self.state.state.current.as_ref().is_some_and(|current: &Registration| current.id.is_some()) {
+        if self.state.content.current.as_ref().is_some_and(|current: &Registration| current.id.is_some()) {
             self.demote();
         }
     }
@@ -77,8 +77,8 @@ impl Registrar {
     }
 
     pub(super) fn has_leftovers(&self) -> bool {
-        self.means.board.set_leftovers(self.state.state.leftovers.len());
-        !self.state.state.leftovers.is_empty()
+        self.means.board.set_leftovers(self.state.content.leftovers.len());
+        !self.state.content.leftovers.is_empty()
     }
 
     /// Asks the forge what it thinks of the registration. `None` with no more than a registration token, which cannot ask.
@@ -86,29 +86,29 @@ impl Registrar {
         if !matches!(self.means.provider.releasing(false), Releasing::Request) {
             return None;
         }
-        let (provider, current) = (Rc::clone(&self.means.provider), self.state.state.current.clone()?);
+        let (provider, current) = (Rc::clone(&self.means.provider), self.state.content.current.clone()?);
         Some(Box::pin(async move { provider.standing(&current).await }))
     }
 
     /// Whether the forge's limit of requests is nearly used up, so that what can wait is not asked.
     pub(super) fn nearly_used_up(&self) -> bool {
-        let known = self.means.provider.pace().or_else(|| self.state.state.pace.clone());
+        let known = self.means.provider.pace().or_else(|| self.state.content.pace.clone());
         known.is_some_and(|pace| pace.left().is_some())
     }
 
     /// Makes sure that the forge does not have the registration any more, or that the next incarnation will.
-    pub(super) async fn unregister(&mut self, root: &Path, ending: &Ending) {
+    pub(super) async fn unregister(&mut self, directory: &Path, ending: &Ending) {
         if self.means.common.persistent && !ending.gives_registration_up() {
             return;
         }
-        if self.state.state.current.is_none() {
+        if self.state.content.current.is_none() {
             return;
         }
         self.means.board.enter(Phase::Unregistering);
         let given_up = Instant::now() + self.means.common.kill_timeout;
         let mut pause = Duration::from_millis(250);
         loop {
-            let trouble = match self.release_current(root, matches!(ending, Ending::JobDone)).await {
+            let trouble = match self.release_current(directory, matches!(ending, Ending::JobDone)).await {
                 Ok(Released::Gone) => {
                     tracing::info!("the registration is gone");
                     break;
@@ -140,13 +140,13 @@ impl Registrar {
     }
 
     /// One attempt to let the current registration go.
-    pub(super) async fn release_current(&mut self, root: &Path, job_done: bool) -> Result<Released, Fault> {
-        let Some(current) = self.state.state.current.clone() else {
+    pub(super) async fn release_current(&mut self, directory: &Path, job_done: bool) -> Result<Released, Fault> {
+        let Some(current) = self.state.content.current.clone() else {
             return Ok(Released::Gone);
         };
         let released = match self.means.provider.releasing(job_done) {
             Releasing::Request => self.release(&current).await?,
-            Releasing::Command { step, busy } => self.release_by_command(root, &step, busy).await?,
+            Releasing::Command { step, busy } => self.release_by_command(directory, &step, busy).await?,
             Releasing::ByForge => {
                 if !job_done {
                     tracing::info!(
@@ -159,7 +159,7 @@ impl Registrar {
         };
         if released == Released::Gone {
             metrics::registration(Registered::Removed);
-            self.state.state.current = None;
+            self.state.content.current = None;
             self.state.save_or_warn();
         }
         Ok(released)
@@ -173,8 +173,8 @@ impl Registrar {
         self.means.provider.release(registration).await
     }
 
-    async fn release_by_command(&self, root: &Path, step: &Step, busy: &[&str]) -> Result<Released, Fault> {
-        let started = self.means.starter.start(root, step, Manner::Step);
+    async fn release_by_command(&self, directory: &Path, step: &Step, busy: &[&str]) -> Result<Released, Fault> {
+        let started = self.means.starter.start(directory, step, Voice::Step);
         let (mut agent, _) = started.map_err(|error| cannot_start(&error))?;
         let ended = match timeout(self.means.common.kill_timeout, agent.ended()).await {
             Ok(ended) => ended,
@@ -192,25 +192,25 @@ impl Registrar {
 
     /// Lets go of what earlier incarnations could not. What is busy stays for later; what another scope refuses is given up.
     pub(super) async fn release_leftovers(&mut self) -> Result<(), Fault> {
-        if self.state.state.leftovers.is_empty() {
+        if self.state.content.leftovers.is_empty() {
             return Ok(());
         }
         if matches!(self.means.provider.releasing(false), Releasing::ByForge) {
-            self.state.state.leftovers.clear();
+            self.state.content.leftovers.clear();
             return Ok(());
         }
         if !matches!(self.means.provider.releasing(false), Releasing::Request) {
-            let names: Vec<&str> = self.state.state.leftovers.iter().map(|left| left.name.as_str()).collect();
+            let names: Vec<&str> = self.state.content.leftovers.iter().map(|left| left.name.as_str()).collect();
             tracing::warn!(
                 "{} may still be registered and cannot be removed without a token for the API; the forge removes an ephemeral \
                  runner after a day",
                 names.join(", ")
             );
-            self.state.state.leftovers.clear();
+            self.state.content.leftovers.clear();
             return Ok(());
         }
         // One by one, so that being cut short (by a stop, or a job that comes) forgets none.
-        for registration in self.state.state.leftovers.clone() {
+        for registration in self.state.content.leftovers.clone() {
             let foreign = registration.scope != self.means.provider.registration(&registration.name).scope;
             let released = if foreign {
                 // Another forge, perhaps, and nothing that this runner waits for.
@@ -247,7 +247,7 @@ impl Registrar {
                 }
                 Err(fault) => return Err(fault),
             }
-            self.state.state.leftovers.retain(|left| *left != registration);
+            self.state.content.leftovers.retain(|left| *left != registration);
             self.state.save_or_warn();
         }
         Ok(())
@@ -271,7 +271,7 @@ impl Registrar {
             }
         }
         // A life that was stopped before it asked for anything knows no more than the last one did.
-        self.state.state.pace = self.means.provider.pace().or(self.state.state.pace.take());
+        self.state.content.pace = self.means.provider.pace().or(self.state.content.pace.take());
         self.state.save_or_warn();
         self.means.provider.rest();
         self.means.board.set_runner(None);

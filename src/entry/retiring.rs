@@ -70,7 +70,7 @@ pub(super) async fn retire(
     means: &Means,
     registrar: &mut Registrar,
     backoff: &mut Backoff,
-    root: &Path,
+    directory: &Path,
     job: &mut JobWatch,
     hearing: &mut Hearing,
 ) -> Retired {
@@ -94,7 +94,7 @@ pub(super) async fn retire(
     means.board.enter(Phase::Unregistering);
     let given_up = Instant::now() + means.common.kill_timeout;
     loop {
-        match registrar.release_current(root, false).await {
+        match registrar.release_current(directory, false).await {
             Ok(Released::Gone) => break,
             Ok(Released::Busy) if job.runs_after_all(hearing) => return Retired::Working,
             Ok(Released::Busy) => return Retired::Assigned,

@@ -38,7 +38,7 @@ pub(super) const LEFTOVERS_FIRST: Duration = Duration::from_secs(5);
 pub(super) const LOOK_AT_SPACE: Duration = Duration::from_secs(120);
 
 /// The parts of a life that have work while a listener lives.
-pub(super) struct Crew<'a> {
+pub(super) struct Parts<'a> {
     pub(super) means: &'a Means,
     pub(super) registrar: &'a mut Registrar,
     pub(super) patience: &'a mut Patience,
@@ -50,8 +50,8 @@ pub(super) struct Crew<'a> {
 
 /// One listener, and what is going on under it.
 pub(super) struct Session<'a> {
-    pub(super) crew: Crew<'a>,
-    pub(super) root: &'a Path,
+    pub(super) parts: Parts<'a>,
+    pub(super) directory: &'a Path,
     pub(super) listener: Running,
     pub(super) hearing: Hearing,
     pub(super) job: JobWatch,
@@ -71,7 +71,7 @@ pub(super) struct Session<'a> {
     pub(super) leftovers_at: Option<Instant>,
     pub(super) space_at: Option<Instant>,
     pub(super) yielding: Yielding,
-    pub(super) letting_go: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    pub(super) releasing: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 /// What can happen while a listener lives.
@@ -83,7 +83,7 @@ pub(super) enum Event {
     /// The job's worker is gone.
     WorkerGone,
     /// The hardware has been let go.
-    LetGo,
+    Released,
     /// It said something.
     Said(Marker),
     /// A job's hook asks whether the job may begin.
@@ -107,7 +107,7 @@ pub(super) enum Event {
     /// It is time to look at the disk.
     Space,
     /// What had been moved aside is removed, or cannot be.
-    Removed(Result<Wiped, SlateError>),
+    Emptied(Result<Wiped, SlateError>),
     /// It has listened for long enough to be called well.
     Well,
     /// There is something to do about a newer agent.
@@ -117,16 +117,16 @@ pub(super) enum Event {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(crew: Crew<'a>, root: &'a Path, listener: Running, hearing: Hearing) -> Self {
-        let Means { common, provider, .. } = crew.means;
-        let leftovers_at = crew.registrar.has_leftovers().then(|| Instant::now() + LEFTOVERS_FIRST);
+    pub(super) fn new(parts: Parts<'a>, directory: &'a Path, listener: Running, hearing: Hearing) -> Self {
+        let Means { common, provider, .. } = parts.means;
+        let leftovers_at = parts.registrar.has_leftovers().then(|| Instant::now() + LEFTOVERS_FIRST);
         let can_ask = matches!(provider.releasing(false), Releasing::Request);
         let watchdog = Watchdog::new(common.watch, !common.persistent, can_ask, backoff::random);
         let job = JobWatch::new(listener.pid, provider.agent().job);
-        let yielding = Yielding::of(crew.gate);
+        let yielding = Yielding::of(parts.gate);
         Self {
-            crew,
-            root,
+            parts,
+            directory,
             listener,
             hearing,
             job,
@@ -142,7 +142,7 @@ impl<'a> Session<'a> {
             leftovers_at,
             space_at: Some(Instant::now() + LOOK_AT_SPACE),
             yielding,
-            letting_go: None,
+            releasing: None,
         }
     }
 
@@ -150,13 +150,13 @@ impl<'a> Session<'a> {
     pub(super) async fn next(&mut self) -> Event {
         let idle = !self.retirement.begun() && !self.job.seen();
         let watched = self.asking.is_none() && (!self.retirement.begun() || self.job.runs());
-        let Crew { means: Means { board, stop, .. }, keeper, gate, update, .. } = &mut self.crew;
+        let Parts { means: Means { board, stop, .. }, keeper, gate, update, .. } = &mut self.parts;
         tokio::select! {
             biased;
             ended = self.listener.ended() => Event::Ended(ended),
             () = stop.reached(Urgency::Cancel) => Event::Cancel,
             () = self.job.worker_gone() => Event::WorkerGone,
-            () = answered(&mut self.letting_go) => Event::LetGo,
+            () = answered(&mut self.releasing) => Event::Released,
             Some(marker) = self.hearing.next() => Event::Said(marker),
             Some(hooked) = gate.hooks.recv() => Event::Asked(Box::new(hooked)),
             result = self.admission.granted() => Event::Granted(result),
@@ -170,7 +170,7 @@ impl<'a> Session<'a> {
             () = space_due(board, self.space_at), if idle => Event::Space,
             () = at(self.farewell) => Event::Overstays,
             () = at(self.well_at), if !self.watchdog.doubts() => Event::Well,
-            result = keeper.removals.ended() => Event::Removed(result),
+            result = keeper.emptier.ended() => Event::Emptied(result),
             turn = update.turn(idle) => Event::Update(turn),
         }
     }

@@ -24,7 +24,7 @@ use super::space::space;
 use super::state::StateFile;
 use super::stop::Stop;
 use super::{secrets, trust};
-use crate::agent::{env, hooks, root, system_env};
+use crate::agent::{directory, env, hooks, system_env};
 use crate::config::{Common, Environment, Problem, SecretSource};
 use crate::control::{self, Board};
 use crate::docker::engine;
@@ -34,7 +34,7 @@ use crate::init::{Role, Signals, adopt_orphans};
 use crate::os::Identity;
 use crate::provider::{Configured, Forges, Provider, SharedDirectory};
 use crate::resource::Locks;
-use crate::workspace::{Origin, Owned, Slate, Trash, take_for_root};
+use crate::workspace::{FirstMarks, Owned, Slate, Trash, take_for_root};
 
 /// Everything that can be proved and set up before the first event.
 pub(super) struct Prepared {
@@ -60,7 +60,7 @@ impl Prepared {
         }
         let mut problems = Vec::new();
         let (account, identity) = agent_account(&common, &mut problems);
-        if let Err(error) = root::check(&common.places.agent(), provider.agent().listener) {
+        if let Err(error) = directory::check(&common.places.agent(), provider.agent().listener) {
             problems.push(Problem::of(
                 "image",
                 &error,
@@ -222,6 +222,6 @@ fn slate(common: &Common, account: &Account) -> Slate {
         kept: common.caches.clone(),
         // An ordinary user has no place that its jobs cannot reach.
         trash: Uid::effective().is_root().then(|| Trash::at(places.trash())),
-        origin: if Uid::effective().is_root() { Origin::at(places.marks()) } else { Origin::default() },
+        origin: if Uid::effective().is_root() { FirstMarks::at(places.marks()) } else { FirstMarks::default() },
     }
 }

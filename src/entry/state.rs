@@ -52,7 +52,7 @@ pub struct State {
 pub struct StateFile {
     directory: PathBuf,
     /// What the file holds, or will hold after [`StateFile::save`].
-    pub state: State,
+    pub content: State,
 }
 
 /// Why the state cannot be kept. Without it no registration may be made.
@@ -96,7 +96,7 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
             Err(error) => return Err(failed(error)),
         };
-        let mut file = Self { directory: directory.to_owned(), state };
+        let mut file = Self { directory: directory.to_owned(), content: state };
         // Now rather than when it matters: a place that cannot be written is a reason not to start.
         file.save()?;
         Ok(file)
@@ -113,11 +113,11 @@ impl StateFile {
     /// # Errors
     /// When it cannot be written, as on a full disk; the old one is intact then.
     pub fn save(&mut self) -> Result<(), StateError> {
-        self.state.version = 1;
-        self.state.leftovers.truncate(LEFTOVERS);
-        self.state.docker_labels.truncate(LEFTOVERS);
+        self.content.version = 1;
+        self.content.leftovers.truncate(LEFTOVERS);
+        self.content.docker_labels.truncate(LEFTOVERS);
         let path = self.directory.join(NAME);
-        let json = serde_json::to_vec(&self.state).map_err(|error| self.error(&path, error.into()))?;
+        let json = serde_json::to_vec(&self.content).map_err(|error| self.error(&path, error.into()))?;
         files::replace_on_disk(&path, &json, 0o600).map_err(|error| self.error(&path, error))
     }
 
@@ -134,8 +134,8 @@ impl StateFile {
 
     /// Makes the current registration one of those that must be let go.
     pub fn demote(&mut self) {
-        if let Some(current) = self.state.current.take() {
-            self.state.leftovers.push(current);
+        if let Some(current) = self.content.current.take() {
+            self.content.leftovers.push(current);
         }
     }
 
@@ -190,11 +190,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("deep/oscr");
         let mut file = StateFile::open(&place).unwrap();
-        file.state.current = Some(registration("a"));
+        file.content.current = Some(registration("a"));
         file.save().unwrap();
         let mut next = StateFile::open(&place).unwrap();
         next.demote();
-        assert_eq!(next.state.leftovers, [registration("a")]);
+        assert_eq!(next.content.leftovers, [registration("a")]);
         assert_eq!(fs::metadata(place.join(NAME)).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o700);
     }
@@ -204,7 +204,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(NAME), "{\"version\":1,").unwrap();
         let file = StateFile::open(directory.path()).unwrap();
-        assert_eq!(file.state.current, None);
+        assert_eq!(file.content.current, None);
         assert!(directory.path().join("state.damaged.json").exists());
     }
 
@@ -232,12 +232,12 @@ mod tests {
             file.demote();
             file.save().unwrap();
             let again = StateFile::open(directory.path()).unwrap();
-            assert_eq!(again.state, file.state, "what was saved is read");
-            assert!(again.state.leftovers.len() <= LEFTOVERS);
+            assert_eq!(again.content, file.content, "what was saved is read");
+            assert!(again.content.leftovers.len() <= LEFTOVERS);
             let damaged = directory.path().join("state.damaged.json");
             let put_aside = damaged.exists();
             let _ = fs::remove_file(damaged);
-            (put_aside, again.state.leftovers.len().min(3), again.state.failures > 0)
+            (put_aside, again.content.leftovers.len().min(3), again.content.failures > 0)
         });
     }
 }

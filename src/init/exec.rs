@@ -20,7 +20,7 @@ use super::orphans::{Role, adopt_orphans};
 use super::reap::{Change, Ended, reap};
 use super::signals::Signals;
 use super::spawn::{self, Spawn, SpawnError};
-use crate::os::child::{Session, Setup};
+use crate::os::child::{ChildSession, Setup};
 use crate::os::signal::kill;
 
 /// How long the kernel gets to tear down processes that SIGKILL has been sent to. Only a process stuck in a system call
@@ -109,7 +109,7 @@ pub(crate) fn exec(options: &Options, signals: &Signals) -> Result<u8, ExecError
         captured: false,
     };
     let setup = Setup {
-        session: if terminal.is_some() { Session::Terminal } else { Session::Own },
+        session: if terminal.is_some() { ChildSession::Terminal } else { ChildSession::Own },
         identity: account.map(|account| account.identity),
         mask: signals.inherited_mask,
         ignored: signals.inherited_ignored,
@@ -277,7 +277,7 @@ impl Terminal {
         Some(Self {
             // The parent of a namespace's first process is 0, and says nothing.
             below_a_shell: parent.as_raw() > 0 && getsid(None) == getsid(Some(parent)),
-            // What `Session::Terminal` makes the child do.
+            // What `ChildSession::Terminal` makes the child do.
             lent: foreground == getpgrp(),
         })
     }

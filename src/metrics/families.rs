@@ -2,7 +2,7 @@
 
 /// What a family of numbers is.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
+pub enum MetricKind {
     /// It only grows, but for restarts.
     Counter,
     /// It goes up and down.
@@ -17,14 +17,14 @@ pub struct Family {
     /// Its name.
     pub name: &'static str,
     /// What it is.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Its labels, besides `replica`, which all have.
     pub labels: &'static [&'static str],
     /// What it says.
     pub help: &'static str,
 }
 
-const fn family(name: &'static str, kind: Kind, labels: &'static [&'static str], help: &'static str) -> Family {
+const fn family(name: &'static str, kind: MetricKind, labels: &'static [&'static str], help: &'static str) -> Family {
     Family { name, kind, labels, help }
 }
 
@@ -35,102 +35,103 @@ pub(super) const WIPE: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60
 
 pub(super) const INFO: Family = family(
     "oscr_info",
-    Kind::Gauge,
+    MetricKind::Gauge,
     &["version", "agent", "provider", "scope"],
     "Always 1; the labels say what runs here. The agent's version is empty until its listener has said it.",
 );
 pub(super) const PHASE: Family =
-    family("oscr_phase", Kind::Gauge, &["phase"], "1 for the phase that the runner is in, 0 for all others.");
+    family("oscr_phase", MetricKind::Gauge, &["phase"], "1 for the phase that the runner is in, 0 for all others.");
 pub(super) const PHASE_SINCE: Family =
-    family("oscr_phase_start_time_seconds", Kind::Gauge, &[], "When this phase began, in seconds since 1970.");
-pub(super) const HEALTHY: Family = family("oscr_healthy", Kind::Gauge, &[], "1 if the health check says so, else 0.");
+    family("oscr_phase_start_time_seconds", MetricKind::Gauge, &[], "When this phase began, in seconds since 1970.");
+pub(super) const HEALTHY: Family =
+    family("oscr_healthy", MetricKind::Gauge, &[], "1 if the health check says so, else 0.");
 pub(super) const STARTED: Family =
-    family("oscr_start_time_seconds", Kind::Gauge, &[], "When this incarnation began, in seconds since 1970.");
+    family("oscr_start_time_seconds", MetricKind::Gauge, &[], "When this incarnation began, in seconds since 1970.");
 pub(super) const INCARNATIONS: Family =
-    family("oscr_incarnations_total", Kind::Counter, &[], "Incarnations of this container, this one included.");
+    family("oscr_incarnations_total", MetricKind::Counter, &[], "Incarnations of this container, this one included.");
 pub(super) const JOBS: Family =
-    family("oscr_jobs_total", Kind::Counter, &["result"], "Jobs that are over, by their result.");
+    family("oscr_jobs_total", MetricKind::Counter, &["result"], "Jobs that are over, by their result.");
 pub(super) const JOB_SECONDS: Family = family(
     "oscr_job_seconds",
-    Kind::Histogram(JOB),
+    MetricKind::Histogram(JOB),
     &[],
     "How long jobs ran, without the time that they waited for shared hardware.",
 );
 pub(super) const LOCK_WAIT_SECONDS: Family = family(
     "oscr_lock_wait_seconds",
-    Kind::Histogram(WAIT),
+    MetricKind::Histogram(WAIT),
     &[],
     "How long shared hardware was waited for until it was had.",
 );
 pub(super) const WIPE_SECONDS: Family =
-    family("oscr_wipe_seconds", Kind::Histogram(WIPE), &[], "How long making the slate clean took.");
+    family("oscr_wipe_seconds", MetricKind::Histogram(WIPE), &[], "How long making the slate clean took.");
 pub(super) const REMOVAL_SECONDS: Family = family(
     "oscr_removal_seconds",
-    Kind::Histogram(WIPE),
+    MetricKind::Histogram(WIPE),
     &[],
     "How long it took to remove what was moved aside, where the runner went on meanwhile.",
 );
 pub(super) const REGISTRATIONS: Family = family(
     "oscr_registrations_total",
-    Kind::Counter,
+    MetricKind::Counter,
     &["event"],
     "Registrations: made, failed (attempts), removed (by us, or found gone).",
 );
 pub(super) const LEFTOVERS: Family = family(
     "oscr_leftover_registrations",
-    Kind::Gauge,
+    MetricKind::Gauge,
     &[],
     "Registrations of earlier incarnations that the forge may still have.",
 );
 pub(super) const API_REQUESTS: Family = family(
     "oscr_api_requests_total",
-    Kind::Counter,
+    MetricKind::Counter,
     &["code"],
     "Requests to the forge's API by status code; none: there was no answer.",
 );
 pub(super) const API_LEFT: Family = family(
     "oscr_api_rate_limit_remaining",
-    Kind::Gauge,
+    MetricKind::Gauge,
     &[],
     "Requests that the forge still allows until the limit is reset, as its last answer said.",
 );
 pub(super) const API_LIMIT: Family = family(
     "oscr_api_rate_limit_limit",
-    Kind::Gauge,
+    MetricKind::Gauge,
     &[],
     "Requests that the forge allows in all, as its last answer said.",
 );
 pub(super) const API_RESET: Family = family(
     "oscr_api_rate_limit_reset_time_seconds",
-    Kind::Gauge,
+    MetricKind::Gauge,
     &[],
     "When the forge resets the limit, in seconds since 1970.",
 );
 pub(super) const AGENT_RELEASED: Family = family(
     "oscr_agent_release_time_seconds",
-    Kind::Gauge,
+    MetricKind::Gauge,
     &[],
     "When the agent in use was released, or first seen to be offered, in seconds since 1970. Absent where that is not known.",
 );
 pub(super) const AGENT_NEWER: Family = family(
     "oscr_agent_newer_offered",
-    Kind::Gauge,
+    MetricKind::Gauge,
     &[],
     "1 if the forge offers a newer agent than the one in use, as far as it was asked, else 0.",
 );
 pub(super) const AGENT_FAILURES: Family = family(
     "oscr_agent_update_failures",
-    Kind::Gauge,
+    MetricKind::Gauge,
     &[],
     "How many attempts in a row to fetch a newer agent have failed.",
 );
 pub(super) const DISK_FREE: Family =
-    family("oscr_disk_free_bytes", Kind::Gauge, &["place"], "Disk space that a job could use there.");
+    family("oscr_disk_free_bytes", MetricKind::Gauge, &["place"], "Disk space that a job could use there.");
 pub(super) const DISK_LEAST: Family =
-    family("oscr_disk_least_bytes", Kind::Gauge, &["place"], "Below so much free disk space no job is taken.");
+    family("oscr_disk_least_bytes", MetricKind::Gauge, &["place"], "Below so much free disk space no job is taken.");
 pub(super) const EVICTED: Family = family(
     "oscr_cache_evicted_bytes_total",
-    Kind::Counter,
+    MetricKind::Counter,
     &[],
     "Disk space that was freed in caches above their cap.",
 );

@@ -14,7 +14,7 @@ mod record;
 mod serve;
 
 pub(crate) use counters::{RateLimit, Registered};
-pub use families::{FAMILIES, Family, Kind};
+pub use families::{FAMILIES, Family, MetricKind};
 pub(crate) use file::MetricsFile;
 pub(crate) use job_result::JobResult;
 pub(crate) use page::Now;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::counters::{Histogram, Metrics, Registered};
 use super::families::{
     AGENT_FAILURES, AGENT_NEWER, AGENT_RELEASED, API_LEFT, API_LIMIT, API_REQUESTS, API_RESET, DISK_FREE, DISK_LEAST,
-    EVICTED, Family, HEALTHY, INCARNATIONS, INFO, JOB_SECONDS, JOBS, Kind, LEFTOVERS, LOCK_WAIT_SECONDS, PHASE,
+    EVICTED, Family, HEALTHY, INCARNATIONS, INFO, JOB_SECONDS, JOBS, LEFTOVERS, LOCK_WAIT_SECONDS, MetricKind, PHASE,
     PHASE_SINCE, REGISTRATIONS, REMOVAL_SECONDS, STARTED, WIPE_SECONDS,
 };
 use super::job_result::JobResult;
@@ -49,33 +49,33 @@ pub(crate) struct Now {
 pub(super) fn text(metrics: &Metrics, now: &Now) -> String {
     let counters = &metrics.counters;
     let mut page = Page { text: String::with_capacity(8 * 1024), replica: escaped(&now.replica) };
-    page.gauge(INFO, [(vec![now.version.as_str(), &now.agent, &now.provider, &now.scope], 1)]);
-    page.gauge(PHASE, now.phases.iter().map(|phase| (vec![*phase], u64::from(*phase == now.phase))));
-    page.gauge(PHASE_SINCE, [(vec![], now.phase_since)]);
-    page.gauge(HEALTHY, [(vec![], u64::from(now.healthy))]);
-    page.gauge(STARTED, [(vec![], now.started)]);
-    page.gauge(INCARNATIONS, [(vec![], counters.incarnations)]);
+    page.samples(INFO, [(vec![now.version.as_str(), &now.agent, &now.provider, &now.scope], 1)]);
+    page.samples(PHASE, now.phases.iter().map(|phase| (vec![*phase], u64::from(*phase == now.phase))));
+    page.samples(PHASE_SINCE, [(vec![], now.phase_since)]);
+    page.samples(HEALTHY, [(vec![], u64::from(now.healthy))]);
+    page.samples(STARTED, [(vec![], now.started)]);
+    page.samples(INCARNATIONS, [(vec![], counters.incarnations)]);
     // All of the few results are always there, so that the first of a kind is an increase and not a new series.
     let of = |counts: &BTreeMap<String, u64>, name: &str| counts.get(name).copied().unwrap_or(0);
-    page.gauge(JOBS, JobResult::ALL.map(|result| (vec![result.name()], of(&counters.jobs, result.name()))));
+    page.samples(JOBS, JobResult::ALL.map(|result| (vec![result.name()], of(&counters.jobs, result.name()))));
     page.histogram(JOB_SECONDS, &counters.job_seconds);
     page.histogram(LOCK_WAIT_SECONDS, &counters.lock_wait_seconds);
     page.histogram(WIPE_SECONDS, &counters.wipe_seconds);
     page.histogram(REMOVAL_SECONDS, &counters.removal_seconds);
-    page.gauge(REGISTRATIONS, Registered::NAMES.map(|name| (vec![name], of(&counters.registrations, name))));
-    page.gauge(LEFTOVERS, [(vec![], now.leftovers)]);
-    page.gauge(API_REQUESTS, counters.api_requests.iter().map(|(code, count)| (vec![code.as_str()], *count)));
+    page.samples(REGISTRATIONS, Registered::NAMES.map(|name| (vec![name], of(&counters.registrations, name))));
+    page.samples(LEFTOVERS, [(vec![], now.leftovers)]);
+    page.samples(API_REQUESTS, counters.api_requests.iter().map(|(code, count)| (vec![code.as_str()], *count)));
     let limit = metrics.rate_limit;
     let maybe = |value: Option<u64>| value.map(|value| (vec![], value));
-    page.gauge(API_LEFT, maybe(limit.map(|limit| limit.remaining)));
-    page.gauge(API_LIMIT, maybe(limit.and_then(|limit| limit.limit)));
-    page.gauge(API_RESET, maybe(limit.and_then(|limit| limit.reset)));
-    page.gauge(AGENT_RELEASED, maybe(now.agent_released));
-    page.gauge(AGENT_NEWER, [(vec![], u64::from(now.agent_newer))]);
-    page.gauge(AGENT_FAILURES, [(vec![], u64::from(now.agent_failures))]);
-    page.gauge(DISK_FREE, now.disk.iter().map(|(place, free, _)| (vec![place.as_str()], *free)));
-    page.gauge(DISK_LEAST, now.disk.iter().map(|(place, _, least)| (vec![place.as_str()], *least)));
-    page.gauge(EVICTED, [(vec![], counters.evicted_bytes)]);
+    page.samples(API_LEFT, maybe(limit.map(|limit| limit.remaining)));
+    page.samples(API_LIMIT, maybe(limit.and_then(|limit| limit.limit)));
+    page.samples(API_RESET, maybe(limit.and_then(|limit| limit.reset)));
+    page.samples(AGENT_RELEASED, maybe(now.agent_released));
+    page.samples(AGENT_NEWER, [(vec![], u64::from(now.agent_newer))]);
+    page.samples(AGENT_FAILURES, [(vec![], u64::from(now.agent_failures))]);
+    page.samples(DISK_FREE, now.disk.iter().map(|(place, free, _)| (vec![place.as_str()], *free)));
+    page.samples(DISK_LEAST, now.disk.iter().map(|(place, _, least)| (vec![place.as_str()], *least)));
+    page.samples(EVICTED, [(vec![], counters.evicted_bytes)]);
     page.text
 }
 
@@ -87,15 +87,15 @@ struct Page {
 impl Page {
     fn head(&mut self, family: Family) {
         let kind = match family.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram(_) => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram(_) => "histogram",
         };
         let _ = write!(self.text, "# HELP {0} {1}\n# TYPE {0} {kind}\n", family.name, family.help);
     }
 
     /// Samples of one number each. A family without samples is left out.
-    fn gauge<'v>(&mut self, family: Family, samples: impl IntoIterator<Item = (Vec<&'v str>, u64)>) {
+    fn samples<'v>(&mut self, family: Family, samples: impl IntoIterator<Item = (Vec<&'v str>, u64)>) {
         let mut first = true;
         for (values, number) in samples {
             if std::mem::take(&mut first) {
@@ -110,7 +110,7 @@ impl Page {
     }
 
     fn histogram(&mut self, family: Family, histogram: &Histogram) {
-        let Kind::Histogram(bounds) = family.kind else { return };
+        let MetricKind::Histogram(bounds) = family.kind else { return };
         self.head(family);
         let (name, replica) = (family.name, &self.replica);
         let mut total = 0u64;
@@ -186,7 +186,9 @@ mod tests {
             let family = FAMILIES
                 .iter()
                 .find(|family| match family.kind {
-                    Kind::Histogram(_) => name.strip_prefix(family.name).is_some_and(|rest| rest.starts_with('_')),
+                    MetricKind::Histogram(_) => {
+                        name.strip_prefix(family.name).is_some_and(|rest| rest.starts_with('_'))
+                    }
                     _ => name == family.name,
                 })
                 .unwrap_or_else(|| panic!("{line}"));

@@ -119,10 +119,10 @@ impl Header {
     const OURS: Self = Self { version: 0x2008_0522, pid: 0 };
 }
 
-/// Half of the kernel's `struct __user_cap_data_struct[2]`: 32 capabilities each.
+/// CapabilityHalf of the kernel's `struct __user_cap_data_struct[2]`: 32 capabilities each.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct Half {
+struct CapabilityHalf {
     effective: u32,
     permitted: u32,
     inheritable: u32,
@@ -134,7 +134,7 @@ struct Half {
 /// Never in practice: the arguments are valid.
 pub(crate) fn permitted() -> io::Result<Capabilities> {
     let mut header = Header::OURS;
-    let mut halves = [Half::default(); 2];
+    let mut halves = [CapabilityHalf::default(); 2];
     // SAFETY: version 3 has two halves, and both they and the header live through the call.
     let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, halves.as_mut_ptr()) };
     if result != 0 {
@@ -154,7 +154,7 @@ pub(crate) fn limit(keep: Capabilities) -> io::Result<()> {
     // The low half and the high half.
     let half = |bits: u64| {
         let bits = u32::try_from(bits & u64::from(u32::MAX)).unwrap_or_default();
-        Half { effective: bits, permitted: bits, inheritable: 0 }
+        CapabilityHalf { effective: bits, permitted: bits, inheritable: 0 }
     };
     let halves = [half(kept), half(kept >> 32)];
     let mut header = Header::OURS;

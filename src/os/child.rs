@@ -20,7 +20,7 @@ use super::signal::{self, SignalSet};
 
 /// Where the child stands towards the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Session {
+pub(crate) enum ChildSession {
     /// A session of its own, without a terminal.
     Own,
     /// A process group of its own in our session. It gets the foreground of the terminal on standard input if we have it.
@@ -30,8 +30,8 @@ pub(crate) enum Session {
 /// Everything that is settled between `fork` and `exec`.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
-    /// Session or process group.
-    pub session: Session,
+    /// ChildSession or process group.
+    pub session: ChildSession,
     /// The user to become, if not ours.
     pub identity: Option<Identity>,
     /// The signals that the child starts with as blocked.
@@ -62,10 +62,10 @@ pub(crate) fn prepare(command: &mut Command, setup: Setup) {
 
 fn apply(setup: &Setup, parent: Pid) -> io::Result<()> {
     match setup.session {
-        Session::Own => {
+        ChildSession::Own => {
             setsid()?;
         }
-        Session::Terminal => lead_a_group()?,
+        ChildSession::Terminal => lead_a_group()?,
     }
     close_inherited();
     for fd in &setup.keep {

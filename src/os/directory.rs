@@ -9,7 +9,7 @@ const HEAD: usize = 19;
 
 /// One entry of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry<'a> {
+pub(crate) struct DirectoryEntry<'a> {
     /// Its name, of any bytes but a slash.
     pub name: &'a CStr,
     /// `DT_…`; not all file systems say.
@@ -28,13 +28,13 @@ pub(crate) fn read(directory: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize
 }
 
 /// The entries that [`read`] left in a buffer, but for `.` and `..`.
-pub(crate) fn entries(mut filled: &[u8]) -> impl Iterator<Item = Entry<'_>> {
+pub(crate) fn entries(mut filled: &[u8]) -> impl Iterator<Item = DirectoryEntry<'_>> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes([*filled.get(16)?, *filled.get(17)?]));
         let (record, rest) = filled.split_at_checked(length)?;
         filled = rest;
         let name = CStr::from_bytes_until_nul(record.get(HEAD..)?).ok()?;
-        Some(Entry { name, kind: record[HEAD - 1] })
+        Some(DirectoryEntry { name, kind: record[HEAD - 1] })
     })
     .filter(|entry| !matches!(entry.name.to_bytes(), b"." | b".."))
 }

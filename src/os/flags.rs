@@ -116,7 +116,7 @@ impl Flags {
 ///
 /// # Errors
 /// When the file system knows no flags, or this process lacks the capability `LINUX_IMMUTABLE`.
-pub(crate) fn unlock(file: &impl AsFd) -> io::Result<bool> {
+pub(crate) fn clear_flags(file: &impl AsFd) -> io::Result<bool> {
     let flags = plain(file)?.ok_or(io::ErrorKind::Unsupported)?;
     if flags & (IMMUTABLE | APPEND_ONLY) == 0 {
         return Ok(false);

@@ -10,11 +10,11 @@ pub(crate) mod child;
 pub(crate) mod directory;
 pub mod flags;
 mod identity;
-pub(crate) mod ipc;
 pub mod memory;
 pub(crate) mod mounts;
 pub(crate) mod priority;
 pub mod signal;
+pub(crate) mod sysv;
 pub mod xattr;
 
 use std::fs::File;

@@ -34,12 +34,12 @@ pub struct Origin {
     /// The repository that it is an event of, if it names one.
     pub repository: Option<String>,
     /// Whose work it is.
-    pub work: Work,
+    pub work: Whose,
 }
 
 /// Whose work a job is about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Work {
+pub enum Whose {
     /// The repository's own.
     #[default]
     Own,

@@ -1,6 +1,6 @@
 //! The judgement of a job.
 
-use super::evidence::{Evidence, Origin, ReadOrigin, Work};
+use super::evidence::{Evidence, Origin, ReadOrigin, Whose};
 use super::pattern::{LONGEST, Pattern};
 
 /// What may run.
@@ -82,8 +82,8 @@ impl Policy {
             )));
         }
         match origin.work {
-            Work::Outside(whose) if !self.forks => Err(Denial::Fork(whose)),
-            Work::Unclear(why) if !self.forks => Err(Denial::Unclear(why)),
+            Whose::Outside(whose) if !self.forks => Err(Denial::Fork(whose)),
+            Whose::Unclear(why) if !self.forks => Err(Denial::Unclear(why)),
             _ => Ok(()),
         }
     }

@@ -11,6 +11,6 @@ mod evidence;
 mod judge;
 mod pattern;
 
-pub(crate) use evidence::{Evidence, Facts, LARGEST_PAYLOAD, Origin, ReadOrigin, Work};
+pub(crate) use evidence::{Evidence, Facts, LARGEST_PAYLOAD, Origin, ReadOrigin, Whose};
 pub(crate) use judge::{Denial, Policy, cut};
 pub(crate) use pattern::{LONGEST, Pattern};

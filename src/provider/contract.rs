@@ -12,7 +12,7 @@ use super::fault::Fault;
 use super::finding::Finding;
 use super::http::Http;
 use super::pace::Pace;
-use super::registration::{Grant, Registration, Released, Releasing, Standing, Step, Wanted};
+use super::registration::{Candidate, Grant, Registration, Released, Releasing, Standing, Step};
 use crate::config::table::Setting;
 use crate::config::{Common, Reader, SecretSource};
 use crate::encode::digest;
@@ -35,7 +35,7 @@ pub struct Forge {
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + 'a>>;
 
 /// What an examination finds, some time later.
-pub type Findings<'a> = Pin<Box<dyn Future<Output = Vec<Finding>> + 'a>>;
+pub type Examination<'a> = Pin<Box<dyn Future<Output = Vec<Finding>> + 'a>>;
 
 /// One forge and its agent.
 pub trait Provider {
@@ -58,13 +58,13 @@ pub trait Provider {
     /// What this scope's registrations carry in [`Registration::scope`].
     fn registration(&self, name: &str) -> Registration;
     /// Asks for the permission to register.
-    fn grant<'a>(&'a self, wanted: Wanted<'a>) -> Answer<'a, Grant>;
+    fn grant<'a>(&'a self, wanted: Candidate<'a>) -> Answer<'a, Grant>;
     /// The command that makes use of the grant, if the agent needs one before it can run.
-    fn configure(&self, grant: &Grant, wanted: Wanted<'_>) -> Option<Step>;
+    fn configure(&self, grant: &Grant, wanted: Candidate<'_>) -> Option<Step>;
     /// What a configure step means that failed with these words.
     fn configure_failed(&self, words: &str) -> Fault;
     /// The id that the configure step was given, read from the agent's root or asked from the forge.
-    fn identify<'a>(&'a self, name: &'a str, root: &'a Path) -> Answer<'a, Registration>;
+    fn identify<'a>(&'a self, name: &'a str, directory: &'a Path) -> Answer<'a, Registration>;
     /// The command that listens for jobs, and ends after one. `grant` is what the registration was made by; of one that was
     /// made earlier it has the files alone.
     fn run(&self, registration: &Registration, grant: &Grant) -> Step;
@@ -109,7 +109,7 @@ pub trait Provider {
     }
     /// Looks at all that a registration needs from the forge, and changes nothing there: credential, scope, group, labels, and
     /// the agent's version, which is given if it is known. In this order, and only once the forge was reached.
-    fn examine<'a>(&'a self, version: Option<&'a str>) -> Findings<'a>;
+    fn examine<'a>(&'a self, version: Option<&'a str>) -> Examination<'a>;
     /// Nothing will be asked for a while.
     fn rest(&self) {
         self.http().rest();

@@ -2,7 +2,7 @@
 
 use super::contract::Forge;
 use super::{azure_devops, github};
-use crate::config::table::{COMMON, Kind};
+use crate::config::table::{COMMON, SettingKind};
 
 /// Some forges, of which a runner may serve one. The first is that of a container which names none.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +29,7 @@ impl Forges {
     pub fn is_secret(self, name: &str) -> bool {
         let settings = self.0.iter().map(|forge| forge.settings).chain([COMMON]).flatten();
         settings
-            .filter(|setting| setting.kind == Kind::Secret)
+            .filter(|setting| setting.kind == SettingKind::Secret)
             .any(|setting| setting.name == name || setting.aliases.contains(&name))
     }
 }

@@ -19,8 +19,8 @@ mod registration;
 
 pub use agents::architecture;
 pub use configure::{Configured, configure};
-pub use contract::{Answer, Findings, Forge, Package, Provider, Reading, SharedDirectory};
+pub use contract::{Answer, Examination, Forge, Package, Provider, Reading, SharedDirectory};
 pub use facts::{AgentFacts, JobHooks, JobSign, LabelledBy, Line, Meaning, Sign, StopPlan, Variable};
 pub use fault::Fault;
 pub use forges::{FORGES, Forges};
-pub use registration::{Files, Grant, Once, Registration, Released, Releasing, Standing, Step, Wanted};
+pub use registration::{Candidate, Files, Grant, Once, Registration, Released, Releasing, Standing, Step};

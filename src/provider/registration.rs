@@ -21,7 +21,7 @@ pub struct Registration {
 
 /// What a registration is wanted for.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct Candidate<'a> {
     /// The new agent's name.
     pub name: &'a str,
     /// Where its jobs will work.

@@ -13,11 +13,11 @@ use nix::unistd::Pid;
 use super::claim::Claim;
 use super::directory::LockDirectory;
 use super::queue::{QueueError, Seat, draw_and_wait};
-use super::survey::Survey;
+use super::survey::Occupancy;
 use super::wanted::{ResourceId, Wanted};
 use crate::init::{Ended, Spawn};
 use crate::os;
-use crate::os::child::{Session, Setup};
+use crate::os::child::{ChildSession, Setup};
 use crate::os::signal::SignalSet;
 
 /// The hidden command of the process that waits.
@@ -76,7 +76,7 @@ impl Attempt {
         let lines: Vec<String> = self
             .seats
             .iter()
-            .map(|seat| (seat, Survey::of(&self.directory, seat.id())))
+            .map(|seat| (seat, Occupancy::of(&self.directory, seat.id())))
             .map(|(seat, survey)| (seat.id(), survey.ahead_of(seat.inode().unwrap_or(0)), survey))
             .filter(|(_, ahead, survey)| survey.held || *ahead > 0)
             .map(|(id, ahead, survey)| format!("{id}: {}, {ahead} ahead in the queue", survey.holder_line()))
@@ -158,7 +158,7 @@ fn waiter(args: Vec<OsString>, keep: Vec<RawFd>) -> io::Result<(Spawn, Setup)> {
         captured: false,
     };
     let setup = Setup {
-        session: Session::Own,
+        session: ChildSession::Own,
         identity: None,
         mask: SignalSet::EMPTY,
         ignored: SignalSet::EMPTY,

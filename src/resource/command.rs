@@ -9,7 +9,7 @@ use super::attempt::{AttemptError, Held};
 pub(crate) use super::attempt::{COMMAND as WAIT, run_waiter};
 use super::claim::Claim;
 use super::locks::Locks;
-use super::survey::Survey;
+use super::survey::Occupancy;
 use super::wanted::{ResourceId, Wanted};
 use crate::exit;
 use crate::init::exec::{ExecError, Options, exec, say};
@@ -115,7 +115,7 @@ pub(crate) fn status(
         Some(id) => vec![id.clone()],
         None => locks.known()?,
     };
-    let surveys: Vec<Survey> = ids.iter().map(|id| locks.look(id)).collect();
+    let surveys: Vec<Occupancy> = ids.iter().map(|id| locks.look(id)).collect();
     if json {
         writeln!(out, "{}", serde_json::to_string(&surveys).map_err(std::io::Error::from)?)?;
         return Ok(0);

@@ -7,7 +7,7 @@ use super::attempt::{Attempt, AttemptError, Held};
 use super::claim::Claim;
 use super::directory::{DirectoryError, LockDirectory, LockPlace};
 use super::queue::wait_until_free;
-use super::survey::Survey;
+use super::survey::Occupancy;
 use super::wanted::{ResourceId, Wanted};
 use super::watch;
 use crate::os::Identity;
@@ -53,8 +53,8 @@ impl Locks {
 
     /// Who has a resource and who waits for it.
     #[must_use]
-    pub fn look(&self, id: &ResourceId) -> Survey {
-        Survey::of(&self.directory, id)
+    pub fn look(&self, id: &ResourceId) -> Occupancy {
+        Occupancy::of(&self.directory, id)
     }
 
     /// Who has what is wanted, in one line.

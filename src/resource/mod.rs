@@ -57,4 +57,4 @@ pub(crate) use attempt::{AttemptError, Held};
 pub use claim::Claim;
 pub use directory::{DirectoryError, LockPlace};
 pub use locks::Locks;
-pub use survey::{Survey, Waiting};
+pub use survey::{Occupancy, Waiting};

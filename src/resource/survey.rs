@@ -13,7 +13,7 @@ use super::wanted::ResourceId;
 
 /// The state of one resource at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Survey {
+pub struct Occupancy {
     /// The resource.
     pub resource: String,
     /// Whether somebody has it.
@@ -35,7 +35,7 @@ pub struct Waiting {
     inode: u64,
 }
 
-impl Survey {
+impl Occupancy {
     /// Looks at a resource.
     pub(super) fn of(directory: &LockDirectory, id: &ResourceId) -> Self {
         let holder_file = directory.holder(id);

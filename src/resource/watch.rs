@@ -8,12 +8,12 @@ use tokio::io::unix::AsyncFd;
 
 use super::attempt::Held;
 use super::directory::LockDirectory;
-use super::survey::Survey;
+use super::survey::Occupancy;
 use crate::os;
 
 /// Resolves once somebody waits for something that is held here.
 pub(super) async fn somebody_waits(directory: &LockDirectory, held: &Held) {
-    let waits = || held.ids().iter().any(|id| !Survey::of(directory, id).queue.is_empty());
+    let waits = || held.ids().iter().any(|id| !Occupancy::of(directory, id).queue.is_empty());
     let Some((inotify, readable)) = watch(directory, held) else {
         // The kernel's limit of watches is reached; without being told, an idle holder keeps what it has.
         tracing::warn!(

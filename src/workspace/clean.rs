@@ -10,7 +10,7 @@ use nix::unistd::Uid;
 use super::error::{SlateError, nothing_left};
 use super::pristine;
 use super::slate::Slate;
-use super::wipe::{Manner, Spare, Wiped, wipe_so};
+use super::wipe::{Spare, Terms, Wiped, wipe_so};
 use crate::os::{Identity, mounts};
 
 impl Slate {
@@ -38,7 +38,7 @@ impl Slate {
             let mounted = self.mounts_to_empty(&place);
             for place in mounted.iter().rev().chain([&place]) {
                 let spare = Spare { only_of: self.only_of(place), kept: self.kept.clone() };
-                match wipe_so(place, &spare, Manner { aside, reins: None }) {
+                match wipe_so(place, &spare, Terms { aside, reins: None }) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     wiped => total += nothing_left(place, wiped)?,
                 }

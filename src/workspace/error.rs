@@ -32,7 +32,7 @@ pub(crate) enum SlateError {
     },
     /// Objects of System V IPC remain.
     #[error("shared memory, semaphores or message queues that a job left cannot be removed: {0}")]
-    Ipc(String),
+    Sysv(String),
     /// What is outside cannot be compared with what it should be.
     #[error("the file system cannot be compared with what it was: {0}")]
     Unreadable(io::Error),

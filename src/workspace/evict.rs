@@ -45,7 +45,7 @@ pub(crate) struct Shrunk {
 
 /// One entry of the top directory.
 #[derive(Debug)]
-struct Entry {
+struct Cached {
     name: CString,
     bytes: u64,
     /// When anything in it was last read or written, in seconds since 1970; 0 for what cannot be measured.
@@ -86,7 +86,7 @@ pub(crate) fn shrink(cache: &Path, most: u64) -> io::Result<Shrunk> {
     Ok(shrunk)
 }
 
-fn remove(top: &OwnedFd, entry: &Entry, path: &Path) -> io::Result<()> {
+fn remove(top: &OwnedFd, entry: &Cached, path: &Path) -> io::Result<()> {
     if !entry.directory {
         return Ok(unlinkat(top, entry.name.as_c_str(), UnlinkatFlags::NoRemoveDir)?);
     }
@@ -108,7 +108,7 @@ struct Measure {
 }
 
 impl Measure {
-    fn top(&mut self, top: &OwnedFd) -> io::Result<Vec<Entry>> {
+    fn top(&mut self, top: &OwnedFd) -> io::Result<Vec<Cached>> {
         let mut entries = Vec::new();
         for item in Dir::from_fd(reopen(top)?)?.iter().filter_map(Result::ok).filter(is_entry) {
             let name = item.file_name().to_owned();
@@ -116,7 +116,7 @@ impl Measure {
                 continue;
             }
             let Ok(stat) = fstatat(top, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
-            let mut entry = Entry { name, bytes: 0, used: 0, directory: is_directory(&stat) };
+            let mut entry = Cached { name, bytes: 0, used: 0, directory: is_directory(&stat) };
             let name = entry.name.clone();
             entry.used = match self.add(top, &name, &stat, &mut entry.bytes, 0) {
                 Ok(used) => used.max(1),

@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::Uid;
 
 use super::error::SlateError;
-use super::origin::{Known, Marks};
+use super::origin::{KnownMarks, Marks};
 use super::slate::Slate;
 use super::wipe::enter;
 use crate::os::flags::Flags;
@@ -74,7 +74,7 @@ impl Slate {
                     let failed = |source| SlateError::Place { place: top.clone(), source };
                     let Some(directory) = self.open_lasting(top).map_err(failed)? else { continue };
                     let on = self.origin.on(&directory, mounts).map_err(failed)?;
-                    known.insert(top.clone(), Known { on, marks: Marks::of(&directory).map_err(failed)? });
+                    known.insert(top.clone(), KnownMarks { on, marks: Marks::of(&directory).map_err(failed)? });
                 }
                 self.origin.known = Some(known);
                 // Before any of it is taken off.
@@ -103,7 +103,7 @@ impl Slate {
         let known = self.origin.find(top, &on).cloned();
         let marks = known.unwrap_or_else(|| {
             let marks = now.clone().cleared(owner == self.agent.uid);
-            self.origin.known.get_or_insert_default().insert(top.to_owned(), Known { on, marks: marks.clone() });
+            self.origin.known.get_or_insert_default().insert(top.to_owned(), KnownMarks { on, marks: marks.clone() });
             marks
         });
         // First what can forbid to change the rest.
@@ -187,7 +187,7 @@ fn settle(top: &Path, what: &'static str, result: io::Result<()>) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
-    use super::super::origin::{On, Origin};
+    use super::super::origin::{FirstMarks, On};
     use super::super::slate::tests::slate_in;
     use super::*;
     use std::fs::File;
@@ -282,7 +282,7 @@ mod tests {
         usable(root.path());
         spoil(root.path());
         // As after a kill.
-        slate.origin = Origin::at(root.path().join("marks.json"));
+        slate.origin = FirstMarks::at(root.path().join("marks.json"));
         slate.clean().unwrap();
         assert_eq!(marks(root.path()), before);
         usable(root.path());
@@ -315,7 +315,7 @@ mod tests {
             slate.clean().unwrap();
             assert_eq!(marks(root.path()), before);
             spoil(root.path());
-            slate.origin = Origin::at(root.path().join("marks.json"));
+            slate.origin = FirstMarks::at(root.path().join("marks.json"));
         }
     }
 
@@ -324,7 +324,7 @@ mod tests {
         let (root, mut slate) = slate();
         let ordinary = marks(root.path());
         spoil(root.path());
-        slate.origin = Origin::default();
+        slate.origin = FirstMarks::default();
         slate.clean().unwrap();
         for (now, ordinary) in marks(root.path()).into_iter().zip(ordinary) {
             assert_eq!((&now.access, &now.default, now.flags), (&None, &None, ordinary.flags));
@@ -337,7 +337,7 @@ mod tests {
         let (root, mut slate) = slate();
         slate.clean().unwrap();
         let file = root.path().join("marks.json");
-        let mut known: BTreeMap<PathBuf, Known> = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        let mut known: BTreeMap<PathBuf, KnownMarks> = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         assert!(known.values().all(|known| known.on == On::Here));
         for (top, known) in &mut known {
             known.marks.default = Some(five([0; 5]));
@@ -346,7 +346,7 @@ mod tests {
             }
         }
         fs::write(&file, serde_json::to_vec(&known).unwrap()).unwrap();
-        slate.origin = Origin::at(file);
+        slate.origin = FirstMarks::at(file);
         slate.clean().unwrap();
         let default = |top| xattr::of(&open(root.path(), top), xattr::DEFAULT).unwrap();
         assert_eq!(default("work/a/cache"), None);
@@ -367,7 +367,7 @@ mod tests {
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         fs::write(&file, "{\"/work\":").unwrap();
         spoil(root.path());
-        slate.origin = Origin::at(file);
+        slate.origin = FirstMarks::at(file);
         slate.clean().unwrap();
         usable(root.path());
     }

@@ -18,15 +18,15 @@ use crate::os::{born, xattr};
 
 /// What the directories that stay were marked with before this container's first job.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Origin {
+pub(crate) struct FirstMarks {
     /// Where that is written down. `None` where no place is out of a job's reach.
     pub(super) file: Option<PathBuf>,
     /// `None` until somebody has looked.
-    pub(super) known: Option<BTreeMap<PathBuf, Known>>,
+    pub(super) known: Option<BTreeMap<PathBuf, KnownMarks>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Known {
+pub(super) struct KnownMarks {
     pub(super) on: On,
     pub(super) marks: Marks,
 }
@@ -56,7 +56,7 @@ pub(super) struct Marks {
     pub(super) flags: Option<Flags>,
 }
 
-impl Origin {
+impl FirstMarks {
     /// To be written down in `file`, whose directory exists and is root's alone.
     #[must_use]
     pub(crate) fn at(file: PathBuf) -> Self {

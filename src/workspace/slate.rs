@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
-use super::origin::Origin;
+use super::origin::FirstMarks;
 use super::trash::Trash;
 use crate::os::Identity;
 
@@ -28,11 +28,11 @@ pub(crate) struct Slate {
     /// Where what takes long to remove is moved, so that nobody need wait for it. `None` where no place is out of a job's reach.
     pub trash: Option<Trash>,
     /// What the places themselves were like before the first job.
-    pub origin: Origin,
+    pub origin: FirstMarks,
 }
 
 /// The first IPC namespace that the kernel makes, which is the machine's (`PROC_IPC_INIT_INO` in its sources).
-const MACHINES_IPC: &str = "ipc:[4026531839]";
+const MACHINES_SYSV: &str = "ipc:[4026531839]";
 
 impl Slate {
     /// All places that are emptied.
@@ -49,7 +49,7 @@ impl Slate {
         }
         // With `--ipc=host` these are the host's, and others there rely on what is theirs.
         let shared = place.ends_with("dev/shm") || place.ends_with("dev/mqueue");
-        let machines = || std::fs::read_link("/proc/self/ns/ipc").is_ok_and(|link| link == Path::new(MACHINES_IPC));
+        let machines = || std::fs::read_link("/proc/self/ns/ipc").is_ok_and(|link| link == Path::new(MACHINES_SYSV));
         (shared && machines()).then_some(self.agent.uid)
     }
 }
@@ -69,7 +69,7 @@ pub(super) mod tests {
             agent: Identity { uid: nix::unistd::getuid(), gid: nix::unistd::getgid(), groups: vec![] },
             kept: Vec::new(),
             trash: Some(Trash::at(root.join("trash"))),
-            origin: Origin::at(root.join("marks.json")),
+            origin: FirstMarks::at(root.join("marks.json")),
         }
     }
 }

@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
 use super::error::{SlateError, nothing_left};
-use super::wipe::{DIRECTORY, Manner, Reins, Spare, Wiped, wipe_so};
+use super::wipe::{DIRECTORY, Reins, Spare, Terms, Wiped, wipe_so};
 use crate::os::directory;
 
 /// The directory in which things wait for their removal.
@@ -89,7 +89,7 @@ impl Trash {
     /// # Errors
     /// When something cannot be removed.
     pub(crate) fn empty(&self, reins: &Reins) -> Result<Wiped, SlateError> {
-        let manner = Manner { reins: Some(reins), ..Manner::default() };
+        let manner = Terms { reins: Some(reins), ..Terms::default() };
         let mut wiped = nothing_left(&self.place, wipe_so(&self.place, &Spare::default(), manner))?;
         // What leads to a mount is not moved here. One that is here all the same keeps something of a job alive.
         match wiped.mounts.pop() {

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
-use oscr::resource::{LockPlace, Locks, ResourceId, Survey};
+use oscr::resource::{LockPlace, Locks, Occupancy, ResourceId};
 use oscr_sim::forge::{Event, JobSpec, JobStatus};
 use oscr_sim::patience::{LIMIT, patient};
 use oscr_sim::protocol::JobResult;
@@ -133,7 +133,7 @@ impl Lab {
         self.folder.join(BOARDS[board]).join("shared")
     }
 
-    fn survey(&self, board: usize) -> Survey {
+    fn survey(&self, board: usize) -> Occupancy {
         survey(&self.locks(board), board)
     }
 
@@ -325,7 +325,7 @@ impl Drop for Lab {
     }
 }
 
-pub fn survey(locks: &Path, board: usize) -> Survey {
+pub fn survey(locks: &Path, board: usize) -> Occupancy {
     let id: ResourceId = BOARDS[board].parse().expect("an id");
     Locks::unchecked(&LockPlace { directory: locks.to_owned(), allow_nfs: false }).look(&id)
 }

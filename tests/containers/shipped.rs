@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use oscr::resource::Survey;
+use oscr::resource::Occupancy;
 use oscr_sim::forge::{Job, JobSpec, JobStatus};
 use oscr_sim::patience::{LIMIT, patient};
 use oscr_sim::protocol::JobResult;
@@ -104,7 +104,7 @@ fn succeeded(world: &World, id: u64) -> Job {
 
 /// Looks at a board until what is seen is as wanted.
 #[track_caller]
-fn wait_board(locks: &Path, board: usize, what: &str, wanted: impl Fn(&Survey) -> bool) {
+fn wait_board(locks: &Path, board: usize, what: &str, wanted: impl Fn(&Occupancy) -> bool) {
     let until = Instant::now() + patient(LIMIT);
     loop {
         let survey = survey(locks, board);

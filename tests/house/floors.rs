@@ -19,7 +19,7 @@ pub const FLOORS: &[&str] = &[
     "metrics",
     "init",
     "log",
-    "names",
+    "resolver",
     "files",
     "encode",
     "os",

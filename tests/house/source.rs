@@ -42,8 +42,7 @@ impl Source {
         let mut of_tests: Vec<Place> = Vec::new();
         for (path, text) in texts {
             let Some(place) = place_of(path) else { continue };
-            let tokens = TokenStream::from_str(text).unwrap_or_else(|error| panic!("{path}: {error}"));
-            let mut tokens: Vec<TokenTree> = tokens.into_iter().collect();
+            let mut tokens = tokens(path, text);
             of_tests.extend(take_tests_out(&mut tokens).into_iter().map(|name| below(&place, &name)));
             read.insert(place, (path.to_owned(), tokens));
         }
@@ -225,6 +224,21 @@ fn leaves(tokens: &[TokenTree]) -> Vec<(Vec<String>, String)> {
         }
     }
     found
+}
+
+/// The tokens of a file without what is only there in tests.
+pub fn without_tests(path: &str, text: &str) -> Vec<TokenTree> {
+    if path.ends_with("/tests.rs") {
+        return Vec::new();
+    }
+    let mut tokens = tokens(path, text);
+    take_tests_out(&mut tokens);
+    tokens
+}
+
+fn tokens(path: &str, text: &str) -> Vec<TokenTree> {
+    let tokens = TokenStream::from_str(text).unwrap_or_else(|error| panic!("{path}: {error}"));
+    tokens.into_iter().collect()
 }
 
 /// Takes out what is only there in tests. Gives the names of modules among it that are files.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use runtime::Runtime;
 
 use super::privileges::NEEDED;
-use crate::agent::worker::Watch;
+use crate::agent::worker::WorkerWatch;
 use crate::config::{Common, SecretSource};
 use crate::os::Identity;
 use crate::os::access::{READ, WRITE, may};
@@ -65,7 +65,7 @@ pub struct Posture {
     /// Whether system calls are filtered.
     pub seccomp: bool,
     /// How the end of a job's worker is noticed.
-    pub watch: Watch,
+    pub watch: WorkerWatch,
     /// Whether a job may make user namespaces; `None` when it could not be tried.
     pub user_namespaces: Option<bool>,
     /// The kind of runtime.
@@ -206,7 +206,7 @@ impl Posture {
             bounding: kernel.set("CapBnd").names(),
             no_new_privileges: kernel.line("NoNewPrivs") == "1",
             seccomp: kernel.line("Seccomp") == "2",
-            watch: Watch::here(),
+            watch: WorkerWatch::here(),
             user_namespaces: None,
             runtime: Runtime::detect(&kernel.mounts, &kernel.version, &kernel.command_line),
             read_only_root: root.is_some_and(|mount| !mount.writable),

@@ -24,10 +24,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 pub use self::age::age;
 use self::age::age_of;
 pub use self::rule::Rule;
-use self::step::{Done, Step};
+use self::step::{Done, UpdateStep};
 use self::unpack::Unmade;
 use super::backoff;
-use super::in_use::{Fetched, Stamp};
+use super::in_use::{BuildStamp, Fetched};
 use super::means::Means;
 use super::outside::Outside;
 use super::schedule::{Next, When};
@@ -44,7 +44,7 @@ const BEFORE_REGISTERING: Duration = Duration::from_secs(5 * 60);
 pub(super) struct Update {
     means: Rc<Means>,
     rule: Rule,
-    step: Option<Step>,
+    step: Option<UpdateStep>,
     /// When to look what comes next.
     at: Option<Instant>,
     /// Whether a step was given up for a job.
@@ -111,7 +111,7 @@ impl Update {
         let in_use = self.means.in_use(state);
         let fetched = in_use.place != self.means.common.places.agent();
         let usable = fetched && outside.watch_agent(&in_use.place);
-        if !usable && state.state.agent.take().is_some() {
+        if !usable && state.content.agent.take().is_some() {
             tracing::info!(
                 "the agent that was fetched is not used any more: the image is another one, or it is not complete"
             );
@@ -122,8 +122,8 @@ impl Update {
     /// Tells the status and the metrics.
     fn say_age(&self, state: &mut StateFile) {
         let in_use = self.means.in_use(state);
-        state.state.update.is_about(in_use.release.version.as_deref());
-        self.means.board.set_agent_age(age_of(&in_use, &self.rule, &state.state.update));
+        state.content.update.is_about(in_use.release.version.as_deref());
+        self.means.board.set_agent_age(age_of(&in_use, &self.rule, &state.content.update));
     }
 
     /// A listener has ended, and what was going on beside it is given up.
@@ -131,7 +131,7 @@ impl Update {
         let going_on = self.step.take().is_some();
         self.at = None;
         if going_on | std::mem::take(&mut self.cut) {
-            state.state.update.cut();
+            state.content.update.cut();
             state.save_or_warn();
         }
     }
@@ -145,7 +145,7 @@ impl Update {
                 false
             }
             Turn::Done(Done::Archived(Ok(()))) => {
-                self.step = Some(Step::make(&self.means, state, outside));
+                self.step = Some(UpdateStep::make(&self.means, state, outside));
                 return false;
             }
             Turn::Done(Done::Archived(Err(why)) | Done::Made(Err(Unmade::Fault(why)))) => {
@@ -153,7 +153,7 @@ impl Update {
                 false
             }
             Turn::Done(Done::Made(Err(Unmade::Unfit(why)))) => {
-                let version = state.state.update.newer().map(str::to_owned);
+                let version = state.content.update.newer().map(str::to_owned);
                 self.failed(&why, version.as_deref(), state);
                 false
             }
@@ -166,7 +166,7 @@ impl Update {
     }
 
     fn hear_offer(&self, answer: Result<(String, Package), String>, state: &mut StateFile) {
-        let memory = &mut state.state.update;
+        let memory = &mut state.content.update;
         match answer {
             Ok((ours, package)) => {
                 memory.is_about(Some(&ours));
@@ -187,12 +187,12 @@ impl Update {
 
     /// It costs no start, no job and no health; but somebody should know.
     fn failed(&self, why: &str, unfit: Option<&str>, state: &mut StateFile) {
-        let memory = &mut state.state.update;
+        let memory = &mut state.content.update;
         match unfit {
             Some(version) => memory.unfit(version, why.to_owned(), now()),
             None => memory.failed(why.to_owned(), now()),
         }
-        let age = age_of(&self.means.in_use(state), &self.rule, &state.state.update).shown();
+        let age = age_of(&self.means.in_use(state), &self.rule, &state.content.update).shown();
         tracing::warn!("no newer agent could be fetched, so jobs may stay away some day (ours is {age}): {why}");
         state.save_or_warn();
         self.say_age(state);
@@ -210,38 +210,38 @@ impl Update {
             return;
         }
         let released = self.means.in_use(state).release.released;
-        let before = state.state.update.ask_at;
-        let next = state.state.update.next(when, released, now(), backoff::random);
-        if state.state.update.ask_at != before {
+        let before = state.content.update.ask_at;
+        let next = state.content.update.next(when, released, now(), backoff::random);
+        if state.content.update.ask_at != before {
             state.save_or_warn();
         }
         match next {
             Next::Wait(wait) => self.at = Some(Instant::now() + wait),
             Next::Ask => {
-                state.state.update.asks(now());
+                state.content.update.asks(now());
                 state.save_or_warn();
-                self.step = Some(Step::ask(&self.means, state, outside));
+                self.step = Some(UpdateStep::ask(&self.means, state, outside));
             }
-            Next::Fetch => self.step = Some(Step::fetch(&self.means, state)),
+            Next::Fetch => self.step = Some(UpdateStep::fetch(&self.means, state)),
         }
     }
 
     /// The agent that was made is the one to run from the next registration on.
     fn use_made(&self, state: &mut StateFile, outside: &mut Outside) -> bool {
-        let Some(offer) = state.state.update.offer.clone() else { return false };
+        let Some(offer) = state.content.update.offer.clone() else { return false };
         let version = offer.package.version;
         let place = self.means.common.places.fetched_agents().join(&version);
-        let replaces = Stamp::of(&self.means.common.places.agent().join(self.means.provider.agent().listener));
+        let replaces = BuildStamp::of(&self.means.common.places.agent().join(self.means.provider.agent().listener));
         let taken = match replaces {
             Ok(replaces) if outside.watch_agent(&place) => {
-                state.state.agent = Some(Fetched { version: version.clone(), since: Some(offer.since), replaces });
+                state.content.agent = Some(Fetched { version: version.clone(), since: Some(offer.since), replaces });
                 state.save().map_err(|error| error.to_string())
             }
             Ok(_) => Err(format!("what {} was like cannot be found", place.display())),
             Err(error) => Err(error.to_string()),
         };
         if let Err(why) = taken {
-            state.state.agent = None;
+            state.content.agent = None;
             self.failed(&why, None, state);
             return false;
         }
@@ -257,7 +257,7 @@ impl Update {
         let first = match self.rule.when {
             Err(_) => false,
             Ok(When::AtOnce) => true,
-            Ok(When::InTime) => state.state.update.comes_first(),
+            Ok(When::InTime) => state.content.update.comes_first(),
         };
         if !first {
             return;
@@ -291,23 +291,23 @@ impl Update {
     /// Fetches the version that the forge offers, now that it refuses ours. The error says why there is none, for people.
     async fn fetch_agent(&mut self, state: &mut StateFile, outside: &mut Outside) -> Result<String, String> {
         self.step = None;
-        state.state.update.asks(now());
-        self.step = Some(Step::ask(&self.means, state, outside));
-        let failures = state.state.update.failures;
+        state.content.update.asks(now());
+        self.step = Some(UpdateStep::ask(&self.means, state, outside));
+        let failures = state.content.update.failures;
         loop {
             let Turn::Done(done) = self.turn(true).await else { continue };
             let asked = matches!(done, Done::Asked(Ok(_)));
             if self.take_turn(Turn::Done(done), state, outside) {
                 return Ok(self.means.in_use(state).release.version.unwrap_or_default());
             }
-            let memory = &state.state.update;
+            let memory = &state.content.update;
             if memory.failures > failures {
                 return Err(memory.trouble.clone().unwrap_or_default());
             }
             if self.step.is_none() {
                 if asked && memory.wanted().is_some() {
                     // Ours is refused, however young it is.
-                    self.step = Some(Step::fetch(&self.means, state));
+                    self.step = Some(UpdateStep::fetch(&self.means, state));
                     continue;
                 }
                 return Err(match (memory.newer(), &memory.trouble) {

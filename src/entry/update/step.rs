@@ -19,7 +19,7 @@ use crate::workspace::Space;
 const STEP: Duration = Duration::from_secs(30 * 60);
 
 /// A step that goes on. Given up by being dropped.
-pub(in crate::entry) struct Step {
+pub(in crate::entry) struct UpdateStep {
     /// Whether it may go on beside a job.
     pub(super) beside_jobs: bool,
     pub(super) work: Pin<Box<dyn Future<Output = Done>>>,
@@ -35,7 +35,7 @@ pub(in crate::entry) enum Done {
     Made(Result<(), Unmade>),
 }
 
-impl Step {
+impl UpdateStep {
     fn begin(beside_jobs: bool, work: impl Future<Output = Done> + 'static) -> Self {
         Self { beside_jobs, work: Box::pin(work) }
     }
@@ -43,7 +43,7 @@ impl Step {
     /// Asks the forge for the newest one.
     pub(super) fn ask(means: &Means, state: &StateFile, outside: &Outside) -> Self {
         let (provider, in_use, bench) = (Rc::clone(&means.provider), means.in_use(state), bench(means, outside));
-        let known = in_use.release.version.or_else(|| state.state.update.ours.clone());
+        let known = in_use.release.version.or_else(|| state.content.update.ours.clone());
         Self::begin(true, async move {
             let asked = async {
                 let ours = match known {
@@ -112,7 +112,7 @@ fn bench(means: &Means, outside: &Outside) -> Bench {
 
 /// What is wanted, with its checksum.
 fn wanted(state: &StateFile) -> Result<(Package, String), String> {
-    let package = state.state.update.wanted().ok_or_else(|| "it offers nothing".to_owned())?.clone();
+    let package = state.content.update.wanted().ok_or_else(|| "it offers nothing".to_owned())?.clone();
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
     if package.version.starts_with('.') || !package.version.chars().all(plain) {
         return Err(format!("{:?} is no version", package.version));

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use super::archive::{Archives, shortage};
 use super::halt::Halt;
-use crate::agent::root;
-use crate::agent::words::Manner;
+use crate::agent::directory;
+use crate::agent::words::Voice;
 use crate::entry::children::{Running, Starter};
 use crate::entry::work::on_a_thread;
 use crate::init::Ended;
@@ -63,7 +63,7 @@ impl Bench {
     pub async fn make(self, archives: &Archives, package: &Package, sha256: &str) -> Result<(), Unmade> {
         let fault = |error: io::Error| Unmade::Fault(format!("the archive cannot be unpacked: {error}"));
         let place = self.agents.join(&package.version);
-        let half = Half::beside(&place).map_err(fault)?;
+        let half = HalfMade::beside(&place).map_err(fault)?;
         let halt = Halt::default();
         let work = {
             let (archives, version, sha256) = (archives.clone(), package.version.clone(), sha256.to_owned());
@@ -108,16 +108,16 @@ impl Bench {
         let mut starter = self.starter.clone();
         // With what a listener is told about its words, they would be more than the version.
         starter.env.retain(|(name, _)| !starter.facts.env.iter().any(|(told, _)| name == told));
-        let root = self.roots.join("its-version");
-        let mut trial = Trial { running: None, root: root.clone() };
+        let directory = self.roots.join("its-version");
+        let mut trial = Trial { running: None, directory: directory.clone() };
         trial.clean_up();
         let fault = |error: &dyn std::error::Error| Unmade::Fault(format!("it cannot be tried: {error}"));
         // Where links cannot be made, files are copied.
         let (from, roots, user) = (agent.to_owned(), self.roots.clone(), self.agent.clone());
-        let made = on_a_thread(move || root::make(&from, &roots, "its-version", &user)).await;
+        let made = on_a_thread(move || directory::make(&from, &roots, "its-version", &user)).await;
         made.map_err(|error| fault(&error))?;
         let step = Step { program: starter.facts.listener, args: vec!["--version".to_owned()], secrets: Vec::new() };
-        let (running, _) = starter.start(&root, &step, Manner::Step).map_err(|error| fault(&error))?;
+        let (running, _) = starter.start(&directory, &step, Voice::Step).map_err(|error| fault(&error))?;
         let running = trial.running.insert(running);
         let Ok(ended) = timeout(SAY, running.ended()).await else {
             return Err(Unmade::Fault(format!("it did not say its version within {} s", SAY.as_secs())));
@@ -139,13 +139,13 @@ impl Bench {
 /// An agent that is asked for its version. Given up, it is ended, and its root goes.
 struct Trial {
     running: Option<Running>,
-    root: PathBuf,
+    directory: PathBuf,
 }
 
 impl Trial {
     fn clean_up(&self) {
-        if self.root.exists() && wipe(&self.root, &Spare::default()).is_ok() {
-            let _ = fs::remove_dir(&self.root);
+        if self.directory.exists() && wipe(&self.directory, &Spare::default()).is_ok() {
+            let _ = fs::remove_dir(&self.directory);
         }
     }
 }
@@ -161,9 +161,9 @@ impl Drop for Trial {
 }
 
 /// An agent that is being made, removed unless it was given its place.
-struct Half(PathBuf);
+struct HalfMade(PathBuf);
 
-impl Half {
+impl HalfMade {
     fn beside(place: &Path) -> io::Result<Self> {
         let agents = place.parent().unwrap_or(place);
         DirBuilder::new().recursive(true).mode(0o755).create(agents)?;
@@ -174,7 +174,7 @@ impl Half {
     }
 }
 
-impl Drop for Half {
+impl Drop for HalfMade {
     fn drop(&mut self) {
         if self.0.exists() {
             let half = self.0.clone();
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn what_is_half_made_goes_with_whoever_made_it() {
         let agents = tempfile::tempdir().unwrap();
-        let half = Half::beside(&agents.path().join("deep/2.339.0")).unwrap();
+        let half = HalfMade::beside(&agents.path().join("deep/2.339.0")).unwrap();
         let place = half.0.clone();
         fs::write(place.join("file"), "").unwrap();
         fs::rename(&place, agents.path().join("deep/2.339.0")).unwrap();

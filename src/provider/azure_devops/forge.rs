@@ -12,12 +12,12 @@ use super::settings::{self, Credential, Settings};
 use crate::config::{Common, Reader, SecretSource};
 use crate::init::Ended;
 use crate::provider::agents::read_json;
-use crate::provider::contract::{Answer, Findings, Forge, Package, Provider, Reading};
+use crate::provider::contract::{Answer, Examination, Forge, Package, Provider, Reading};
 use crate::provider::facts::AgentFacts;
 use crate::provider::fault::Fault;
 use crate::provider::finding::Finding;
 use crate::provider::http::Http;
-use crate::provider::registration::{Grant, Registration, Released, Releasing, Standing, Step, Wanted};
+use crate::provider::registration::{Candidate, Grant, Registration, Released, Releasing, Standing, Step};
 
 /// Its line in the list.
 pub const FORGE: Forge = Forge { name: "azure-devops", agent: &AGENT, settings: settings::TABLE, read };
@@ -74,7 +74,7 @@ impl Provider for AzureDevOps {
         Registration { id: None, name: name.to_owned(), scope: self.api.scope_url() }
     }
 
-    fn grant<'a>(&'a self, _wanted: Wanted<'a>) -> Answer<'a, Grant> {
+    fn grant<'a>(&'a self, _wanted: Candidate<'a>) -> Answer<'a, Grant> {
         Box::pin(async move {
             // The agent would find the pool by itself, but its words about what is wrong are for its own log.
             self.api.pool().await?;
@@ -84,7 +84,7 @@ impl Provider for AzureDevOps {
         })
     }
 
-    fn configure(&self, grant: &Grant, wanted: Wanted<'_>) -> Option<Step> {
+    fn configure(&self, grant: &Grant, wanted: Candidate<'_>) -> Option<Step> {
         let secret = grant.credential.clone()?;
         let mut args: Vec<String> = ["configure", "--unattended", "--acceptTeeEula", "--url"].map(str::to_owned).into();
         args.push(self.settings.url.clone());
@@ -114,10 +114,10 @@ impl Provider for AzureDevOps {
         Fault::Unreachable(words.to_owned())
     }
 
-    fn identify<'a>(&'a self, name: &'a str, root: &'a Path) -> Answer<'a, Registration> {
+    fn identify<'a>(&'a self, name: &'a str, directory: &'a Path) -> Answer<'a, Registration> {
         Box::pin(async move {
             let mut registration = self.registration(name);
-            let text = fs::read(root.join(".agent")).unwrap_or_default();
+            let text = fs::read(directory.join(".agent")).unwrap_or_default();
             registration.id = match read_json::<AgentFile>(&text) {
                 Ok(file) => {
                     self.api.pool_is(file.pool_id);
@@ -164,7 +164,7 @@ impl Provider for AzureDevOps {
         Some(Box::pin(self.api.package()))
     }
 
-    fn examine<'a>(&'a self, version: Option<&'a str>) -> Findings<'a> {
+    fn examine<'a>(&'a self, version: Option<&'a str>) -> Examination<'a> {
         Box::pin(async move {
             let mut found = self.api.examine(version).await;
             let capabilities: Vec<&str> = self.settings.capabilities.iter().map(|(name, _)| name.as_str()).collect();

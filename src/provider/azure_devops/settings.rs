@@ -4,77 +4,77 @@ use std::fmt::Write as _;
 
 use reqwest::Url;
 
-use crate::config::table::{Kind, Setting};
+use crate::config::table::{Setting, SettingKind};
 use crate::config::{Common, Reader, SecretSource};
 
 /// The settings of this provider.
 pub const TABLE: &[Setting] = &[
     Setting {
         name: "ADO_ORG_URL",
-        kind: Kind::Text,
+        kind: SettingKind::Text,
         default: "needed",
         about: "The organisation (`https://dev.azure.com/<name>`, `https://<name>.visualstudio.com`), or a collection of Azure DevOps Server (`https://<server>/<path>/<collection>`).",
         aliases: &["AZP_URL"],
     },
     Setting {
         name: "ADO_PAT",
-        kind: Kind::Secret,
+        kind: SettingKind::Secret,
         default: "one of the two is needed",
         about: "A personal access token with the scope Agent Pools (read, manage), of somebody who is administrator of the pool.",
         aliases: &["AZP_TOKEN"],
     },
     Setting {
         name: "ADO_CLIENT_SECRET",
-        kind: Kind::Secret,
+        kind: SettingKind::Secret,
         default: "one of the two is needed",
         about: "The secret of a service principal that is administrator of the pool.",
         aliases: &[],
     },
     Setting {
         name: "ADO_CLIENT_ID",
-        kind: Kind::Text,
+        kind: SettingKind::Text,
         default: "needed with `ADO_CLIENT_SECRET`",
         about: "The service principal's application (client) id.",
         aliases: &[],
     },
     Setting {
         name: "ADO_TENANT_ID",
-        kind: Kind::Text,
+        kind: SettingKind::Text,
         default: "needed with `ADO_CLIENT_SECRET`",
         about: "The id of its tenant.",
         aliases: &[],
     },
     Setting {
         name: "ADO_AUTHORITY_URL",
-        kind: Kind::Text,
+        kind: SettingKind::Text,
         default: "`https://login.microsoftonline.com`",
         about: "Where service principals get their tokens, for national clouds.",
         aliases: &[],
     },
     Setting {
         name: "ADO_POOL",
-        kind: Kind::Text,
+        kind: SettingKind::Text,
         default: "`Default`",
         about: "The agent pool, by name.",
         aliases: &["AZP_POOL"],
     },
     Setting {
         name: "ADO_PROJECT",
-        kind: Kind::Text,
+        kind: SettingKind::Text,
         default: "unset",
         about: "Accepted and without effect: a pool belongs to the organisation, and serves the projects that it is shared with.",
         aliases: &[],
     },
     Setting {
         name: "AGENT_LABELS",
-        kind: Kind::List,
+        kind: SettingKind::List,
         default: "empty",
         about: "User capabilities that pipelines can demand: `name` (its value is then `true`) or `name=value`. `RUNNER_LABELS` counts where this is unset.",
         aliases: &[],
     },
     Setting {
         name: "OSCR_REAP",
-        kind: Kind::Flag,
+        kind: SettingKind::Flag,
         default: "false",
         about: "Remove agents of the pool that are offline, older than a day, and were made by OSCR with the same `RUNNER_NAME_PREFIX`, when registering.",
         aliases: &[],

@@ -32,11 +32,11 @@ pub struct App {
     scope: Scope,
     /// The installation's id, given or looked up.
     installation: Cell<Option<u64>>,
-    token: RefCell<Option<Minted>>,
+    token: RefCell<Option<AppToken>>,
 }
 
 #[derive(Debug)]
-struct Minted {
+struct AppToken {
     token: Secret,
     /// When it ends, by the forge's clock.
     until: SystemTime,
@@ -115,7 +115,7 @@ impl App {
         Ok(found.id)
     }
 
-    async fn mint(&self, http: &Http, installation: u64) -> Result<Minted, Fault> {
+    async fn mint(&self, http: &Http, installation: u64) -> Result<AppToken, Fault> {
         let body = match &self.scope {
             Scope::Repository { name, .. } => {
                 json!({ "repositories": [name], "permissions": { "administration": "write" } })
@@ -165,7 +165,7 @@ impl App {
         }
         let token: Token = self.expect(&reply, 201, "make a token for the GitHub App")?.json()?;
         let until = humantime::parse_rfc3339_weak(&token.expires_at).unwrap_or_else(|_| http.now() + SHORTEST);
-        Ok(Minted { token: token.token, until })
+        Ok(AppToken { token: token.token, until })
     }
 
     /// One request as the App itself. If GitHub refuses the proof and its clock turns out to be another, there is one more,

@@ -15,11 +15,11 @@ use super::table::TABLE;
 use crate::config::{Common, Reader, SecretSource};
 use crate::init::Ended;
 use crate::provider::agents::read_json;
-use crate::provider::contract::{Answer, Findings, Forge, Package, Provider, Reading, SharedDirectory};
+use crate::provider::contract::{Answer, Examination, Forge, Package, Provider, Reading, SharedDirectory};
 use crate::provider::facts::AgentFacts;
 use crate::provider::fault::Fault;
 use crate::provider::http::Http;
-use crate::provider::registration::{Grant, Once, Registration, Released, Releasing, Standing, Step, Wanted};
+use crate::provider::registration::{Candidate, Grant, Once, Registration, Released, Releasing, Standing, Step};
 
 /// Its line in the list.
 pub const FORGE: Forge = Forge { name: "github", agent: &AGENT, settings: TABLE, read };
@@ -81,7 +81,7 @@ impl Provider for GitHub {
         Registration { id: None, name: name.to_owned(), scope: self.api.scope_url() }
     }
 
-    fn grant<'a>(&'a self, wanted: Wanted<'a>) -> Answer<'a, Grant> {
+    fn grant<'a>(&'a self, wanted: Candidate<'a>) -> Answer<'a, Grant> {
         Box::pin(async move {
             match &self.settings.credential {
                 Credential::RegistrationToken(source) => {
@@ -102,7 +102,7 @@ impl Provider for GitHub {
         })
     }
 
-    fn configure(&self, grant: &Grant, wanted: Wanted<'_>) -> Option<Step> {
+    fn configure(&self, grant: &Grant, wanted: Candidate<'_>) -> Option<Step> {
         let token = grant.credential.clone()?;
         let mut args: Vec<String> =
             ["configure", "--unattended", "--disableupdate", "--url"].map(str::to_owned).to_vec();
@@ -139,10 +139,10 @@ impl Provider for GitHub {
         }
     }
 
-    fn identify<'a>(&'a self, name: &'a str, root: &'a Path) -> Answer<'a, Registration> {
+    fn identify<'a>(&'a self, name: &'a str, directory: &'a Path) -> Answer<'a, Registration> {
         Box::pin(async move {
             let mut registration = self.registration(name);
-            let text = fs::read(root.join(".runner")).unwrap_or_default();
+            let text = fs::read(directory.join(".runner")).unwrap_or_default();
             registration.id = match read_json::<RunnerFile>(&text) {
                 Ok(file) => Some(file.agent_id),
                 Err(_) if self.settings.credential.asks() => self.api.find(name).await?,
@@ -195,7 +195,7 @@ impl Provider for GitHub {
         Some(Box::pin(self.api.package()))
     }
 
-    fn examine<'a>(&'a self, version: Option<&'a str>) -> Findings<'a> {
+    fn examine<'a>(&'a self, version: Option<&'a str>) -> Examination<'a> {
         Box::pin(self.api.examine(&self.settings, version))
     }
 
@@ -206,7 +206,7 @@ impl Provider for GitHub {
 
 impl GitHub {
     /// The grant in a configuration that was made elsewhere.
-    fn given(&self, source: &SecretSource, wanted: Wanted<'_>) -> Result<Grant, Fault> {
+    fn given(&self, source: &SecretSource, wanted: Candidate<'_>) -> Result<Grant, Fault> {
         let config = source.read()?;
         let cure = format!("make a new one (generate-jitconfig) and put it into {}", source.setting);
         let given = jit::given(config.expose(), wanted.work_directory).map_err(|why| {

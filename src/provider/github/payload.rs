@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::policy::{Facts, Origin, Work, cut};
+use crate::policy::{Facts, Origin, Whose, cut};
 use crate::provider::agents::read_json;
 
 /// The parts of a payload that matter. A field that is there twice is an error.
@@ -64,7 +64,7 @@ pub fn origin(facts: &Facts, payload: &[u8]) -> Result<Origin, String> {
 }
 
 /// Whose work an event of this payload is about.
-fn work(event: &str, repository: &str, payload: &Payload) -> Work {
+fn work(event: &str, repository: &str, payload: &Payload) -> Whose {
     let outside = |head: Option<&Repository>, base: &str| match head {
         None => Some("a fork that has been deleted".to_owned()),
         Some(head) if !head.full_name.eq_ignore_ascii_case(base) => Some(format!("the fork {}", cut(&head.full_name))),
@@ -75,25 +75,25 @@ fn work(event: &str, repository: &str, payload: &Payload) -> Work {
             // `pull_request_target` runs the base's workflow, but with the fork's text at hand, and often with its code.
             let base = pull.base.repo.as_ref().filter(|base| base.full_name.eq_ignore_ascii_case(repository));
             let Some(base) = base else {
-                return Work::Unclear("the pull request is one to another repository".to_owned());
+                return Whose::Unclear("the pull request is one to another repository".to_owned());
             };
             if let Some(fork) = outside(pull.head.repo.as_ref(), &base.full_name) {
-                return Work::Outside(format!("this job ({event}) is for a pull request from {fork}"));
+                return Whose::Outside(format!("this job ({event}) is for a pull request from {fork}"));
             }
         }
         None if event.starts_with("pull_request") => {
-            return Work::Unclear("the payload of a pull request's event holds no pull request".to_owned());
+            return Whose::Unclear("the payload of a pull request's event holds no pull request".to_owned());
         }
         None => {}
     }
     match &payload.workflow_run {
         Some(run) => {
             if let Some(fork) = outside(run.head_repository.as_ref(), repository) {
-                return Work::Outside(format!("this job ({event}) follows a workflow run for {fork}"));
+                return Whose::Outside(format!("this job ({event}) follows a workflow run for {fork}"));
             }
         }
         None if event == "workflow_run" => {
-            return Work::Unclear("the payload of a workflow run's event holds no run".to_owned());
+            return Whose::Unclear("the payload of a workflow run's event holds no run".to_owned());
         }
         None => {}
     }
@@ -103,12 +103,12 @@ fn work(event: &str, repository: &str, payload: &Payload) -> Work {
     if let (true, Some(comment)) = (on_pull_request, &payload.comment)
         && !INSIDERS.contains(&comment.author_association.as_str())
     {
-        return Work::Outside(format!(
+        return Whose::Outside(format!(
             "this job ({event}) is for a comment on a pull request by somebody from outside ({})",
             if comment.author_association.is_empty() { "unknown".to_owned() } else { cut(&comment.author_association) }
         ));
     }
-    Work::Own
+    Whose::Own
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub struct Minted {
 
 /// The content of a file.
 #[derive(Serialize, Deserialize)]
-struct Kept<'a> {
+struct KeptToken<'a> {
     version: u32,
     token: &'a str,
     /// Seconds since 1970, by this host's clock, which all who share the directory have.
@@ -171,7 +171,7 @@ fn believed(file: File) -> Result<Option<Secret>, String> {
         return Err("it is too long".to_owned());
     }
     // The error would quote what it does not understand.
-    let kept: Kept<'_> = serde_json::from_slice(&bytes).map_err(|_| "it is damaged".to_owned())?;
+    let kept: KeptToken<'_> = serde_json::from_slice(&bytes).map_err(|_| "it is damaged".to_owned())?;
     let plain = kept.token.bytes().all(|byte| byte.is_ascii_graphic());
     if kept.version != 1 || kept.token.is_empty() || kept.token.len() > LONGEST_TOKEN || !plain {
         return Err("it holds no token".to_owned());
@@ -189,7 +189,7 @@ fn write(path: &Path, minted: &Minted) -> io::Result<()> {
         return Ok(());
     }
     let lives = minted.lives.min(LONGEST);
-    let kept = Kept { version: 1, token: minted.token.expose(), ends: seconds(SystemTime::now() + lives) };
+    let kept = KeptToken { version: 1, token: minted.token.expose(), ends: seconds(SystemTime::now() + lives) };
     let json = Zeroizing::new(serde_json::to_vec(&kept)?);
     files::replace(path, &json, 0o600)
 }

@@ -9,8 +9,8 @@ use reqwest::{Certificate, Client, NoProxy, Proxy};
 
 use super::trouble::no_client;
 use crate::config::Network;
-use crate::names::Names;
 use crate::provider::fault::Fault;
+use crate::resolver::Resolver;
 
 /// How long a connection, and a whole request, may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ pub(super) fn client(network: &Network, encrypted: bool, headers: &HeaderMap) ->
     let mut builder = Client::builder()
         .user_agent(concat!("oscr-entry/", env!("CARGO_PKG_VERSION")))
         .default_headers(headers.clone())
-        .dns_resolver(Arc::new(Names::default()))
+        .dns_resolver(Arc::new(Resolver::default()))
         .connect_timeout(CONNECT)
         .timeout(REQUEST)
         .pool_idle_timeout(Duration::from_secs(20))

@@ -11,11 +11,11 @@ const LONGEST_KEPT: usize = 16 * 1024;
 
 /// Some answers, the last one first.
 #[derive(Debug, Default)]
-pub(super) struct Answers(RefCell<VecDeque<Kept>>);
+pub(super) struct Answers(RefCell<VecDeque<KeptAnswer>>);
 
 /// An answer, and what its server calls this state of it.
 #[derive(Debug)]
-struct Kept {
+struct KeptAnswer {
     url: String,
     tag: HeaderValue,
     body: Vec<u8>,
@@ -35,7 +35,7 @@ impl Answers {
         let whole = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
         if whole && body.len() <= LONGEST_KEPT {
             all.truncate(KEPT_ANSWERS - 1);
-            all.push_front(Kept { url: url.to_owned(), tag, body: body.to_vec() });
+            all.push_front(KeptAnswer { url: url.to_owned(), tag, body: body.to_vec() });
         }
     }
 }

@@ -26,7 +26,7 @@ pub enum Body<'a> {
     Empty,
     /// JSON.
     Json(&'a serde_json::Value),
-    /// Names and values, which may be secret.
+    /// Resolver and values, which may be secret.
     Form(&'a [(&'a str, &'a str)]),
 }
 

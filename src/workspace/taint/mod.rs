@@ -146,13 +146,13 @@ fn write_new(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result
 }
 
 /// Reads a baseline or a reference line by line, and knows its digest at the end.
-struct Lines {
+struct RecordReader {
     reader: Option<BufReader<File>>,
     context: Context,
     next: Option<Record>,
 }
 
-impl Lines {
+impl RecordReader {
     /// A missing file has no lines.
     fn of(path: &Path) -> io::Result<Self> {
         let reader = match File::open(path) {
@@ -315,7 +315,7 @@ impl Custody {
             beside.establish()?;
         }
         DirBuilder::new().recursive(true).mode(0o700).create(&self.own)?;
-        let mut baseline = Lines::of(&self.root.join(BASELINE))?;
+        let mut baseline = RecordReader::of(&self.root.join(BASELINE))?;
         let mut survey = Survey::of(&self.root, &self.skips);
         let reference = self.own("reference");
         write_new(&reference, |out| {
@@ -335,7 +335,7 @@ impl Custody {
             }
             Ok(())
         })?;
-        let mut lines = Lines::of(&reference)?;
+        let mut lines = RecordReader::of(&reference)?;
         while lines.advance()?.is_some() {}
         self.reference = Some(lines.digest());
         self.mark()
@@ -343,7 +343,7 @@ impl Custody {
 
     fn compare(&mut self) -> io::Result<Findings> {
         let mut findings = Findings::default();
-        let mut reference = Lines::of(&self.own("reference"))?;
+        let mut reference = RecordReader::of(&self.own("reference"))?;
         let mut survey = Survey::of(&self.root, &self.skips);
         // The directories that lead to the current one, and whether the agent's user could write there.
         let mut above: Vec<(PathBuf, Reach)> = Vec::new();

@@ -14,12 +14,12 @@ const WAITING: usize = 1024;
 pub(super) struct Crew {
     /// Threads without work, less subtrees that wait for one.
     hungry: AtomicIsize,
-    queue: Mutex<Queue>,
+    queue: Mutex<Backlog>,
     news: Condvar,
 }
 
 #[derive(Default)]
-struct Queue {
+struct Backlog {
     /// Subtrees at the top, by their numbers, and where they were.
     work: VecDeque<(u64, PathBuf)>,
     /// Threads that are busy.
@@ -106,7 +106,7 @@ impl Crew {
     }
 
     /// To be called after each change of the queue.
-    fn count_the_hungry(&self, queue: &Queue) {
+    fn count_the_hungry(&self, queue: &Backlog) {
         let signed = |count: usize| isize::try_from(count).unwrap_or(isize::MAX);
         self.hungry.store(signed(queue.idle) - signed(queue.work.len()), Ordering::Relaxed);
     }

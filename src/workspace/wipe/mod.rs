@@ -20,7 +20,7 @@ use nix::fcntl::AT_FDCWD;
 use crew::lock;
 use opening::reopen;
 pub(super) use opening::{DIRECTORY, enter};
-pub(crate) use terms::{Manner, Reins, Spare, Wiped};
+pub(crate) use terms::{Reins, Spare, Terms, Wiped};
 use tree::Tree;
 use walk::Walk;
 
@@ -36,14 +36,14 @@ const THREADS: usize = 4;
 /// # Errors
 /// When `top` cannot be opened as a directory, or is a link. What cannot be removed inside is in [`Wiped::failures`].
 pub(crate) fn wipe(top: &Path, spare: &Spare) -> io::Result<Wiped> {
-    wipe_so(top, spare, Manner::default())
+    wipe_so(top, spare, Terms::default())
 }
 
 /// The same in this manner.
 ///
 /// # Errors
 /// As [`wipe`].
-pub(super) fn wipe_so(top: &Path, spare: &Spare, manner: Manner<'_>) -> io::Result<Wiped> {
+pub(super) fn wipe_so(top: &Path, spare: &Spare, manner: Terms<'_>) -> io::Result<Wiped> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     let started = Instant::now();
     let directory = enter(AT_FDCWD, top)?;

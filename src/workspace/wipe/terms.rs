@@ -47,7 +47,7 @@ pub(crate) struct Spare {
 
 /// What may be done about a tree that takes long to remove.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Manner<'a> {
+pub(crate) struct Terms<'a> {
     /// A directory that whole directories are moved into where they can be, for somebody to empty later. On another file system, or
     /// where others' entries are spared, nothing is moved.
     pub aside: Option<BorrowedFd<'a>>,

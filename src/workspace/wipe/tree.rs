@@ -17,8 +17,8 @@ use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
 use super::crew::{Crew, lock};
 use super::opening::{DIRECTORY, allow};
-use super::terms::{Manner, Reins, Spare, Wiped};
-use crate::os::flags::unlock;
+use super::terms::{Reins, Spare, Terms, Wiped};
+use crate::os::flags::clear_flags;
 use crate::os::mounts;
 
 /// How many failures are described; the rest is counted only.
@@ -58,7 +58,7 @@ pub(super) enum Fate {
 }
 
 impl<'a> Tree<'a> {
-    pub(super) fn new(top: &Path, directory: OwnedFd, spare: &Spare, manner: Manner<'a>) -> io::Result<Self> {
+    pub(super) fn new(top: &Path, directory: OwnedFd, spare: &Spare, manner: Terms<'a>) -> io::Result<Self> {
         // As the list of mounts has it, whatever links lead there.
         let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).unwrap_or_else(|_| top.to_owned());
         let kept: HashSet<PathBuf> =
@@ -194,9 +194,9 @@ impl<'a> Tree<'a> {
             }
             // The same inode again, whatever the name has become.
             let readable = fs::File::open(format!("/proc/self/fd/{}", entry.as_raw_fd()))?;
-            unlock(&readable)
+            clear_flags(&readable)
         };
-        let released: [io::Result<bool>; 2] = [unlock(parent), entry()];
+        let released: [io::Result<bool>; 2] = [clear_flags(parent), entry()];
         released.into_iter().any(|released| released.unwrap_or(false))
     }
 

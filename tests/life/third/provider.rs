@@ -4,14 +4,14 @@
 use std::path::Path;
 
 use nix::sys::signal::Signal;
-use oscr::config::table::{Kind, Setting};
+use oscr::config::table::{Setting, SettingKind};
 use oscr::config::{Common, Reader, Secret, SecretSource};
 use oscr::init::Ended;
 use oscr::provider::finding::Finding;
 use oscr::provider::http::{Authorization, Body, Http, Reply};
 use oscr::provider::{
-    AgentFacts, Answer, Fault, Findings, Forge, Forges, Grant, JobSign, LabelledBy, Line, Meaning, Provider, Reading,
-    Registration, Released, Releasing, Standing, Step, StopPlan, Wanted,
+    AgentFacts, Answer, Candidate, Examination, Fault, Forge, Forges, Grant, JobSign, LabelledBy, Line, Meaning,
+    Provider, Reading, Registration, Released, Releasing, Standing, Step, StopPlan,
 };
 use reqwest::Method;
 use reqwest::header::HeaderMap;
@@ -24,8 +24,20 @@ pub const FORGES: Forges = Forges(&[FORGE]);
 const FORGE: Forge = Forge { name: "third", agent: &AGENT, settings: SETTINGS, read };
 
 const SETTINGS: &[Setting] = &[
-    Setting { name: "THIRD_URL", kind: Kind::Text, default: "needed", about: "Where the forge is.", aliases: &[] },
-    Setting { name: "THIRD_TOKEN", kind: Kind::Secret, default: "needed", about: "What may register.", aliases: &[] },
+    Setting {
+        name: "THIRD_URL",
+        kind: SettingKind::Text,
+        default: "needed",
+        about: "Where the forge is.",
+        aliases: &[],
+    },
+    Setting {
+        name: "THIRD_TOKEN",
+        kind: SettingKind::Secret,
+        default: "needed",
+        about: "What may register.",
+        aliases: &[],
+    },
 ];
 
 /// The agent's one program.
@@ -128,7 +140,7 @@ impl Provider for Third {
         Registration { id: None, name: name.to_owned(), scope: self.url.clone() }
     }
 
-    fn grant<'a>(&'a self, wanted: Wanted<'a>) -> Answer<'a, Grant> {
+    fn grant<'a>(&'a self, wanted: Candidate<'a>) -> Answer<'a, Grant> {
         Box::pin(async move {
             let registration = self.registration(wanted.name);
             let url = Self::runner(&registration);
@@ -143,7 +155,7 @@ impl Provider for Third {
         })
     }
 
-    fn configure(&self, _grant: &Grant, _wanted: Wanted<'_>) -> Option<Step> {
+    fn configure(&self, _grant: &Grant, _wanted: Candidate<'_>) -> Option<Step> {
         None
     }
 
@@ -196,7 +208,7 @@ impl Provider for Third {
         })
     }
 
-    fn examine<'a>(&'a self, _version: Option<&'a str>) -> Findings<'a> {
+    fn examine<'a>(&'a self, _version: Option<&'a str>) -> Examination<'a> {
         Box::pin(async { vec![Finding::ok("credential", "may register")] })
     }
 }

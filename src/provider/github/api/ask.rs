@@ -23,14 +23,14 @@ pub struct Api {
     pub http: Http,
     base: String,
     pub(super) scope: Scope,
-    pub(super) account: Account,
+    pub(super) account: Asker,
     /// Where replicas share a registration token.
     pub(super) cache: Option<TokenCache>,
 }
 
 /// Who asks.
 #[derive(Debug)]
-pub(super) enum Account {
+pub(super) enum Asker {
     /// The owner of a personal access token.
     Pat(SecretSource),
     /// A GitHub App.
@@ -45,9 +45,9 @@ impl Api {
         headers.insert(ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
         headers.insert("x-github-api-version", HeaderValue::from_static("2022-11-28"));
         let account = match &settings.credential {
-            Credential::Pat(source) => Account::Pat(source.clone()),
-            Credential::App(key) => Account::App(Box::new(App::new(key.clone(), &settings.host.api, &settings.scope))),
-            Credential::RegistrationToken(_) | Credential::JitConfig(_) => Account::Nobody,
+            Credential::Pat(source) => Asker::Pat(source.clone()),
+            Credential::App(key) => Asker::App(Box::new(App::new(key.clone(), &settings.host.api, &settings.scope))),
+            Credential::RegistrationToken(_) | Credential::JitConfig(_) => Asker::Nobody,
         };
         Self {
             http: Http::new(common.network.clone(), &settings.host.api, headers),
@@ -65,7 +65,7 @@ impl Api {
 
     pub fn rest(&self) {
         self.http.rest();
-        if let Account::App(app) = &self.account {
+        if let Asker::App(app) = &self.account {
             app.forget();
         }
     }
@@ -80,16 +80,16 @@ impl Api {
         let reply = self.ask_once(method.clone(), url, body).await?;
         match &self.account {
             // The App's token may have been revoked, or a clock set, since it was made.
-            Account::App(app) if reply.status == 401 && app.forget() => self.ask_once(method, url, body).await,
+            Asker::App(app) if reply.status == 401 && app.forget() => self.ask_once(method, url, body).await,
             _ => Ok(reply),
         }
     }
 
     async fn ask_once(&self, method: Method, url: &str, body: Option<&Value>) -> Result<Reply, Fault> {
         let credential = match &self.account {
-            Account::Pat(source) => source.read()?,
-            Account::App(app) => app.token(&self.http).await?,
-            Account::Nobody => {
+            Asker::Pat(source) => source.read()?,
+            Asker::App(app) => app.token(&self.http).await?,
+            Asker::Nobody => {
                 return Err(Fault::denied(
                     "what was given lets an agent register, and cannot ask GitHub's API anything",
                     "use GITHUB_PAT or a GitHub App to have registrations removed by id",
@@ -104,15 +104,15 @@ impl Api {
     pub(super) fn expect<'r>(&self, reply: &'r Reply, status: u16, purpose: &str) -> Result<&'r Reply, Fault> {
         let message = reply.message();
         let (whose, permission) = match &self.account {
-            Account::Pat(source) => (format!("the token in {}", source.setting), self.scope.permission()),
-            Account::App(_) => ("the GitHub App".to_owned(), self.scope.app_permission()),
-            Account::Nobody => ("the token".to_owned(), self.scope.permission()),
+            Asker::Pat(source) => (format!("the token in {}", source.setting), self.scope.permission()),
+            Asker::App(_) => ("the GitHub App".to_owned(), self.scope.app_permission()),
+            Asker::Nobody => ("the token".to_owned(), self.scope.permission()),
         };
         let what =
             |says: &str| format!("GitHub refused to {purpose} for {} ({} {message}){says}", self.scope, reply.status);
         match reply.status {
             code if code == status => Ok(reply),
-            401 if matches!(self.account, Account::App(_)) => Err(Fault::denied(
+            401 if matches!(self.account, Asker::App(_)) => Err(Fault::denied(
                 what(""),
                 "GitHub does not know the token that it has just made: look at the App's page",
             )),

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::Method;
 
-use super::ask::{Account, Api};
+use super::ask::{Api, Asker};
 use super::records::Runners;
 use crate::provider::fault::Fault;
 use crate::provider::finding::{Finding, compare_versions};
@@ -18,7 +18,7 @@ impl Api {
     /// What registering needs, in order; see [`crate::provider::Provider::examine`].
     pub async fn examine(&self, settings: &Settings, version: Option<&str>) -> Vec<Finding> {
         let labels = Self::examine_labels(settings);
-        if matches!(self.account, Account::Nobody) {
+        if matches!(self.account, Asker::Nobody) {
             let what = "it lets an agent register, and cannot ask anything: whether it is good shows when it is used";
             let cure = "GITHUB_PAT or a GitHub App can be looked at, and let OSCR clean up after itself";
             let skip = |topic| Finding::skip(topic, "the credential cannot ask");

@@ -11,7 +11,7 @@ pub use ask::Api;
 #[cfg(test)]
 mod tests {
     use super::package::{Download, package_of};
-    use super::records::{Groups, JustInTime, Runner, Runners};
+    use super::records::{Groups, JustInTime, RunnerRecord, Runners};
     use super::tokens::Token;
 
     #[test]
@@ -24,7 +24,7 @@ mod tests {
             assert!(reply.message().chars().count() <= 300);
             let taken = [
                 reply.json::<Token>().is_ok(),
-                reply.json::<Runner>().is_ok(),
+                reply.json::<RunnerRecord>().is_ok(),
                 reply.json::<Runners>().is_ok(),
                 reply.json::<Groups>().is_ok(),
                 reply.json::<JustInTime>().is_ok(),

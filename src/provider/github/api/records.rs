@@ -10,10 +10,10 @@ use crate::provider::fault::Fault;
 use crate::provider::github::jit;
 use crate::provider::github::scope::Scope;
 use crate::provider::github::settings::Settings;
-use crate::provider::registration::{Files, Registration, Released, Standing, Wanted};
+use crate::provider::registration::{Candidate, Files, Registration, Released, Standing};
 
 #[derive(Deserialize)]
-pub(super) struct Runner {
+pub(super) struct RunnerRecord {
     id: u64,
     name: String,
     status: String,
@@ -24,7 +24,7 @@ pub(super) struct Runner {
 #[derive(Deserialize)]
 pub(super) struct Runners {
     pub(super) total_count: u64,
-    runners: Vec<Runner>,
+    runners: Vec<RunnerRecord>,
 }
 
 #[derive(Deserialize)]
@@ -41,13 +41,13 @@ pub(super) struct Group {
 
 #[derive(Deserialize)]
 pub(super) struct JustInTime {
-    runner: Runner,
+    runner: RunnerRecord,
     encoded_jit_config: Secret,
 }
 
 impl Api {
     /// Makes one, with the files that configure an agent for it.
-    pub async fn just_in_time(&self, settings: &Settings, wanted: Wanted<'_>) -> Result<(u64, Files), Fault> {
+    pub async fn just_in_time(&self, settings: &Settings, wanted: Candidate<'_>) -> Result<(u64, Files), Fault> {
         let group = match &settings.group {
             Some(name) => self.group_id(name).await?,
             // The default group always has this id.
@@ -81,7 +81,7 @@ impl Api {
         Ok(self.find_below(&self.scope_url(), name).await?.map(|runner| runner.id))
     }
 
-    async fn find_below(&self, scope: &str, name: &str) -> Result<Option<Runner>, Fault> {
+    async fn find_below(&self, scope: &str, name: &str) -> Result<Option<RunnerRecord>, Fault> {
         for page in 1..=PAGES {
             // GitHub's filter finds the exact name, but older servers do not know it and answer with everybody.
             let reply =
@@ -131,8 +131,8 @@ impl Api {
         };
         Ok(match runner {
             None => Standing::Unknown,
-            Some(Runner { status, .. }) if status == "offline" => Standing::Offline,
-            Some(Runner { busy: true, .. }) => Standing::Busy,
+            Some(RunnerRecord { status, .. }) if status == "offline" => Standing::Offline,
+            Some(RunnerRecord { busy: true, .. }) => Standing::Busy,
             Some(_) => Standing::Online,
         })
     }

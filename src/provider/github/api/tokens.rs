@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use reqwest::Method;
 use serde::Deserialize;
 
-use super::ask::{Account, Api};
+use super::ask::{Api, Asker};
 use crate::config::Secret;
 use crate::provider::fault::Fault;
 use crate::provider::github::token_cache::Minted;
@@ -21,9 +21,9 @@ impl Api {
     /// One for a configure step.
     pub async fn registration_token(&self) -> Result<Secret, Fault> {
         let credential = match &self.account {
-            Account::Pat(source) => source,
-            Account::App(app) => app.source(),
-            Account::Nobody => return self.mint().await.map(|minted| minted.token),
+            Asker::Pat(source) => source,
+            Asker::App(app) => app.source(),
+            Asker::Nobody => return self.mint().await.map(|minted| minted.token),
         };
         match &self.cache {
             Some(cache) => {

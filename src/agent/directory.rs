@@ -16,7 +16,7 @@ use crate::os::Identity;
 
 /// Why there is no root.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RootError {
+pub(crate) enum AgentDirectoryError {
     /// The image holds no agent.
     #[error("there is no agent in {}: {} is missing from this image", pristine.display(), listener)]
     NoAgent {
@@ -37,28 +37,33 @@ pub(crate) enum RootError {
 /// Checks that the image has an agent at all.
 ///
 /// # Errors
-/// [`RootError::NoAgent`].
-pub(crate) fn check(pristine: &Path, listener: &'static str) -> Result<(), RootError> {
+/// [`AgentDirectoryError::NoAgent`].
+pub(crate) fn check(pristine: &Path, listener: &'static str) -> Result<(), AgentDirectoryError> {
     if pristine.join(listener).exists() {
         return Ok(());
     }
-    Err(RootError::NoAgent { pristine: pristine.to_owned(), listener })
+    Err(AgentDirectoryError::NoAgent { pristine: pristine.to_owned(), listener })
 }
 
-/// Makes the root `roots/name` for an agent that runs as `agent`. An old one of that name is an error: the slate was clean.
+/// Makes the directory `roots/name` for an agent that runs as `agent`. An old one of that name is an error: the slate was clean.
 ///
 /// # Errors
 /// What could not be made, and why.
-pub(crate) fn make(pristine: &Path, roots: &Path, name: &str, agent: &Identity) -> Result<PathBuf, RootError> {
-    let root = roots.join(name);
+pub(crate) fn make(
+    pristine: &Path,
+    roots: &Path,
+    name: &str,
+    agent: &Identity,
+) -> Result<PathBuf, AgentDirectoryError> {
+    let directory = roots.join(name);
     let failed = |path: &Path| {
         let path = path.to_owned();
-        move |source| RootError::Make { path, source }
+        move |source| AgentDirectoryError::Make { path, source }
     };
-    fs::create_dir(&root).map_err(failed(&root))?;
-    for entry in fs::read_dir(pristine).map_err(failed(&root))? {
-        let entry = entry.map_err(failed(&root))?;
-        let target = root.join(entry.file_name());
+    fs::create_dir(&directory).map_err(failed(&directory))?;
+    for entry in fs::read_dir(pristine).map_err(failed(&directory))? {
+        let entry = entry.map_err(failed(&directory))?;
+        let target = directory.join(entry.file_name());
         if entry.file_name() == "bin" {
             mirror(&entry.path(), &target).map_err(failed(&target))?;
         } else {
@@ -66,10 +71,10 @@ pub(crate) fn make(pristine: &Path, roots: &Path, name: &str, agent: &Identity) 
         }
     }
     if Uid::effective().is_root() {
-        lchown(&root, None, Some(agent.gid.as_raw())).map_err(failed(&root))?;
-        fs::set_permissions(&root, fs::Permissions::from_mode(0o1775)).map_err(failed(&root))?;
+        lchown(&directory, None, Some(agent.gid.as_raw())).map_err(failed(&directory))?;
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o1775)).map_err(failed(&directory))?;
     }
-    Ok(root)
+    Ok(directory)
 }
 
 fn mirror(from: &Path, to: &Path) -> io::Result<()> {
@@ -93,10 +98,10 @@ fn mirror(from: &Path, to: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// When it cannot be written or given to the agent.
-pub(crate) fn write(root: &Path, name: &str, content: &[u8], agent: &Identity) -> io::Result<()> {
+pub(crate) fn write(directory: &Path, name: &str, content: &[u8], agent: &Identity) -> io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let path = root.join(name);
+    let path = directory.join(name);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     file.write_all(content)?;
     if Uid::effective().is_root() {
@@ -128,11 +133,11 @@ mod tests {
     fn the_listener_finds_itself_below_the_fresh_root() {
         let pristine = pristine();
         let roots = tempfile::tempdir().unwrap();
-        let root = make(pristine.path(), roots.path(), "name", &ourselves()).unwrap();
-        let listener = fs::canonicalize(root.join("bin/Listener")).unwrap();
-        assert_eq!(listener.parent().unwrap().parent().unwrap(), fs::canonicalize(&root).unwrap());
-        assert!(fs::metadata(root.join("run.sh")).is_ok() && root.join("externals").is_dir());
-        let links = fs::metadata(root.join("bin/sub/x")).unwrap().nlink();
+        let directory = make(pristine.path(), roots.path(), "name", &ourselves()).unwrap();
+        let listener = fs::canonicalize(directory.join("bin/Listener")).unwrap();
+        assert_eq!(listener.parent().unwrap().parent().unwrap(), fs::canonicalize(&directory).unwrap());
+        assert!(fs::metadata(directory.join("run.sh")).is_ok() && directory.join("externals").is_dir());
+        let links = fs::metadata(directory.join("bin/sub/x")).unwrap().nlink();
         assert!(links == 2 || links == 1, "a hard link where the file system allows it");
     }
 

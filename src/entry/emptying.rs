@@ -15,13 +15,13 @@ use crate::workspace::{Reins, Slate, SlateError, Wiped};
 /// How long what comes next waits for it. Within this time nearly every job's leftovers are gone, and all is said at once.
 const BUDGET: Duration = Duration::from_secs(1);
 
-/// A removal that goes on. It is stopped by being dropped, and what it leaves is found by the next one.
-struct Removal {
+/// An emptying that goes on. It is stopped by being dropped, and what it leaves is found by the next one.
+struct Emptying {
     reins: Arc<Reins>,
     work: Work<Result<Wiped, SlateError>>,
 }
 
-impl Removal {
+impl Emptying {
     /// Begins to empty the trash, if anything is in it.
     fn begin(slate: &Slate) -> Result<Option<Self>, SlateError> {
         let Some(trash) = slate.trash.clone() else { return Ok(None) };
@@ -39,7 +39,7 @@ impl Removal {
     }
 }
 
-impl Drop for Removal {
+impl Drop for Emptying {
     fn drop(&mut self) {
         // Its end is not waited for: it may hang in the kernel, and a second one does not disturb it.
         self.reins.halt();
@@ -47,15 +47,15 @@ impl Drop for Removal {
 }
 
 /// Who has the trash emptied.
-pub(super) struct Removals {
+pub(super) struct Emptier {
     means: Rc<Means>,
     /// What was moved aside, while it is being removed.
-    going_on: Option<Removal>,
+    going_on: Option<Emptying>,
     /// Whether one of them failed while the runner went on.
     failed: bool,
 }
 
-impl Removals {
+impl Emptier {
     pub(super) fn new(means: Rc<Means>) -> Self {
         Self { means, going_on: None, failed: false }
     }
@@ -68,8 +68,8 @@ impl Removals {
     /// Empties the trash: all of it if we are asked to leave, if it could not be emptied before, or if there is too little disk space
     /// with it; else as much as can be removed in a moment, and the rest goes on to be removed.
     pub(super) async fn empty(&mut self, slate: &Slate) -> Result<Wiped, SlateError> {
-        let Some(mut removal) = Removal::begin(slate)? else { return Ok(Wiped::default()) };
-        if let Ok(result) = timeout(BUDGET, removal.done()).await {
+        let Some(mut emptying) = Emptying::begin(slate)? else { return Ok(Wiped::default()) };
+        if let Ok(result) = timeout(BUDGET, emptying.done()).await {
             self.failed &= result.is_err();
             return result;
         }
@@ -83,21 +83,21 @@ impl Removals {
         };
         if let Some(why) = why {
             tracing::info!("waiting until what was left is removed: {why}");
-            let result = removal.done().await;
+            let result = emptying.done().await;
             self.failed &= result.is_err();
             return result;
         }
-        removal.reins.fall_behind();
+        emptying.reins.fall_behind();
         tracing::info!("what was left is moved aside, out of any job's reach, and removed while the runner goes on");
-        self.going_on = Some(removal);
+        self.going_on = Some(emptying);
         Ok(Wiped::default())
     }
 
-    /// Resolves once a removal that goes on has ended; never, if there is none. Its result must be [told](Self::tell).
+    /// Resolves once an emptying that goes on has ended; never, if there is none. Its result must be [told](Self::tell).
     pub(super) async fn ended(&mut self) -> Result<Wiped, SlateError> {
         match &mut self.going_on {
-            Some(removal) => {
-                let result = removal.done().await;
+            Some(emptying) => {
+                let result = emptying.done().await;
                 self.going_on = None;
                 result
             }
@@ -105,7 +105,7 @@ impl Removals {
         }
     }
 
-    /// A removal that went on has ended. Gives back why it failed, if it did.
+    /// It has ended. Gives back why it failed, if it did.
     pub(super) fn tell(&mut self, result: Result<Wiped, SlateError>) -> Result<(), SlateError> {
         self.failed = result.is_err();
         let wiped = result?;

@@ -8,16 +8,17 @@ use std::fs;
 
 use nix::unistd::Uid;
 
-use crate::os::ipc::{Kind, remove};
+use crate::os::sysv::{SysvKind, remove};
 
 /// The hidden command of the process that removes its own user's objects.
-pub(crate) const COMMAND: &str = "wipe-ipc";
+pub(crate) const COMMAND: &str = "wipe-sysv";
 
-const KINDS: [(Kind, &str); 3] = [(Kind::Memory, "shm"), (Kind::Semaphores, "sem"), (Kind::Messages, "msg")];
+const KINDS: [(SysvKind, &str); 3] =
+    [(SysvKind::Memory, "shm"), (SysvKind::Semaphores, "sem"), (SysvKind::Messages, "msg")];
 
 /// The objects of `owner`. Empty where the kernel has none, or does not list them.
 #[must_use]
-pub(crate) fn of(owner: Uid) -> Vec<(Kind, i32)> {
+pub(crate) fn of(owner: Uid) -> Vec<(SysvKind, i32)> {
     let read = |name| fs::read_to_string(format!("/proc/sysvipc/{name}")).unwrap_or_default();
     KINDS.iter().flat_map(|(kind, name)| parse(&read(name), owner).into_iter().map(|id| (*kind, id))).collect()
 }

@@ -5,7 +5,7 @@ use std::io;
 
 /// What kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum SysvKind {
     /// Shared memory.
     Memory,
     /// A set of semaphores.
@@ -14,7 +14,7 @@ pub(crate) enum Kind {
     Messages,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for SysvKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Memory => "shared memory",
@@ -28,13 +28,13 @@ impl fmt::Display for Kind {
 ///
 /// # Errors
 /// `EPERM` when it belongs to somebody else, `EINVAL` when it is gone.
-pub(crate) fn remove(kind: Kind, id: i32) -> io::Result<()> {
+pub(crate) fn remove(kind: SysvKind, id: i32) -> io::Result<()> {
     // SAFETY: each call takes the object's number; for this command the last argument is not looked at.
     let result = unsafe {
         match kind {
-            Kind::Memory => libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()),
-            Kind::Semaphores => libc::semctl(id, 0, libc::IPC_RMID),
-            Kind::Messages => libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()),
+            SysvKind::Memory => libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()),
+            SysvKind::Semaphores => libc::semctl(id, 0, libc::IPC_RMID),
+            SysvKind::Messages => libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()),
         }
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -26,11 +26,11 @@ const TRY: Duration = Duration::from_secs(2);
 
 /// Looks names up. `/etc/resolv.conf` is read once, `/etc/hosts` each time.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Names {
+pub(crate) struct Resolver {
     servers: Arc<OnceLock<TokioResolver>>,
 }
 
-impl Resolve for Names {
+impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let names = self.clone();
         Box::pin(async move {
@@ -44,7 +44,7 @@ impl Resolve for Names {
     }
 }
 
-impl Names {
+impl Resolver {
     async fn ask(&self, name: &str) -> Result<Vec<IpAddr>, Box<dyn std::error::Error + Send + Sync>> {
         let servers = match self.servers.get() {
             Some(servers) => servers,
