@@ -39,3 +39,28 @@ impl Hearing {
         self.ahead.iter().any(|marker| matches!(marker, Marker::Running(_)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    #[tokio::test]
+    async fn a_look_ahead_takes_nothing_away_and_changes_no_order() {
+        let (sender, said) = unbounded_channel();
+        let mut hearing = Hearing::new(said);
+        sender.send(Marker::Listening).unwrap();
+        assert!(!hearing.announces_job());
+        sender.send(Marker::Running("a job".to_owned())).unwrap();
+        sender.send(Marker::Listening).unwrap();
+        assert!(hearing.announces_job() && hearing.announces_job());
+        sender.send(Marker::Version("1.2.3".to_owned())).unwrap();
+        assert_eq!(hearing.next().await, Some(Marker::Listening));
+        assert_eq!(hearing.said(), Some(Marker::Running("a job".to_owned())));
+        assert!(!hearing.announces_job(), "it has been heard");
+        assert_eq!(hearing.next().await, Some(Marker::Listening));
+        assert_eq!(hearing.said(), Some(Marker::Version("1.2.3".to_owned())));
+        drop(sender);
+        assert_eq!((hearing.said(), hearing.next().await), (None, None));
+    }
+}

@@ -190,3 +190,46 @@ impl Http {
         Ok(client)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    thread_local! {
+        static HEARD: RefCell<Vec<(Option<u16>, Option<Allowance>)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// The address of somebody who answers one request.
+    fn forge(answer: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(listener.accept().unwrap().0);
+            let mut line = String::new();
+            while reader.read_line(&mut line).unwrap() > 2 {
+                line.clear();
+            }
+            reader.get_mut().write_all(answer.as_bytes()).unwrap();
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn each_request_is_heard_of_by_whoever_wants_to() {
+        let ask = async |http: &Http, url: &str| {
+            http.send(Method::GET, url, Authorization::Nobody, Body::Empty).await.map(|reply| reply.status)
+        };
+        let http = Http::new(Network::default(), "http://forge", HeaderMap::new());
+        assert_eq!(ask(&http, &forge("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await, Ok(200));
+        assert!(HEARD.take().is_empty(), "nobody wanted to hear");
+        http.observe(|code, left| HEARD.with_borrow_mut(|heard| heard.push((code, left))));
+        let counted =
+            "HTTP/1.1 404 No\r\nx-ratelimit-remaining: 7\r\nx-ratelimit-limit: 60\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(ask(&http, &forge(counted)).await, Ok(404));
+        assert!(ask(&http, "http://127.0.0.1:1").await.is_err());
+        let left = Allowance { remaining: 7, limit: Some(60), reset: None };
+        assert_eq!(HEARD.take(), [(Some(404), Some(left)), (None, None)]);
+    }
+}
