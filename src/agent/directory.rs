@@ -1,4 +1,4 @@
-//! The agent's root: a fresh directory for each incarnation around the image's read-only binaries.
+//! The agent's directory: a fresh directory for each incarnation around the image's read-only binaries.
 //!
 //! The agents take the directory above their own executable for their root, and they find that executable by its real path.
 //! So `bin` is a real directory of hard links (or copies, where links are not possible), and everything else of the pristine

@@ -75,9 +75,9 @@ impl Places {
         self.at("opt/oscr/home")
     }
 
-    /// Where each incarnation's agent root is made.
+    /// Where each incarnation's agent directory is made.
     #[must_use]
-    pub(crate) fn agent_roots(&self) -> PathBuf {
+    pub(crate) fn agent_directories(&self) -> PathBuf {
         self.at("runner")
     }
 

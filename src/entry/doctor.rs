@@ -213,7 +213,7 @@ fn version(
     directory::check(&in_use.place, facts.listener).map_err(|error| fail(error.to_string()))?;
     // It writes into its root, so it gets one, as for a job.
     let name = format!("doctor-{}", std::process::id());
-    let made = directory::make(&in_use.place, &common.places.agent_roots(), &name, &account.identity);
+    let made = directory::make(&in_use.place, &common.places.agent_directories(), &name, &account.identity);
     let made = made.map_err(|error| fail(error.to_string()))?;
     let said = ask_version(&made, &made.join(facts.listener), account, identity);
     if wipe(&made, &Spare::default()).is_ok() {

@@ -121,7 +121,9 @@ fn skips(common: &Common, provider: &dyn Provider, slate: &Slate) -> Skips {
     let places = &common.places;
     let whole = |path: PathBuf| (path, Skip::All);
     let mut skips: Skips = slate.temporary.iter().map(|place| (place.clone(), Skip::Content)).collect();
-    skips.extend([&slate.work, &slate.agent_roots, &slate.home].into_iter().chain(&slate.kept).cloned().map(whole));
+    skips.extend(
+        [&slate.work, &slate.agent_directories, &slate.home].into_iter().chain(&slate.kept).cloned().map(whole),
+    );
     // Root's, and written by this program: state, sockets, agents that were fetched. The one in use is looked at by itself.
     skips.extend([places.state(), places.run(), places.cache()].map(whole));
     // A link that this program makes for tools that know no other path, or an engine's.

@@ -1,4 +1,4 @@
-//! Registering: how a registration is made or taken up, with the agent's root that goes with it.
+//! Registering: how a registration is made or taken up, with the agent's directory that goes with it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -182,7 +182,7 @@ impl Registrar {
     }
 
     fn make_agent_directory(&self, name: &str, files: &Files) -> Result<PathBuf, Fault> {
-        let roots = self.means.common.places.agent_roots();
+        let roots = self.means.common.places.agent_directories();
         let fault =
             |what: String| Fault::Denied { what, cure: "check the disk and the permissions of that place".to_owned() };
         // An earlier attempt may have left one.

@@ -214,7 +214,7 @@ fn slate(common: &Common, account: &Account) -> Slate {
     }
     Slate {
         work: common.work_directory.clone(),
-        agent_roots: places.agent_roots(),
+        agent_directories: places.agent_directories(),
         temporary,
         home: account.home.clone(),
         pristine_home: places.pristine_home(),

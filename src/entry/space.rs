@@ -16,7 +16,7 @@ const LOOK_FOR_SPACE: Duration = Duration::from_secs(5);
 /// Where jobs need disk space.
 pub fn space(common: &Common) -> Space {
     let [temporary, ..] = common.places.temporary();
-    Space::new(common.min_free, &common.work_directory, [common.places.agent_roots(), temporary])
+    Space::new(common.min_free, &common.work_directory, [common.places.agent_directories(), temporary])
 }
 
 /// Waits until there is disk space for a job. `false` when asked to stop before.

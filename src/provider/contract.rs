@@ -63,7 +63,7 @@ pub trait Provider {
     fn configure(&self, grant: &Grant, wanted: Candidate<'_>) -> Option<Step>;
     /// What a configure step means that failed with these words.
     fn configure_failed(&self, words: &str) -> Fault;
-    /// The id that the configure step was given, read from the agent's root or asked from the forge.
+    /// The id that the configure step was given, read from the agent's directory or asked from the forge.
     fn identify<'a>(&'a self, name: &'a str, directory: &'a Path) -> Answer<'a, Registration>;
     /// The command that listens for jobs, and ends after one. `grant` is what the registration was made by; of one that was
     /// made earlier it has the files alone.

@@ -10,7 +10,7 @@ use crate::policy::{Facts, ReadOrigin};
 pub struct AgentFacts {
     /// What people call it.
     pub title: &'static str,
-    /// The listener, relative to the agent's root.
+    /// The listener, relative to the agent's directory.
     pub listener: &'static str,
     /// How it is known whether a job runs.
     pub job: JobSign,

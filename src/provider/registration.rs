@@ -37,7 +37,7 @@ pub type Files = Vec<(String, Zeroizing<Vec<u8>>)>;
 pub struct Grant {
     /// The record, if the forge has made it already; else the configure step makes it.
     pub registration: Option<Registration>,
-    /// Files for the agent's root, written before the configure step.
+    /// Files for the agent's directory, written before the configure step.
     pub files: Files,
     /// A secret for the configure step.
     pub credential: Option<Secret>,
@@ -58,7 +58,7 @@ pub struct Once {
 /// A command of the agent.
 #[derive(Debug)]
 pub struct Step {
-    /// Relative to the agent's root.
+    /// Relative to the agent's directory.
     pub program: &'static str,
     /// Arguments; never a secret.
     pub args: Vec<String>,

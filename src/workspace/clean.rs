@@ -33,7 +33,7 @@ impl Slate {
         for place in self.places() {
             // The agents' programs are links to the image's: removing one changes the time of the other's last change, which must not
             // happen once all has been found well.
-            let aside = heap.as_ref().filter(|_| place != self.agent_roots).map(AsFd::as_fd);
+            let aside = heap.as_ref().filter(|_| place != self.agent_directories).map(AsFd::as_fd);
             // What is mounted further in comes later in the list.
             let mounted = self.mounts_to_empty(&place);
             for place in mounted.iter().rev().chain([&place]) {
@@ -52,7 +52,7 @@ impl Slate {
             pristine::restore(&self.pristine_home, &self.home, &self.agent)
                 .map_err(|source| SlateError::Place { place: self.home.clone(), source })?;
         }
-        for place in [&self.work, &self.agent_roots] {
+        for place in [&self.work, &self.agent_directories] {
             prepare(place, place == &self.work, &self.agent)
                 .map_err(|source| SlateError::Place { place: place.clone(), source })?;
         }
@@ -63,7 +63,7 @@ impl Slate {
     }
 }
 
-/// The work directory belongs to the agent; the directory of agent roots to us, and the agent may pass through.
+/// The work directory belongs to the agent; the directory of agents' directories to us, and the agent may pass through.
 fn prepare(place: &Path, agents: bool, agent: &Identity) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::create_dir_all(place)?;
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(fs::read_dir(root.path().join("work")).unwrap().count(), 1);
         let names: Vec<PathBuf> = moved_aside(root.path());
         let named = |name: &str| names.iter().filter(|path| path.as_os_str() == name).count();
-        // The second b has another name; the agent's root has gone where it was.
+        // The second b has another name; the agent's directory has gone where it was.
         assert_eq!((names.len(), named("other"), named("b")), (3, 1, 1), "{names:?}");
         let trash = slate.trash.unwrap();
         assert_eq!(trash.empty(&Reins::default()).unwrap().entries, 3 * 2 + 1);

@@ -14,7 +14,7 @@ pub(crate) struct Slate {
     /// Where jobs work.
     pub work: PathBuf,
     /// Where the agents' roots are made, one per incarnation.
-    pub agent_roots: PathBuf,
+    pub agent_directories: PathBuf,
     /// Directories for temporary files.
     pub temporary: Vec<PathBuf>,
     /// The agent's home and the pristine copy that it is restored from.
@@ -38,7 +38,7 @@ impl Slate {
     /// All places that are emptied.
     pub(super) fn places(&self) -> impl Iterator<Item = PathBuf> {
         let home = (self.home != Path::new("/")).then_some(&self.home);
-        self.temporary.iter().chain([&self.agent_roots, &self.work]).chain(home).cloned()
+        self.temporary.iter().chain([&self.agent_directories, &self.work]).chain(home).cloned()
     }
 
     /// Whose entries alone may be removed from a place, if not everybody's.
@@ -62,7 +62,7 @@ pub(super) mod tests {
     pub(in crate::workspace) fn slate_in(root: &Path) -> Slate {
         Slate {
             work: root.join("work"),
-            agent_roots: root.join("runner"),
+            agent_directories: root.join("runner"),
             temporary: vec![root.join("tmp"), root.join("dev/shm")],
             home: root.join("home/runner"),
             pristine_home: root.join("pristine"),

@@ -110,7 +110,7 @@ fn where_all_is_well_everything_is_looked_at_in_order_and_nothing_changes() {
     assert_eq!(forge.runners().len(), 0);
     let changing: Vec<String> = forge.calls().into_iter().filter(|call| !call.starts_with("GET ")).collect();
     assert_eq!(changing, ["POST registration-token 201"]);
-    assert_eq!(container.names("runner").len(), 0, "the agent's root was taken away again");
+    assert_eq!(container.names("runner").len(), 0, "the agent's directory was taken away again");
     assert!(!report.text.contains(&forge.pat()));
 }
 

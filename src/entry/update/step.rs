@@ -103,7 +103,7 @@ fn bench(means: &Means, outside: &Outside) -> Bench {
     Bench {
         space: Space::new(means.common.min_free, &agents, []),
         agents,
-        roots: places.agent_roots(),
+        roots: places.agent_directories(),
         agent: means.agent.clone(),
         starter: means.starter.clone(),
         custody: outside.custody().cloned(),
