@@ -1,6 +1,7 @@
 //! System calls that neither the standard library nor nix wraps safely, each in one small function.
 //!
-//! This is the only place in the crate where `unsafe` may stand. nix and the standard library serve everywhere else.
+//! This is the only place in the crate where `unsafe` may stand. nix and the standard library serve everywhere else; here rustix
+//! serves too, where it has what they have not.
 
 #![allow(unsafe_code, reason = "the one module that may; each block says why it is sound")]
 
@@ -19,13 +20,14 @@ pub mod xattr;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
+use rustix::fs::{AtFlags, StatxFlags, statx};
+use rustix::process::PidfdFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -36,14 +38,8 @@ pub(crate) use identity::Identity;
 /// # Errors
 /// `ESRCH` if there is no such process any more.
 pub(crate) fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
-    // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1; no memory is shared.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let fd = RawFd::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-    // SAFETY: the kernel just made this descriptor for us and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let pid = rustix::process::Pid::from_raw(pid.as_raw()).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
 }
 
 /// Writes `content` to an anonymous file in memory that survives an `exec`, and gives its descriptor's number.
@@ -96,13 +92,8 @@ pub(crate) fn inherited(number: RawFd) -> io::Result<File> {
 /// When an open file was made, on its file system's clock. `None` where that is not known.
 #[must_use]
 pub(crate) fn born(file: &impl AsFd) -> Option<Duration> {
-    let mut facts = MaybeUninit::<libc::statx>::zeroed();
-    let (fd, flags) = (file.as_fd().as_raw_fd(), libc::AT_EMPTY_PATH);
-    // SAFETY: the empty name and the structure, which the kernel fills, live through the call.
-    let done = unsafe { libc::statx(fd, c"".as_ptr(), flags, libc::STATX_BTIME, facts.as_mut_ptr()) };
-    // SAFETY: it holds nothing but integers, for which zeroes are as good as any.
-    let facts = unsafe { facts.assume_init() };
-    if done < 0 || facts.stx_mask & libc::STATX_BTIME == 0 {
+    let facts = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok()?;
+    if facts.stx_mask & StatxFlags::BTIME.bits() == 0 {
         return None;
     }
     Some(Duration::new(u64::try_from(facts.stx_btime.tv_sec).ok()?, facts.stx_btime.tv_nsec))
