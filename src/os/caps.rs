@@ -4,6 +4,10 @@ use std::fmt;
 use std::io;
 
 use nix::errno::Errno;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, remove_capability_from_bounding_set,
+    set_capabilities,
+};
 
 use super::identity::{Identity, become_user};
 
@@ -107,40 +111,12 @@ impl fmt::Display for Capabilities {
     }
 }
 
-/// The kernel's `struct __user_cap_header_struct`, version 3.
-#[repr(C)]
-struct Header {
-    version: u32,
-    pid: libc::c_int,
-}
-
-impl Header {
-    /// This thread.
-    const OURS: Self = Self { version: 0x2008_0522, pid: 0 };
-}
-
-/// CapabilityHalf of the kernel's `struct __user_cap_data_struct[2]`: 32 capabilities each.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct CapabilityHalf {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
 /// What this thread may use.
 ///
 /// # Errors
 /// Never in practice: the arguments are valid.
 pub(crate) fn permitted() -> io::Result<Capabilities> {
-    let mut header = Header::OURS;
-    let mut halves = [CapabilityHalf::default(); 2];
-    // SAFETY: version 3 has two halves, and both they and the header live through the call.
-    let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, halves.as_mut_ptr()) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(Capabilities(u64::from(halves[0].permitted) | u64::from(halves[1].permitted) << 32))
+    Ok(Capabilities(capabilities(None)?.permitted.bits()))
 }
 
 /// Gives up, for good, everything that this thread may use but for what is in `keep`; nothing is handed on through `exec` by way
@@ -150,18 +126,10 @@ pub(crate) fn permitted() -> io::Result<Capabilities> {
 /// # Errors
 /// Never in practice: giving up is always allowed.
 pub(crate) fn limit(keep: Capabilities) -> io::Result<()> {
-    let Capabilities(kept) = permitted()?.and(keep);
-    // The low half and the high half.
-    let half = |bits: u64| {
-        let bits = u32::try_from(bits & u64::from(u32::MAX)).unwrap_or_default();
-        CapabilityHalf { effective: bits, permitted: bits, inheritable: 0 }
-    };
-    let halves = [half(kept), half(kept >> 32)];
-    let mut header = Header::OURS;
-    // SAFETY: version 3 has two halves, and both they and the header live through the call.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, halves.as_ptr()) };
-    // The ambient set never exceeds the inheritable one: the kernel has just emptied it.
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let kept = CapabilitySet::from_bits_retain(permitted()?.and(keep).0);
+    // The ambient set never exceeds the inheritable one: the kernel empties it with this.
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    Ok(set_capabilities(None, sets)?)
 }
 
 /// Empties the bounding set, so that no program, whoever owns it, brings a capability back. Allocates nothing.
@@ -170,18 +138,12 @@ pub(crate) fn limit(keep: Capabilities) -> io::Result<()> {
 /// `EPERM` without the capability SETPCAP, unless the set was empty before; nothing is changed then.
 pub(crate) fn empty_bounding_set() -> io::Result<()> {
     for number in 0..64 {
-        // SAFETY: both commands take a number; one that is no capability to this kernel fails with EINVAL.
-        let (held, dropped) = unsafe {
-            match libc::prctl(libc::PR_CAPBSET_READ, number, 0, 0, 0) {
-                1 => (1, libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0)),
-                other => (other, 0),
-            }
-        };
-        if held < 0 {
-            break;
-        }
-        if dropped < 0 {
-            return Err(io::Error::last_os_error());
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match capability_is_in_bounding_set(capability) {
+            Ok(true) => remove_capability_from_bounding_set(capability)?,
+            Ok(false) => {}
+            // No capability to this kernel, nor is any above it.
+            Err(_) => break,
         }
     }
     Ok(())
