@@ -1,7 +1,7 @@
 //! What happens in the child between `fork` and `exec`, and how its end is learnt.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
@@ -12,6 +12,8 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpgrp, getpid, setpgid, setsid, tcgetpgrp, tcsetpgrp};
+use rustix::process::{WaitOptions, wait};
+use rustix::stdio::stdin;
 
 use super::caps::{self, Capabilities};
 use super::directory;
@@ -108,8 +110,7 @@ fn apply(setup: &Setup, parent: Pid) -> io::Result<()> {
 /// Makes a group as an interactive shell does for a job: in the child and before `exec`, so that the program never runs in
 /// the background. SIGTTOU, which a change of the foreground group brings upon a background process, is still blocked.
 fn lead_a_group() -> io::Result<()> {
-    // SAFETY: descriptor 0 stays open for the life of this call; nothing closes it between fork and exec.
-    let terminal = unsafe { BorrowedFd::borrow_raw(libc::STDIN_FILENO) };
+    let terminal = stdin();
     let foreground = tcgetpgrp(terminal) == Ok(getpgrp());
     setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     if foreground {
@@ -189,12 +190,6 @@ pub(crate) fn look_at_a_child<T>(identity: Option<&Identity>, look: impl FnOnce(
 /// # Errors
 /// `ECHILD` when there is no child.
 pub(crate) fn wait_any() -> io::Result<Option<(Pid, ExitStatus)>> {
-    let mut status = 0;
-    // SAFETY: the kernel writes to `status`, which lives through the call.
-    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::WUNTRACED) };
-    match pid {
-        0 => Ok(None),
-        1.. => Ok(Some((Pid::from_raw(pid), ExitStatus::from_raw(status)))),
-        _ => Err(io::Error::last_os_error()),
-    }
+    let ended = wait(WaitOptions::NOHANG | WaitOptions::UNTRACED)?;
+    Ok(ended.map(|(pid, status)| (Pid::from_raw(pid.as_raw_pid()), ExitStatus::from_raw(status.as_raw()))))
 }
