@@ -29,12 +29,12 @@ thread_local! {
 }
 
 /// Whether this thread throws bytes at something. What looks like a secret then is none, and the log need not remember it.
-pub fn running() -> bool {
+pub(crate) fn running() -> bool {
     RUNNING.get()
 }
 
 /// Gives `take` the inputs of a target, and ever more that are made from them.
-pub fn run<R: Hash>(target: &str, mut take: impl FnMut(&[u8]) -> R) {
+pub(crate) fn run<R: Hash>(target: &str, mut take: impl FnMut(&[u8]) -> R) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target);
     let mut files: Vec<PathBuf> =
         fs::read_dir(&folder).expect("a folder of inputs").map(|entry| entry.unwrap().path()).collect();
@@ -179,7 +179,7 @@ fn mutate(input: &mut Vec<u8>, pool: &[Vec<u8>], words: &[Vec<u8>], dice: &mut D
 }
 
 /// Repeatable chance (xorshift64*).
-pub struct Dice(pub u64);
+pub(crate) struct Dice(pub u64);
 
 impl Dice {
     fn next(&mut self) -> u64 {
@@ -190,7 +190,7 @@ impl Dice {
     }
 
     /// Less than `end`, which is not 0.
-    pub fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() >> 33).unwrap() % end
     }
 
@@ -204,7 +204,7 @@ impl Dice {
 }
 
 /// A text's kind: without what is particular to one input, such as numbers and quoted words.
-pub fn kind(text: &str) -> String {
+pub(crate) fn kind(text: &str) -> String {
     let mut quoted = false;
     let mut kind = String::new();
     for c in text.chars().take(200) {
@@ -219,6 +219,6 @@ pub fn kind(text: &str) -> String {
 
 /// Fails for a text that could break a line of the log or a terminal.
 #[track_caller]
-pub fn assert_plain(text: &str) {
+pub(crate) fn assert_plain(text: &str) {
     assert!(!text.chars().any(char::is_control), "{text:?}");
 }

@@ -35,6 +35,7 @@
 //! nothing but `os` contains `unsafe`.
 
 #![deny(unsafe_code)]
+#![warn(unreachable_pub)]
 
 pub mod agent;
 pub mod cli;

@@ -11,7 +11,7 @@ const DENIED_LAST: Duration = Duration::from_secs(15 * 60);
 
 /// Counts failures in a row. The count outlives a restart of the container in the state file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Backoff {
+pub(super) struct Backoff {
     /// Faults in a row so far.
     pub failures: u32,
     /// Denials in a row so far: counted apart, so that a denial after a long outage is not waited out as long as that.
@@ -21,39 +21,39 @@ pub struct Backoff {
 impl Backoff {
     /// Goes on counting where an earlier incarnation ended.
     #[must_use]
-    pub fn after(failures: u32) -> Self {
+    pub(super) fn after(failures: u32) -> Self {
         Self { failures, denials: 0 }
     }
 
     /// The wait after one more fault: anywhere between nothing and a ceiling that doubles (full jitter), so that replicas
     /// that failed together do not come back together. Never less than half a second.
-    pub fn after_fault(&mut self) -> Duration {
+    pub(super) fn after_fault(&mut self) -> Duration {
         let ceiling = doubled(FIRST, self.failures, LAST);
         self.failures = self.failures.saturating_add(1);
         ceiling.mul_f64(random()).max(Duration::from_millis(500))
     }
 
     /// The wait after one more denial: only a person can end it, so it is slow from the start and gets slower.
-    pub fn after_denial(&mut self) -> Duration {
+    pub(super) fn after_denial(&mut self) -> Duration {
         let wait = doubled(DENIED_FIRST, self.denials, DENIED_LAST);
         self.denials = self.denials.saturating_add(1);
         wait.mul_f64(0.9 + 0.2 * random())
     }
 
     /// The wait that a forge asked for, with a little more so that not everybody returns in the same second.
-    pub fn after_limit(&mut self, asked: Duration) -> Duration {
+    pub(super) fn after_limit(&mut self, asked: Duration) -> Duration {
         self.failures = self.failures.saturating_add(1);
         asked + Duration::from_secs(1) + asked.mul_f64(0.1 * random())
     }
 
     /// A random part of `most`.
     #[must_use]
-    pub fn jitter(most: Duration) -> Duration {
+    pub(super) fn jitter(most: Duration) -> Duration {
         most.mul_f64(random())
     }
 
     /// It worked.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         *self = Self::default();
     }
 }

@@ -29,13 +29,13 @@ use crate::provider::{AgentFacts, Step};
 
 /// Those who wait for a child.
 #[derive(Debug, Clone, Default)]
-pub struct Children {
+pub(super) struct Children {
     waiting: Rc<RefCell<HashMap<Pid, oneshot::Sender<Ended>>>>,
 }
 
 /// A command of the agent that was started.
 #[derive(Debug)]
-pub struct Running {
+pub(super) struct Running {
     /// Its process id. Signals may be sent to it until `ended` has resolved.
     pub pid: Pid,
     /// Its last lines.
@@ -46,7 +46,7 @@ pub struct Running {
 
 impl Running {
     /// Waits for its end. Safe to drop and call again.
-    pub async fn ended(&mut self) -> Ended {
+    pub(super) async fn ended(&mut self) -> Ended {
         // The sender is dropped only with the whole process; waiting for ever is then what is left to do.
         match (&mut self.ended).await {
             Ok(ended) => ended,
@@ -55,19 +55,19 @@ impl Running {
     }
 
     /// Whether a worker of it lives, so that its output may be a job's.
-    pub fn works(&self, works: bool) {
+    pub(super) fn works(&self, works: bool) {
         self.working.set(works);
     }
 
     /// Sends it a signal; it may be gone already.
-    pub fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         let _ = nix::sys::signal::kill(self.pid, signal);
     }
 }
 
 /// How the agent's processes are started.
 #[derive(Debug, Clone)]
-pub struct Starter {
+pub(super) struct Starter {
     children: Children,
     /// The user to become; `None` when we are not root and the agent runs as ourselves.
     pub identity: Option<Identity>,
@@ -82,7 +82,7 @@ pub struct Starter {
 impl Starter {
     /// A starter whose children are reaped by the task that knows `children`.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         children: Children,
         identity: Option<Identity>,
         env: Vec<(OsString, OsString)>,
@@ -97,7 +97,7 @@ impl Starter {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(
+    pub(super) fn start(
         &self,
         directory: &Path,
         step: &Step,
@@ -122,7 +122,7 @@ impl Starter {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn command(&self, program: OsString, env: Vec<(OsString, OsString)>) -> Result<Running, SpawnError> {
+    pub(super) fn command(&self, program: OsString, env: Vec<(OsString, OsString)>) -> Result<Running, SpawnError> {
         let what = Spawn { program, args: Vec::new(), env: Some(env), directory: Some("/".into()), captured: true };
         self.launch(&what, self.unprivileged())
     }
@@ -131,7 +131,7 @@ impl Starter {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn ourselves(&self, arguments: &[&str]) -> Result<Running, SpawnError> {
+    pub(super) fn ourselves(&self, arguments: &[&str]) -> Result<Running, SpawnError> {
         let what = Spawn {
             program: "/proc/self/exe".into(),
             args: arguments.iter().map(Into::into).collect(),
@@ -160,7 +160,7 @@ impl Starter {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn launch(&self, what: &Spawn, setup: Setup) -> Result<Running, SpawnError> {
+    pub(super) fn launch(&self, what: &Spawn, setup: Setup) -> Result<Running, SpawnError> {
         Ok(self.launch_as("agent", Voice::Other, what, setup)?.0)
     }
 
@@ -168,7 +168,11 @@ impl Starter {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn engine(&self, arguments: Vec<OsString>, env: Vec<(OsString, OsString)>) -> Result<Running, SpawnError> {
+    pub(super) fn engine(
+        &self,
+        arguments: Vec<OsString>,
+        env: Vec<(OsString, OsString)>,
+    ) -> Result<Running, SpawnError> {
         let what = Spawn {
             program: "dockerd".into(),
             args: arguments,
@@ -216,7 +220,7 @@ fn keep_unpublished(env: &mut Vec<(OsString, OsString)>, variable: &str) {
 }
 
 /// Reads signals for ever: reaps, and turns stop signals into requests.
-pub async fn attend(signals: Signals, children: Children, stop: Stop) -> io::Result<()> {
+pub(super) async fn attend(signals: Signals, children: Children, stop: Stop) -> io::Result<()> {
     let readable = os::watch(signals.descriptor()?)?;
     loop {
         let mut ready = readable.readable().await?;

@@ -24,7 +24,7 @@ const UNREMARKABLE: Duration = Duration::from_millis(100);
 const REMIND: Duration = Duration::from_secs(30);
 
 /// The shared hardware that jobs of this incarnation need.
-pub struct Guard {
+pub(super) struct Guard {
     hardware: Hardware,
     locks: Locks,
     scope: LockScope,
@@ -35,7 +35,7 @@ pub struct Guard {
 
 /// Why a job cannot have what it needs.
 #[derive(Debug, thiserror::Error)]
-pub enum HardwareError {
+pub(super) enum HardwareError {
     /// It waited too long.
     #[error("{what} did not become free within {}: {state} (OSCR_LOCK_TIMEOUT)", humantime::format_duration(*after))]
     TimedOut {
@@ -61,30 +61,30 @@ pub enum HardwareError {
 }
 
 impl Guard {
-    pub fn new(hardware: Hardware, locks: Locks, starter: Starter, hooks: PathBuf, board: Board) -> Self {
+    pub(super) fn new(hardware: Hardware, locks: Locks, starter: Starter, hooks: PathBuf, board: Board) -> Self {
         let by_agent = if starter.facts.hooks.is_some() { LockScope::Job } else { LockScope::Listener };
         let scope = hardware.scope.unwrap_or(by_agent);
         Self { hardware, locks, scope, starter, hooks, board }
     }
 
     /// When the resource is taken.
-    pub fn scope(&self) -> LockScope {
+    pub(super) fn scope(&self) -> LockScope {
         self.scope
     }
 
     /// How long a holder may listen without a job.
-    pub fn idle(&self) -> Duration {
+    pub(super) fn idle(&self) -> Duration {
         self.hardware.idle
     }
 
     /// How long a job may wait.
-    pub fn patience(&self) -> Option<Duration> {
+    pub(super) fn patience(&self) -> Option<Duration> {
         self.hardware.timeout
     }
 
     /// Waits for the resource, tells `say` what it waits for now and then, and runs the hooks for a new holder. Gives up when
     /// `abandoned` resolves; dropping the future gives up as well.
-    pub async fn acquire(
+    pub(super) async fn acquire(
         self: Rc<Self>,
         claim: Claim,
         patience: Option<Duration>,
@@ -157,7 +157,7 @@ impl Guard {
     }
 
     /// Runs the hooks for the end of a holder, and lets the resource go whatever they do.
-    pub async fn release(&self, held: Held) {
+    pub(super) async fn release(&self, held: Held) {
         if let Err(why) = self.run_hooks("resource-released", &held).await {
             tracing::error!("{why}");
         }
@@ -189,7 +189,7 @@ impl Guard {
     }
 
     /// Resolves once somebody else waits for something that we hold.
-    pub async fn somebody_waits(&self, held: &Held) {
+    pub(super) async fn somebody_waits(&self, held: &Held) {
         self.locks.somebody_waits(held).await;
     }
 }

@@ -13,7 +13,7 @@ use crate::provider::finding::is_newer;
 
 /// What was fetched, as the state file remembers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fetched {
+pub(super) struct Fetched {
     /// Its version.
     pub version: String,
     /// When it was first seen offered, in seconds since 1970.
@@ -25,21 +25,21 @@ pub struct Fetched {
 
 /// Tells one build of a file from another: inode, size, time of change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BuildStamp(u64, u64, i64);
+pub(super) struct BuildStamp(u64, u64, i64);
 
 impl BuildStamp {
     /// What it is like now.
     ///
     /// # Errors
     /// When it is not there.
-    pub fn of(file: &Path) -> io::Result<Self> {
+    pub(super) fn of(file: &Path) -> io::Result<Self> {
         let meta = fs::metadata(file)?;
         Ok(Self(meta.ino(), meta.size(), meta.mtime()))
     }
 }
 
 /// The agent that runs: the image's, or one that was fetched in its place.
-pub struct InUse {
+pub(super) struct InUse {
     /// Where it is.
     pub place: PathBuf,
     /// What is known of it.
@@ -49,7 +49,7 @@ pub struct InUse {
 impl InUse {
     /// What a container uses. A fetched agent is used as long as the image's own stays the same; a new image comes with
     /// a newer one.
-    pub fn of(places: &Places, listener: &str, fetched: Option<&Fetched>) -> Self {
+    pub(super) fn of(places: &Places, listener: &str, fetched: Option<&Fetched>) -> Self {
         let image = Self { place: places.agent(), release: Release::of_image(&places.agent_release()) };
         let Some(fetched) = fetched else { return image };
         let place = places.fetched_agents().join(&fetched.version);

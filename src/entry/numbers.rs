@@ -22,7 +22,7 @@ const CALM: Duration = Duration::from_secs(1);
 
 /// Where metrics go.
 #[derive(Debug)]
-pub struct Numbers {
+pub(super) struct Numbers {
     listener: Option<TcpListener>,
     file: Option<MetricsFile>,
     kept: PathBuf,
@@ -32,7 +32,7 @@ pub struct Numbers {
 impl Numbers {
     /// Takes the address, proves the file, and goes on counting where the last incarnation ended. `agent` is the user that jobs
     /// run as, if it is another than ours.
-    pub fn prepare(common: &Common, agent: Option<&Identity>, problems: &mut Vec<Problem>) -> Self {
+    pub(super) fn prepare(common: &Common, agent: Option<&Identity>, problems: &mut Vec<Problem>) -> Self {
         let replica = hostname();
         let mut problem = |setting: &str, what: String, cure: &str| {
             problems.push(Problem::of(setting, what, cure));
@@ -63,7 +63,7 @@ impl Numbers {
     }
 
     /// Serves and writes from now on.
-    pub fn start(&mut self, board: &Board) {
+    pub(super) fn start(&mut self, board: &Board) {
         if let Some(listener) = self.listener.take() {
             let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
             match tokio::net::TcpListener::from_std(listener) {
@@ -83,14 +83,14 @@ impl Numbers {
     }
 
     /// Keeps the counts for the next incarnation.
-    pub fn keep(&self) {
+    pub(super) fn keep(&self) {
         if let Err(error) = metrics::keep(&self.kept) {
             tracing::debug!("the counts cannot be kept: {error}");
         }
     }
 
     /// The end of the incarnation. The file of one that was stopped goes; another life overwrites it.
-    pub fn end(&self, board: &Board, stopped: bool) {
+    pub(super) fn end(&self, board: &Board, stopped: bool) {
         self.keep();
         match &self.file {
             Some(file) if stopped => file.remove(),
@@ -103,7 +103,7 @@ impl Numbers {
 }
 
 /// The HTTP client's observer: counts a request, and shows what the forge says of its limits.
-pub fn count_request(code: Option<u16>, left: Option<Allowance>) {
+pub(super) fn count_request(code: Option<u16>, left: Option<Allowance>) {
     let limit = left.map(|Allowance { remaining, limit, reset }| RateLimit { remaining, limit, reset });
     metrics::api_request(code, limit);
 }

@@ -9,7 +9,7 @@ use nix::unistd::Uid;
 
 /// Why a directory is not used.
 #[derive(Debug, thiserror::Error)]
-pub enum PrivateError {
+pub(super) enum PrivateError {
     /// It cannot be made or looked at.
     #[error("{} cannot be used: {}", .0.display(), .1)]
     Unusable(PathBuf, io::Error),
@@ -23,7 +23,7 @@ pub enum PrivateError {
 ///
 /// # Errors
 /// When it is somebody else's, or cannot be made or closed.
-pub fn prepare(directory: &Path) -> Result<(), PrivateError> {
+pub(super) fn prepare(directory: &Path) -> Result<(), PrivateError> {
     let unusable = |error| PrivateError::Unusable(directory.to_owned(), error);
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(unusable)?;
     let meta = fs::metadata(directory).map_err(unusable)?;

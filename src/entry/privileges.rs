@@ -5,7 +5,7 @@ use std::io;
 use crate::os::caps::{self, Capabilities};
 
 /// The capabilities that OSCR needs until its end, and what for. `compose.yml` gives exactly these.
-pub const NEEDED: [(&str, &str); 6] = [
+pub(super) const NEEDED: [(&str, &str); 6] = [
     ("CHOWN", "give the agent its directories"),
     ("DAC_OVERRIDE", "wipe what a job locked away with its permissions"),
     ("FOWNER", "wipe in sticky directories such as /tmp"),
@@ -23,7 +23,7 @@ const USEFUL: [&str; 1] = ["LINUX_IMMUTABLE"];
 ///
 /// # Errors
 /// When the kernel refuses, which it has no reason to.
-pub fn give_up(sudo: bool, engine: bool) -> io::Result<()> {
+pub(super) fn give_up(sudo: bool, engine: bool) -> io::Result<()> {
     if !sudo
         && !engine
         && let Err(error) = caps::empty_bounding_set()

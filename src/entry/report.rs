@@ -10,7 +10,7 @@ use crate::metrics::{self, JobResult};
 
 /// A job that is over, and whose slate is yet to be cleaned.
 #[derive(Debug)]
-pub struct JobReport {
+pub(super) struct JobReport {
     job: Job,
     runner: String,
     began: SystemTime,
@@ -43,7 +43,7 @@ struct Summary<'a> {
 
 /// When which part of a job's time began and ended.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Spans {
+pub(super) struct Spans {
     /// For how long the runner had listened.
     pub idle: Duration,
     /// For how long the job waited for shared hardware.
@@ -55,7 +55,7 @@ pub struct Spans {
 impl JobReport {
     /// A job is over; counts it.
     #[must_use]
-    pub fn new(job: Job, runner: String, result: JobResult, spans: Spans) -> Self {
+    pub(super) fn new(job: Job, runner: String, result: JobResult, spans: Spans) -> Self {
         let ran = spans.lasted.saturating_sub(spans.waited);
         metrics::job_over(result, ran);
         let began = SystemTime::now().checked_sub(spans.lasted).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -63,7 +63,7 @@ impl JobReport {
     }
 
     /// Writes the line; `wiped` is how long the slate took, if it came clean.
-    pub fn say(self, wiped: Option<Duration>) {
+    pub(super) fn say(self, wiped: Option<Duration>) {
         let seconds = |duration: Duration| (duration.as_secs_f64() * 1000.0).round() / 1000.0;
         let summary = Summary {
             version: 1,

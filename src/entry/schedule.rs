@@ -24,7 +24,7 @@ const LONGEST_SLEEP: u64 = HOUR;
 
 /// When a newer agent is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
+pub(super) enum When {
     /// Before ours gets too old, while it listens.
     InTime,
     /// As soon as it is offered, before ours is registered again.
@@ -34,7 +34,7 @@ pub enum When {
 /// What is remembered. Times are seconds since 1970.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Memory {
+pub(super) struct Memory {
     /// The version that is in use, as far as it is known: all else is about its successors.
     pub ours: Option<String>,
     /// When the forge may be asked next.
@@ -55,7 +55,7 @@ pub struct Memory {
 
 /// A newer version that is offered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offer {
+pub(super) struct Offer {
     /// What the forge says of it.
     pub package: Package,
     /// Since when.
@@ -67,7 +67,7 @@ pub struct Offer {
 
 /// What comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub(super) enum Next {
     /// Nothing, for so long.
     Wait(Duration),
     /// The forge is asked.
@@ -78,7 +78,7 @@ pub enum Next {
 
 impl Memory {
     /// Forgets all that is about another version than the one in use.
-    pub fn is_about(&mut self, version: Option<&str>) {
+    pub(super) fn is_about(&mut self, version: Option<&str>) {
         if let Some(version) = version
             && self.ours.as_deref() != Some(version)
         {
@@ -88,7 +88,7 @@ impl Memory {
 
     /// What comes next at `now`, for an agent that was `released` then. A container that never asked picks a moment of its own,
     /// by a number between 0 and 1, and keeps to it.
-    pub fn next(&mut self, when: When, released: Option<u64>, now: u64, random: impl FnOnce() -> f64) -> Next {
+    pub(super) fn next(&mut self, when: When, released: Option<u64>, now: u64, random: impl FnOnce() -> f64) -> Next {
         let due = match (when, released) {
             (When::InTime, Some(released)) => released.saturating_add(YOUNG),
             _ => 0,
@@ -122,28 +122,28 @@ impl Memory {
     }
 
     /// What is offered and worth a fetch.
-    pub fn wanted(&self) -> Option<&Package> {
+    pub(super) fn wanted(&self) -> Option<&Package> {
         let offer = self.offer.as_ref().filter(|offer| !offer.tried)?;
         Some(&offer.package).filter(|package| self.unfit.as_ref() != Some(&package.version))
     }
 
     /// The newer version that the forge offers, if any.
-    pub fn newer(&self) -> Option<&str> {
+    pub(super) fn newer(&self) -> Option<&str> {
         self.offer.as_ref().map(|offer| offer.package.version.as_str())
     }
 
     /// Whether jobs have cut it short so often that it should come before the next one.
-    pub fn comes_first(&self) -> bool {
+    pub(super) fn comes_first(&self) -> bool {
         self.cuts >= CUTS && self.wanted().is_some()
     }
 
     /// The forge is about to be asked: not again for a while, whatever comes of it.
-    pub fn asks(&mut self, now: u64) {
+    pub(super) fn asks(&mut self, now: u64) {
         self.ask_at = Some(now.saturating_add(PAUSE));
     }
 
     /// The forge offers this. Whether it is newer than ours.
-    pub fn told(&mut self, package: Package, now: u64) -> bool {
+    pub(super) fn told(&mut self, package: Package, now: u64) -> bool {
         if !self.ours.as_deref().is_some_and(|ours| is_newer(&package.version, ours)) {
             // An older one too: a release may have been withdrawn.
             (self.offer, self.newer_since) = (None, None);
@@ -156,7 +156,7 @@ impl Memory {
     }
 
     /// It failed, and is not tried again before the forge has been asked again.
-    pub fn failed(&mut self, why: String, now: u64) {
+    pub(super) fn failed(&mut self, why: String, now: u64) {
         self.failures = self.failures.saturating_add(1);
         self.trouble = Some(why);
         self.cuts = 0;
@@ -167,18 +167,18 @@ impl Memory {
     }
 
     /// It is here, but does not run: not fetched again.
-    pub fn unfit(&mut self, version: &str, why: String, now: u64) {
+    pub(super) fn unfit(&mut self, version: &str, why: String, now: u64) {
         self.failed(why, now);
         self.unfit = Some(version.to_owned());
     }
 
     /// There was nothing to complain of.
-    pub fn well(&mut self) {
+    pub(super) fn well(&mut self) {
         (self.failures, self.trouble) = (0, None);
     }
 
     /// A job, or the end of an incarnation, came between.
-    pub fn cut(&mut self) {
+    pub(super) fn cut(&mut self) {
         self.cuts = self.cuts.saturating_add(1);
     }
 }

@@ -27,7 +27,7 @@ const STASH: &str = "OSCR_STASH_FD";
 ///
 /// # Errors
 /// When the hand-over fails; nothing is started then.
-pub fn environment_without_trace(forges: Forges) -> io::Result<Vec<(OsString, OsString)>> {
+pub(super) fn environment_without_trace(forges: Forges) -> io::Result<Vec<(OsString, OsString)>> {
     let mut variables: Vec<_> = std::env::vars_os().collect();
     if let Some(at) = variables.iter().position(|(name, _)| name == STASH) {
         let (_, number) = variables.swap_remove(at);
@@ -66,7 +66,7 @@ pub fn environment_without_trace(forges: Forges) -> io::Result<Vec<(OsString, Os
 }
 
 /// Every secret that this container was given, whether this configuration makes use of it or not: a job could.
-pub fn given(forges: Forges, environment: &Environment) -> Vec<SecretSource> {
+pub(super) fn given(forges: Forges, environment: &Environment) -> Vec<SecretSource> {
     let of = |(name, value): (&str, &str)| match name.strip_suffix("_FILE") {
         Some(plain) if forges.is_secret(plain) => Some(SecretSource::file(name, PathBuf::from(value))),
         _ if forges.is_secret(name) => Some(SecretSource::environment(name, Secret::new(value.trim().to_owned()))),
@@ -81,7 +81,7 @@ pub fn given(forges: Forges, environment: &Environment) -> Vec<SecretSource> {
 ///
 /// # Errors
 /// The problem, with its cure, when the agent could read the file.
-pub fn guard(source: &SecretSource, agent: &Identity) -> Result<(), Problem> {
+pub(super) fn guard(source: &SecretSource, agent: &Identity) -> Result<(), Problem> {
     let Some(path) = source.path() else {
         return Ok(());
     };

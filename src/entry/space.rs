@@ -14,7 +14,7 @@ use crate::workspace::Space;
 const LOOK_FOR_SPACE: Duration = Duration::from_secs(5);
 
 /// Where jobs need disk space.
-pub fn space(common: &Common) -> Space {
+pub(super) fn space(common: &Common) -> Space {
     let [temporary, ..] = common.places.temporary();
     Space::new(common.min_free, &common.work_directory, [common.places.agent_directories(), temporary])
 }

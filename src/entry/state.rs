@@ -18,7 +18,7 @@ use crate::provider::{Files, Registration};
 
 /// The content of the file. It holds no secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub(super) struct State {
     /// Version of this form.
     pub version: u32,
     /// The registration in use, or about to be made.
@@ -49,7 +49,7 @@ pub struct State {
 
 /// The file and what it holds.
 #[derive(Debug)]
-pub struct StateFile {
+pub(super) struct StateFile {
     directory: PathBuf,
     /// What the file holds, or will hold after [`StateFile::save`].
     pub content: State,
@@ -58,7 +58,7 @@ pub struct StateFile {
 /// Why the state cannot be kept. Without it no registration may be made.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be written: {source}; OSCR keeps there what the next incarnation must clean up", path.display())]
-pub struct StateError {
+pub(super) struct StateError {
     /// The file or directory.
     path: PathBuf,
     /// Why.
@@ -77,7 +77,7 @@ impl StateFile {
     ///
     /// # Errors
     /// When the directory cannot be made or written.
-    pub fn open(directory: &Path) -> Result<Self, StateError> {
+    pub(super) fn open(directory: &Path) -> Result<Self, StateError> {
         let failed = |source| StateError { path: directory.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let path = directory.join(NAME);
@@ -104,7 +104,7 @@ impl StateFile {
 
     /// What the file in `directory` holds, if there is one that makes sense. Nothing is changed.
     #[must_use]
-    pub fn read(directory: &Path) -> Option<State> {
+    pub(super) fn read(directory: &Path) -> Option<State> {
         serde_json::from_slice(&fs::read(directory.join(NAME)).ok()?).ok()
     }
 
@@ -112,7 +112,7 @@ impl StateFile {
     ///
     /// # Errors
     /// When it cannot be written, as on a full disk; the old one is intact then.
-    pub fn save(&mut self) -> Result<(), StateError> {
+    pub(super) fn save(&mut self) -> Result<(), StateError> {
         self.content.version = 1;
         self.content.leftovers.truncate(LEFTOVERS);
         self.content.docker_labels.truncate(LEFTOVERS);
@@ -126,14 +126,14 @@ impl StateFile {
     }
 
     /// Saves what can be lost without harm; a failure is logged.
-    pub fn save_or_warn(&mut self) {
+    pub(super) fn save_or_warn(&mut self) {
         if let Err(error) = self.save() {
             tracing::warn!("{error}");
         }
     }
 
     /// Makes the current registration one of those that must be let go.
-    pub fn demote(&mut self) {
+    pub(super) fn demote(&mut self) {
         if let Some(current) = self.content.current.take() {
             self.content.leftovers.push(current);
         }
@@ -143,7 +143,7 @@ impl StateFile {
     ///
     /// # Errors
     /// When they cannot be copied.
-    pub fn keep(&self, root: &Path, names: &[&str]) -> Result<(), StateError> {
+    pub(super) fn keep(&self, root: &Path, names: &[&str]) -> Result<(), StateError> {
         let kept = self.directory.join(KEPT);
         let copy = || {
             self.forget_kept();
@@ -162,7 +162,7 @@ impl StateFile {
 
     /// The kept files: name and content. Empty when none are kept.
     #[must_use]
-    pub fn kept(&self, names: &[&str]) -> Files {
+    pub(super) fn kept(&self, names: &[&str]) -> Files {
         let kept = self.directory.join(KEPT);
         names
             .iter()
@@ -171,7 +171,7 @@ impl StateFile {
     }
 
     /// Removes the kept files.
-    pub fn forget_kept(&self) {
+    pub(super) fn forget_kept(&self) {
         let _ = fs::remove_dir_all(self.directory.join(KEPT));
     }
 }

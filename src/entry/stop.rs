@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// How urgent it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Urgency {
+pub(super) enum Urgency {
     /// Nobody asked.
     None,
     /// Take no more jobs; let the running one finish.
@@ -30,7 +30,7 @@ struct Requests {
 
 /// Collects requests to stop and lets many wait for them.
 #[derive(Debug, Clone)]
-pub struct Stop {
+pub(super) struct Stop {
     requests: watch::Sender<Requests>,
     patience: Duration,
 }
@@ -38,12 +38,12 @@ pub struct Stop {
 impl Stop {
     /// A running job gets `patience` from the first stop signal.
     #[must_use]
-    pub fn new(patience: Duration) -> Self {
+    pub(super) fn new(patience: Duration) -> Self {
         Self { requests: watch::Sender::new(Requests::default()), patience }
     }
 
     /// A stop signal arrived. Returns how many there were.
-    pub fn signal(&self) -> u32 {
+    pub(super) fn signal(&self) -> u32 {
         let now = Instant::now();
         self.requests.send_modify(|requests| {
             requests.signals += 1;
@@ -53,13 +53,13 @@ impl Stop {
     }
 
     /// A drain was ordered.
-    pub fn drain(&self, exit: bool) {
+    pub(super) fn drain(&self, exit: bool) {
         self.requests.send_modify(|requests| requests.drain = Some(exit));
     }
 
     /// How urgent it is now.
     #[must_use]
-    pub fn urgency(&self) -> Urgency {
+    pub(super) fn urgency(&self) -> Urgency {
         let requests = *self.requests.borrow();
         if requests.signals >= 2 || requests.now_too_late {
             Urgency::Cancel
@@ -72,19 +72,19 @@ impl Stop {
 
     /// Whether to stay, without taking jobs, once all is done: a drain was ordered and no signal came.
     #[must_use]
-    pub fn parks(&self) -> bool {
+    pub(super) fn parks(&self) -> bool {
         let requests = *self.requests.borrow();
         requests.signals == 0 && requests.drain == Some(false)
     }
 
     /// Whether a signal asked.
     #[must_use]
-    pub fn signalled(&self) -> bool {
+    pub(super) fn signalled(&self) -> bool {
         self.requests.borrow().signals > 0
     }
 
     /// Waits until it is at least so urgent. The deadline of the first signal makes it a cancel.
-    pub async fn reached(&self, urgency: Urgency) {
+    pub(super) async fn reached(&self, urgency: Urgency) {
         let mut watcher = self.requests.subscribe();
         loop {
             if self.urgency() >= urgency {
@@ -100,7 +100,7 @@ impl Stop {
     }
 
     /// Waits for a signal.
-    pub async fn signal_came(&self) {
+    pub(super) async fn signal_came(&self) {
         let mut watcher = self.requests.subscribe();
         let _ = watcher.wait_for(|requests| requests.signals > 0).await;
     }

@@ -20,7 +20,7 @@ const SYSTEM: &[&str] = &[
 ///
 /// # Errors
 /// When the setting's file cannot be read or the bundle not be written.
-pub fn bundle(common: &Common) -> io::Result<Option<PathBuf>> {
+pub(super) fn bundle(common: &Common) -> io::Result<Option<PathBuf>> {
     let Some(own) = &common.network.ca_file else {
         return Ok(None);
     };

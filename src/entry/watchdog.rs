@@ -36,7 +36,7 @@ enum Stage {
 
 /// What must be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Due {
+pub(super) enum Due {
     /// Ask the forge about the registration, and report to [`Watchdog::told`] or [`Watchdog::not_asked`].
     Ask,
     /// Nobody can say any more whether the listener is cut off.
@@ -51,7 +51,7 @@ pub enum Due {
 
 /// Watches one listener.
 #[derive(Debug)]
-pub struct Watchdog {
+pub(super) struct Watchdog {
     limits: Watch,
     ephemeral: bool,
     /// Whether the forge can be asked, and may be.
@@ -73,7 +73,7 @@ pub struct Watchdog {
 impl Watchdog {
     /// Watches a listener that starts now. `can_ask` says whether there is a credential that can ask the forge, `chance` gives
     /// numbers from 0 to 1, for the intervals.
-    pub fn new(limits: Watch, ephemeral: bool, can_ask: bool, chance: fn() -> f64) -> Self {
+    pub(super) fn new(limits: Watch, ephemeral: bool, can_ask: bool, chance: fn() -> f64) -> Self {
         let mut watchdog = Self {
             limits,
             ephemeral,
@@ -94,7 +94,7 @@ impl Watchdog {
     }
 
     /// The listener says that it listens.
-    pub fn listening(&mut self) {
+    pub(super) fn listening(&mut self) {
         if matches!(self.stage, Stage::Starting) {
             self.enter(Stage::Listening);
             self.idle_since = Some(Instant::now());
@@ -103,14 +103,14 @@ impl Watchdog {
     }
 
     /// The listener says that it begins a job.
-    pub fn acquiring(&mut self) {
+    pub(super) fn acquiring(&mut self) {
         if matches!(self.stage, Stage::Starting | Stage::Listening) {
             self.enter(Stage::Acquiring);
         }
     }
 
     /// A worker was found. Whatever spoke against the listener is void.
-    pub fn running(&mut self) {
+    pub(super) fn running(&mut self) {
         if self.stage != Stage::Running {
             self.verdict = None;
             self.doubt = None;
@@ -119,12 +119,12 @@ impl Watchdog {
     }
 
     /// The worker is gone, or the listener says that its job is over.
-    pub fn done(&mut self) {
+    pub(super) fn done(&mut self) {
         self.enter(Stage::Done);
     }
 
     /// The listener gave another sign.
-    pub fn heard(&mut self, sign: Sign) {
+    pub(super) fn heard(&mut self, sign: Sign) {
         if matches!(self.stage, Stage::Running | Stage::Done) {
             return;
         }
@@ -160,17 +160,17 @@ impl Watchdog {
     }
 
     /// Whether the listener said that it lost its connection, and nobody since that it has it back.
-    pub fn doubts(&self) -> bool {
+    pub(super) fn doubts(&self) -> bool {
         self.doubt.is_some()
     }
 
     /// Nobody can say whether the listener is cut off.
-    pub fn forget_doubt(&mut self) {
+    pub(super) fn forget_doubt(&mut self) {
         self.doubt = None;
     }
 
     /// The forge is not to be asked now: later.
-    pub fn not_asked(&mut self) {
+    pub(super) fn not_asked(&mut self) {
         self.ask_later();
         if let Some(doubt) = &mut self.doubt {
             doubt.go_on(self.limits.interval, (self.chance)());
@@ -178,7 +178,7 @@ impl Watchdog {
     }
 
     /// What the forge answered.
-    pub fn told(&mut self, standing: &Result<Standing, Fault>) {
+    pub(super) fn told(&mut self, standing: &Result<Standing, Fault>) {
         self.not_asked();
         // A job may have come while the forge was thinking.
         let idle = matches!(self.stage, Stage::Starting | Stage::Listening);
@@ -211,7 +211,7 @@ impl Watchdog {
     }
 
     /// Waits until something must be done. Safe to drop and call again.
-    pub async fn due(&self) -> Due {
+    pub(super) async fn due(&self) -> Due {
         if let Some(why) = &self.verdict {
             return Due::Replace(why.clone());
         }

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 
 /// Reads what an agent wrote as JSON: with a byte order mark.
-pub fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+pub(super) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))
 }
 

@@ -10,7 +10,7 @@ use crate::entry::state::StateFile;
 use crate::provider::Provider;
 
 /// Of the agent in use, with what is remembered of newer ones.
-pub fn age_of(in_use: &InUse, rule: &Rule, memory: &Memory) -> AgentAge {
+pub(super) fn age_of(in_use: &InUse, rule: &Rule, memory: &Memory) -> AgentAge {
     AgentAge {
         version: in_use.release.version.clone().or_else(|| memory.ours.clone()),
         released: in_use.release.released.map(day),
@@ -22,7 +22,7 @@ pub fn age_of(in_use: &InUse, rule: &Rule, memory: &Memory) -> AgentAge {
 }
 
 /// What `doctor` says of it, by what the state file remembers.
-pub fn age(common: &Common, provider: &dyn Provider) -> (InUse, AgentAge) {
+pub(crate) fn age(common: &Common, provider: &dyn Provider) -> (InUse, AgentAge) {
     let state = StateFile::read(&common.places.state()).unwrap_or_default();
     let in_use = InUse::of(&common.places, provider.agent().listener, state.agent.as_ref());
     let age = age_of(&in_use, &Rule::of(common, provider), &state.update);

@@ -27,7 +27,7 @@ const LOOK_AT_DISK: Duration = Duration::from_millis(250);
 
 /// Where they lie.
 #[derive(Debug, Clone)]
-pub struct Archives {
+pub(super) struct Archives {
     directory: PathBuf,
     /// Whether other containers may write there.
     shared: bool,
@@ -39,7 +39,7 @@ pub struct Archives {
 
 impl Archives {
     /// Those of a forge's agent in a directory for root alone.
-    pub fn of(provider: &str, directory: PathBuf, shared: bool, least: Option<u64>) -> Self {
+    pub(super) fn of(provider: &str, directory: PathBuf, shared: bool, least: Option<u64>) -> Self {
         let space = Space::new(least, &directory, []);
         Self { directory, shared, prefix: format!("{provider}-{}-", architecture()), space }
     }
@@ -53,7 +53,12 @@ impl Archives {
     ///
     /// # Errors
     /// Why it is not there, for people.
-    pub async fn obtain(&self, provider: &Rc<dyn Provider>, package: &Package, sha256: &str) -> Result<(), String> {
+    pub(super) async fn obtain(
+        &self,
+        provider: &Rc<dyn Provider>,
+        package: &Package,
+        sha256: &str,
+    ) -> Result<(), String> {
         let on_disk = |error: io::Error| format!("{} cannot be written: {error}", self.directory.display());
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory).map_err(on_disk)?;
         let path = self.path(&package.version);
@@ -102,7 +107,7 @@ impl Archives {
     ///
     /// # Errors
     /// When it is not there, or not what the forge says.
-    pub fn take(&self, version: &str, sha256: &str, held: &Halt) -> io::Result<File> {
+    pub(super) fn take(&self, version: &str, sha256: &str, held: &Halt) -> io::Result<File> {
         let mut file = open(&self.path(version), OpenOptions::new().read(true))?;
         if self.shared {
             let mut own = nameless(&self.directory)?;
@@ -116,7 +121,7 @@ impl Archives {
     }
 
     /// An agent was made of this version's: one of our own is not needed any more.
-    pub fn used(&self, version: &str) {
+    pub(super) fn used(&self, version: &str) {
         if !self.shared {
             self.forget(|other| other == version || is_newer(version, other));
         }
@@ -167,7 +172,7 @@ impl Archives {
 }
 
 /// Why no more may be written: a job that comes must find its space.
-pub fn shortage(space: &Space) -> Option<String> {
+pub(super) fn shortage(space: &Space) -> Option<String> {
     let full = space.look().into_iter().find(|room| room.free < room.least)?;
     let (place, free, least) = (full.place.display(), shown(full.free), shown(full.least));
     Some(format!("{place} has {free} free, and {least} are kept for jobs (OSCR_MIN_FREE)"))

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whoever made it halts the work by dropping it; the work looks at what it [holds](Halt::held).
 #[derive(Debug, Default)]
-pub struct Halt {
+pub(super) struct Halt {
     halted: Arc<AtomicBool>,
     /// Whether this is the work's.
     held: bool,
@@ -14,7 +14,7 @@ pub struct Halt {
 
 impl Halt {
     /// For the work.
-    pub fn held(&self) -> Self {
+    pub(super) fn held(&self) -> Self {
         Self { halted: Arc::clone(&self.halted), held: true }
     }
 
@@ -22,7 +22,7 @@ impl Halt {
     ///
     /// # Errors
     /// That it is to end.
-    pub fn check(&self) -> io::Result<()> {
+    pub(super) fn check(&self) -> io::Result<()> {
         if self.halted.load(Ordering::Relaxed) {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "nobody waits for it any more"));
         }

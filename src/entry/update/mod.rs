@@ -21,9 +21,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-pub use self::age::age;
+pub(super) use self::age::age;
 use self::age::age_of;
-pub use self::rule::Rule;
+pub(super) use self::rule::Rule;
 use self::step::{Done, UpdateStep};
 use self::unpack::Unmade;
 use super::backoff;

@@ -11,7 +11,7 @@ use crate::provider::{Provider, Releasing};
 
 /// The setting, and when newer agents are fetched by it; or why none is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub(crate) struct Rule {
     setting: AgentUpdate,
     /// When, or why never.
     pub when: Result<When, &'static str>,
@@ -19,7 +19,7 @@ pub struct Rule {
 
 impl Rule {
     /// The rule for a runner of this configuration.
-    pub fn of(common: &Common, provider: &dyn Provider) -> Self {
+    pub(crate) fn of(common: &Common, provider: &dyn Provider) -> Self {
         let setting = common.agent_update;
         let when = match setting {
             AgentUpdate::No => Err("it is switched off"),
@@ -33,13 +33,13 @@ impl Rule {
     }
 
     /// Whether somebody asked for what cannot be.
-    pub fn disappoints(&self) -> bool {
+    pub(crate) fn disappoints(&self) -> bool {
         self.setting == AgentUpdate::Yes && self.when.is_err()
     }
 }
 
 /// Why none could be asked for.
-pub const NOT_OFFERED: &str = "this forge offers no versions of its agent";
+pub(super) const NOT_OFFERED: &str = "this forge offers no versions of its agent";
 
 /// Why no agent could be fetched and kept here.
 fn able(common: &Common, provider: &dyn Provider) -> Result<(), &'static str> {

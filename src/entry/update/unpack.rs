@@ -29,7 +29,7 @@ const SAY: Duration = Duration::from_secs(30);
 
 /// Why no agent was made.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unmade {
+pub(crate) enum Unmade {
     /// Something stood in the way.
     #[error("{0}")]
     Fault(String),
@@ -39,7 +39,7 @@ pub enum Unmade {
 }
 
 /// Where agents are made, and by whose rights they are tried.
-pub struct Bench {
+pub(super) struct Bench {
     /// Where fetched agents are kept, each in a directory named by its version.
     pub agents: PathBuf,
     /// Where roots of agents are made.
@@ -60,7 +60,7 @@ impl Bench {
     ///
     /// # Errors
     /// Why there is no such agent.
-    pub async fn make(self, archives: &Archives, package: &Package, sha256: &str) -> Result<(), Unmade> {
+    pub(super) async fn make(self, archives: &Archives, package: &Package, sha256: &str) -> Result<(), Unmade> {
         let fault = |error: io::Error| Unmade::Fault(format!("the archive cannot be unpacked: {error}"));
         let place = self.agents.join(&package.version);
         let half = HalfMade::beside(&place).map_err(fault)?;
@@ -104,7 +104,7 @@ impl Bench {
     ///
     /// # Errors
     /// Why it did not say it.
-    pub async fn version_of(&self, agent: &Path) -> Result<String, Unmade> {
+    pub(super) async fn version_of(&self, agent: &Path) -> Result<String, Unmade> {
         let mut starter = self.starter.clone();
         // With what a listener is told about its words, they would be more than the version.
         starter.env.retain(|(name, _)| !starter.facts.env.iter().any(|(told, _)| name == told));

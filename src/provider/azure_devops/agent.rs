@@ -7,13 +7,13 @@ use crate::provider::contract::Reading;
 use crate::provider::facts::{AgentFacts, JobSign, LabelledBy, Line, Meaning, Sign, StopPlan};
 
 /// The program that configures itself and listens.
-pub const LISTENER: &str = "bin/Agent.Listener";
+pub(super) const LISTENER: &str = "bin/Agent.Listener";
 
 /// The file of user capabilities: the agent reads it when it configures itself and for each session.
-pub const CAPABILITIES: &str = ".capabilities";
+pub(super) const CAPABILITIES: &str = ".capabilities";
 
 /// The official agent.
-pub const AGENT: AgentFacts = AgentFacts {
+pub(crate) const AGENT: AgentFacts = AgentFacts {
     title: "Azure Pipelines agent",
     listener: LISTENER,
     job: JobSign::Worker("Agent.Worker"),
@@ -62,7 +62,7 @@ pub const AGENT: AgentFacts = AgentFacts {
 };
 
 /// What the listener's end means; `job_seen` when a worker ran.
-pub fn read_exit(ended: Ended, job_seen: bool) -> Reading {
+pub(super) fn read_exit(ended: Ended, job_seen: bool) -> Reading {
     let title = AGENT.title;
     match ended {
         // Asked to update itself after its job: the next one will say so before it takes another.

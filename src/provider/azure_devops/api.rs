@@ -29,7 +29,7 @@ const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The REST API of one organisation or collection.
 #[derive(Debug)]
-pub struct Api {
+pub(super) struct Api {
     /// The client that asks for everything.
     pub http: Http,
     url: String,
@@ -93,7 +93,7 @@ struct Exception {
 }
 
 impl Api {
-    pub fn new(settings: &Settings, common: &Common) -> Self {
+    pub(super) fn new(settings: &Settings, common: &Common) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         // Without it a wrong token is answered with a way to a page for signing in.
@@ -109,7 +109,7 @@ impl Api {
     }
 
     /// The request that finds the pool: what later incarnations need to find a registration again.
-    pub fn scope_url(&self) -> String {
+    pub(super) fn scope_url(&self) -> String {
         let mut query = String::new();
         // `Url` alone knows how to write a name with spaces into a query.
         if let Ok(url) = Url::parse_with_params("http://x/", [("poolName", &self.pool)]) {
@@ -119,12 +119,12 @@ impl Api {
     }
 
     /// An address that needs no credential to answer something.
-    pub fn open_url(&self) -> String {
+    pub(super) fn open_url(&self) -> String {
         format!("{}&{VERSION}", self.scope_url())
     }
 
     /// What registering needs: the credential, the pool, and last the agent's version.
-    pub async fn examine(&self, version: Option<&str>) -> Vec<Finding> {
+    pub(super) async fn examine(&self, version: Option<&str>) -> Vec<Finding> {
         let setting = &self.credential.secret().setting;
         let scope = self.scope_url();
         match self.find_pool(&scope).await {
@@ -153,12 +153,12 @@ impl Api {
     }
 
     /// The pool's number, as the agent has found it.
-    pub fn pool_is(&self, id: u64) {
+    pub(super) fn pool_is(&self, id: u64) {
         self.pool_id.set(Some(id));
     }
 
     /// Finds the pool, which proves the address, the credential and its rights.
-    pub async fn pool(&self) -> Result<(), Fault> {
+    pub(super) async fn pool(&self) -> Result<(), Fault> {
         let scope = self.scope_url();
         let id = self.find_pool(&scope).await?.ok_or_else(|| self.no_pool(&scope))?;
         self.pool_is(id);
@@ -203,7 +203,7 @@ impl Api {
     }
 
     /// The id of the agent with exactly this name.
-    pub async fn find(&self, scope: &str, name: &str) -> Result<Option<u64>, Fault> {
+    pub(super) async fn find(&self, scope: &str, name: &str) -> Result<Option<u64>, Fault> {
         Ok(self.find_agent(scope, name).await?.map(|agent| agent.id))
     }
 
@@ -215,7 +215,7 @@ impl Api {
     }
 
     /// Lets a registration go. 404 is success: it is gone.
-    pub async fn release(&self, registration: &Registration) -> Result<Released, Fault> {
+    pub(super) async fn release(&self, registration: &Registration) -> Result<Released, Fault> {
         let scope = &registration.scope;
         let id = match registration.id {
             Some(id) => id,
@@ -234,7 +234,7 @@ impl Api {
         }
     }
 
-    pub async fn standing(&self, registration: &Registration) -> Result<Standing, Fault> {
+    pub(super) async fn standing(&self, registration: &Registration) -> Result<Standing, Fault> {
         let scope = &registration.scope;
         let agent = match registration.id {
             None => self.find_agent(scope, &registration.name).await?,
@@ -257,7 +257,7 @@ impl Api {
     }
 
     /// Agents that OSCR made with this prefix, that are offline, and that are too old to come back.
-    pub async fn stale(&self, prefix: &str) -> Result<Vec<Registration>, Fault> {
+    pub(super) async fn stale(&self, prefix: &str) -> Result<Vec<Registration>, Fault> {
         let scope = self.scope_url();
         let agents = self.agents(&scope).await?;
         let reply = self.ask(Method::GET, &format!("{agents}?includeCapabilities=true&{VERSION}")).await?;
@@ -267,7 +267,7 @@ impl Api {
         Ok(stale.map(|agent| Registration { id: Some(agent.id), name: agent.name, scope: scope.clone() }).collect())
     }
 
-    pub async fn package(&self) -> Result<Package, Fault> {
+    pub(super) async fn package(&self) -> Result<Package, Fault> {
         let platform = format!("linux-{}", architecture());
         let url =
             format!("{}/_apis/distributedtask/packages/agent/{platform}?$top=1&api-version=5.1-preview", self.url);

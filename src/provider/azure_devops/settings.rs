@@ -8,7 +8,7 @@ use crate::config::table::{Setting, SettingKind};
 use crate::config::{Common, Reader, SecretSource};
 
 /// The settings of this provider.
-pub const TABLE: &[Setting] = &[
+pub(super) const TABLE: &[Setting] = &[
     Setting {
         name: "ADO_ORG_URL",
         kind: SettingKind::Text,
@@ -82,11 +82,11 @@ pub const TABLE: &[Setting] = &[
 ];
 
 /// The user capability by which later incarnations, of any container, know agents of theirs.
-pub const OURS: &str = "OSCR_NAME_PREFIX";
+pub(super) const OURS: &str = "OSCR_NAME_PREFIX";
 
 /// What the credential is.
 #[derive(Debug, Clone)]
-pub enum Credential {
+pub(super) enum Credential {
     /// A personal access token.
     Pat(SecretSource),
     /// An application of Microsoft Entra ID.
@@ -95,7 +95,7 @@ pub enum Credential {
 
 /// A service principal.
 #[derive(Debug, Clone)]
-pub struct Principal {
+pub(super) struct Principal {
     /// The application's id.
     pub client: String,
     /// The tenant's id.
@@ -108,7 +108,7 @@ pub struct Principal {
 
 impl Credential {
     /// The one secret.
-    pub fn secret(&self) -> &SecretSource {
+    pub(super) fn secret(&self) -> &SecretSource {
         match self {
             Self::Pat(source) => source,
             Self::ServicePrincipal(principal) => &principal.secret,
@@ -116,7 +116,7 @@ impl Credential {
     }
 
     /// What a refused credential needs.
-    pub fn cure(&self) -> String {
+    pub(super) fn cure(&self) -> String {
         let source = &self.secret().setting;
         match self {
             Self::Pat(_) => format!(
@@ -131,7 +131,7 @@ impl Credential {
 
 /// What was read.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(super) struct Settings {
     /// The organisation's or collection's address, without a slash at the end.
     pub url: String,
     /// The pool.
@@ -146,7 +146,7 @@ pub struct Settings {
 
 impl Settings {
     /// The content of the agent's file of user capabilities.
-    pub fn capabilities_file(&self) -> String {
+    pub(super) fn capabilities_file(&self) -> String {
         self.capabilities.iter().fold(String::new(), |mut text, (name, value)| {
             let _ = writeln!(text, "{name}={value}");
             text
@@ -155,7 +155,7 @@ impl Settings {
 }
 
 /// Reads the settings; `None` when something is missing, which the reader then knows.
-pub fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings> {
+pub(super) fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings> {
     let url = url(reader);
     let credential = credential(reader);
     let pool = reader.text("ADO_POOL").unwrap_or_else(|| "Default".to_owned());

@@ -8,10 +8,10 @@ use crate::provider::contract::Reading;
 use crate::provider::facts::{AgentFacts, JobHooks, JobSign, LabelledBy, Line, Meaning, Sign, StopPlan};
 
 /// The program that configures itself, listens and removes itself.
-pub const LISTENER: &str = "bin/Runner.Listener";
+pub(super) const LISTENER: &str = "bin/Runner.Listener";
 
 /// The official runner.
-pub const AGENT: AgentFacts = AgentFacts {
+pub(crate) const AGENT: AgentFacts = AgentFacts {
     title: "GitHub Actions runner",
     listener: LISTENER,
     job: JobSign::Worker("Runner.Worker"),
@@ -74,7 +74,7 @@ pub const AGENT: AgentFacts = AgentFacts {
 };
 
 /// What the listener's end means; `job_seen` when a worker ran.
-pub fn read_exit(ended: Ended, job_seen: bool) -> Reading {
+pub(super) fn read_exit(ended: Ended, job_seen: bool) -> Reading {
     let title = AGENT.title;
     match ended {
         _ if job_seen && matches!(ended, Ended::Code(0 | 2)) => Reading::Done,

@@ -26,7 +26,7 @@ const CLOCK_MATTERS: u64 = 30;
 
 /// The App at one scope.
 #[derive(Debug)]
-pub struct App {
+pub(super) struct App {
     key: AppKey,
     base: String,
     scope: Scope,
@@ -57,18 +57,18 @@ struct Token {
 
 impl App {
     /// The App with this key, for runners of `scope` at the API's `base`.
-    pub fn new(key: AppKey, base: &str, scope: &Scope) -> Self {
+    pub(super) fn new(key: AppKey, base: &str, scope: &Scope) -> Self {
         let installation = Cell::new(key.installation);
         Self { key, base: base.to_owned(), scope: scope.clone(), installation, token: RefCell::default() }
     }
 
     /// Where its key comes from.
-    pub fn source(&self) -> &SecretSource {
+    pub(super) fn source(&self) -> &SecretSource {
         &self.key.key
     }
 
     /// A token for the scope, the one in use unless it is about to end.
-    pub async fn token(&self, http: &Http) -> Result<Secret, Fault> {
+    pub(super) async fn token(&self, http: &Http) -> Result<Secret, Fault> {
         if let Some(minted) = self.token.borrow().as_ref()
             && http.now() + RENEW_BEFORE < minted.until
         {
@@ -86,7 +86,7 @@ impl App {
     }
 
     /// Lets the token go. Whether there was one.
-    pub fn forget(&self) -> bool {
+    pub(super) fn forget(&self) -> bool {
         self.token.take().is_some()
     }
 

@@ -5,7 +5,7 @@ use crate::config::{Reader, SecretSource};
 
 /// What the credential is.
 #[derive(Debug, Clone)]
-pub enum Credential {
+pub(super) enum Credential {
     /// A personal access token: it can ask for anything.
     Pat(SecretSource),
     /// A GitHub App: it can ask for tokens that can ask for anything.
@@ -18,7 +18,7 @@ pub enum Credential {
 
 impl Credential {
     /// Where the secret comes from.
-    pub fn source(&self) -> &SecretSource {
+    pub(super) fn source(&self) -> &SecretSource {
         match self {
             Self::Pat(source) | Self::RegistrationToken(source) | Self::JitConfig(source) => source,
             Self::App(app) => &app.key,
@@ -26,14 +26,14 @@ impl Credential {
     }
 
     /// Whether GitHub's API answers to it.
-    pub fn asks(&self) -> bool {
+    pub(super) fn asks(&self) -> bool {
         matches!(self, Self::Pat(_) | Self::App(_))
     }
 }
 
 /// A GitHub App, and how it proves to be it.
 #[derive(Debug, Clone)]
-pub struct AppKey {
+pub(super) struct AppKey {
     /// Its id or client id.
     pub issuer: String,
     /// Its private key.
@@ -43,7 +43,7 @@ pub struct AppKey {
 }
 
 /// The one credential; `None` when there is none that could be used, which the reader then knows.
-pub fn read(reader: &mut Reader<'_>) -> Option<Credential> {
+pub(super) fn read(reader: &mut Reader<'_>) -> Option<Credential> {
     let problems = reader.problems();
     let app = app(reader);
     let pat = reader.secret("GITHUB_PAT");

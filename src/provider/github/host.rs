@@ -4,7 +4,7 @@ use crate::config::Reader;
 
 /// Where the forge is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
+pub(super) struct Host {
     /// The base of its web pages, without a slash at the end.
     pub web: String,
     /// The base of its API, likewise.
@@ -33,7 +33,7 @@ impl Host {
     }
 
     /// Whether it is GitHub's own: github.com, or a company's part of it.
-    pub fn is_github_com(&self) -> bool {
+    pub(super) fn is_github_com(&self) -> bool {
         let url = reqwest::Url::parse(&self.web).ok();
         let host = url.as_ref().and_then(|url| url.host_str());
         host.is_some_and(|host| matches!(host, "github.com" | "www.github.com") || host.ends_with(".ghe.com"))
@@ -41,14 +41,14 @@ impl Host {
 }
 
 /// `REPO_URL` of other containers: host and scope in one.
-pub struct RepoUrl {
+pub(super) struct RepoUrl {
     host: String,
     /// The segments of its path: an owner, and perhaps a repository.
     pub parts: Vec<String>,
 }
 
 /// Reads it, if it is set.
-pub fn repo_url(reader: &mut Reader<'_>) -> Option<RepoUrl> {
+pub(super) fn repo_url(reader: &mut Reader<'_>) -> Option<RepoUrl> {
     let text = reader.foreign("REPO_URL")?;
     let parsed = reqwest::Url::parse(&text).ok().filter(|url| url.host_str().is_some());
     let Some(url) = parsed else {
@@ -71,7 +71,7 @@ pub fn repo_url(reader: &mut Reader<'_>) -> Option<RepoUrl> {
 }
 
 /// Reads the settings; `None` when they make no sense, which the reader then knows.
-pub fn read(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Option<Host> {
+pub(super) fn read(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Option<Host> {
     let text = reader.text("GITHUB_HOST");
     let text = text.or_else(|| repo_url.map(|url| url.host.clone())).unwrap_or_else(|| "github.com".to_owned());
     let mut host = Host::parse(&text);

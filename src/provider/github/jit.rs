@@ -21,7 +21,7 @@ use crate::provider::registration::Files;
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub fn decode(encoded: &str) -> Result<Files, String> {
+pub(super) fn decode(encoded: &str) -> Result<Files, String> {
     let json = Zeroizing::new(STANDARD.decode(encoded.trim()).map_err(|_| "it is not base64".to_owned())?);
     let files: BTreeMap<String, Secret> =
         serde_json::from_slice(&json).map_err(|_| "it is not a JSON object of strings".to_owned())?;
@@ -42,7 +42,7 @@ pub fn decode(encoded: &str) -> Result<Files, String> {
 
 /// What a configuration that was made elsewhere says about its runner.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Given {
+pub(super) struct Given {
     /// The runner's id, if the configuration names it.
     pub id: Option<u64>,
     /// Its name, likewise.
@@ -58,7 +58,7 @@ pub struct Given {
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub fn given(encoded: &str, work_directory: &Path) -> Result<Given, String> {
+pub(super) fn given(encoded: &str, work_directory: &Path) -> Result<Given, String> {
     let mut files = decode(encoded)?;
     let (mut id, mut name) = (None, None);
     for (file, content) in &mut files {

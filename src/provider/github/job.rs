@@ -5,7 +5,7 @@ use crate::policy::Facts;
 use crate::provider::facts::Variable;
 
 /// What the hook's environment says: for people, and for the policy.
-pub fn describe(variable: Variable<'_>) -> (Job, Facts) {
+pub(super) fn describe(variable: Variable<'_>) -> (Job, Facts) {
     let repository = variable("GITHUB_REPOSITORY");
     let facts = Facts {
         event: variable("GITHUB_EVENT_NAME"),

@@ -19,7 +19,7 @@ const LIFE: Duration = Duration::from_secs(9 * 60);
 
 /// What is wrong with a private key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
+pub(super) enum KeyError {
     /// No PEM at all.
     #[error("it is no private key in PEM form (-----BEGIN RSA PRIVATE KEY----- …)")]
     NotPem,
@@ -45,7 +45,7 @@ enum Form {
 ///
 /// # Errors
 /// See [`KeyError`].
-pub fn check(key: &Secret) -> Result<(), KeyError> {
+pub(super) fn check(key: &Secret) -> Result<(), KeyError> {
     key_pair(key).map(drop)
 }
 
@@ -53,7 +53,7 @@ pub fn check(key: &Secret) -> Result<(), KeyError> {
 ///
 /// # Errors
 /// See [`KeyError`].
-pub fn sign(issuer: &str, key: &Secret, now: SystemTime) -> Result<Secret, KeyError> {
+pub(super) fn sign(issuer: &str, key: &Secret, now: SystemTime) -> Result<Secret, KeyError> {
     let pair = key_pair(key)?;
     let header = json!({ "alg": "RS256", "typ": "JWT" });
     let claims = json!({ "iat": seconds(now - MARGIN), "exp": seconds(now + LIFE), "iss": issuer });

@@ -56,7 +56,7 @@ const INSIDERS: &[&str] = &["OWNER", "MEMBER", "COLLABORATOR"];
 ///
 /// # Errors
 /// Why it makes no sense.
-pub fn origin(facts: &Facts, payload: &[u8]) -> Result<Origin, String> {
+pub(super) fn origin(facts: &Facts, payload: &[u8]) -> Result<Origin, String> {
     let payload: Payload = read_json(payload).map_err(|error| error.to_string())?;
     let (event, repository) = (facts.event.as_deref(), facts.repository.as_deref());
     let work = work(event.unwrap_or_default(), repository.unwrap_or_default(), &payload);

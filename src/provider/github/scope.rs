@@ -7,7 +7,7 @@ use crate::config::Reader;
 
 /// Whose runners they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
+pub(super) enum Scope {
     /// One repository.
     Repository {
         /// Its owner.
@@ -25,7 +25,7 @@ pub enum Scope {
 
 impl Scope {
     /// The path below the API's base.
-    pub fn api_path(&self) -> String {
+    pub(super) fn api_path(&self) -> String {
         match self {
             Self::Repository { owner, name } => format!("/repos/{owner}/{name}"),
             Self::Organization(owner) => format!("/orgs/{owner}"),
@@ -35,7 +35,7 @@ impl Scope {
     }
 
     /// What a token needs for this scope.
-    pub fn permission(&self) -> &'static str {
+    pub(super) fn permission(&self) -> &'static str {
         match self {
             Self::Repository { .. } => {
                 "the permission Administration (read and write) on the repository, or, as a classic token, the scope repo"
@@ -49,7 +49,7 @@ impl Scope {
     }
 
     /// What a GitHub App needs for this scope.
-    pub fn app_permission(&self) -> &'static str {
+    pub(super) fn app_permission(&self) -> &'static str {
         match self {
             Self::Repository { .. } => "the repository permission Administration (read and write)",
             Self::Organization(_) | Self::Enterprise(_) | Self::OfConfiguration => {
@@ -59,7 +59,7 @@ impl Scope {
     }
 
     /// The settings that name it.
-    pub fn settings(&self) -> &'static str {
+    pub(super) fn settings(&self) -> &'static str {
         match self {
             Self::Repository { .. } => "GITHUB_OWNER and GITHUB_REPO",
             Self::Organization(_) => "GITHUB_OWNER",
@@ -81,7 +81,7 @@ impl fmt::Display for Scope {
 }
 
 /// Reads the settings; `None` when they name no scope although one is `needed`, or make no sense, which the reader then knows.
-pub fn read(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>, needed: bool) -> Option<Scope> {
+pub(super) fn read(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>, needed: bool) -> Option<Scope> {
     let mut owner = reader.text("GITHUB_OWNER");
     let mut repo = reader.text("GITHUB_REPO");
     let enterprise = reader.text("GITHUB_ENTERPRISE");

@@ -10,7 +10,7 @@ use crate::provider::agents::architecture;
 
 /// All of GitHub's settings.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(super) struct Settings {
     pub host: Host,
     pub scope: Scope,
     pub credential: Credential,
@@ -25,7 +25,7 @@ pub struct Settings {
 
 impl Settings {
     /// The labels of a just-in-time runner, to which GitHub adds none: ours, and those that the agent would have added.
-    pub fn jit_labels(&self) -> Vec<String> {
+    pub(super) fn jit_labels(&self) -> Vec<String> {
         let mut labels = self.labels.clone();
         let architecture = architecture().to_ascii_uppercase();
         let own = if self.no_default_labels { &[][..] } else { &["self-hosted", "Linux", &architecture] };
@@ -38,7 +38,7 @@ impl Settings {
     }
 
     /// The page that the agent is configured with.
-    pub fn web_url(&self) -> String {
+    pub(super) fn web_url(&self) -> String {
         match &self.scope {
             Scope::Repository { owner, name } => format!("{}/{owner}/{name}", self.host.web),
             Scope::Organization(owner) => format!("{}/{owner}", self.host.web),
@@ -49,7 +49,7 @@ impl Settings {
 }
 
 /// Reads the settings; `None` when something is missing, which the reader then knows.
-pub fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings> {
+pub(super) fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings> {
     let credential = credential::read(reader);
     let repo_url = host::repo_url(reader);
     let host = host::read(reader, repo_url.as_ref());

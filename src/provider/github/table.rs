@@ -3,7 +3,7 @@
 use crate::config::table::{Setting, SettingKind};
 
 /// The settings of this provider.
-pub const TABLE: &[Setting] = &[
+pub(super) const TABLE: &[Setting] = &[
     Setting {
         name: "GITHUB_PAT",
         kind: SettingKind::Secret,

@@ -35,14 +35,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The directory, and which token of it is in use.
 #[derive(Debug)]
-pub struct TokenCache {
+pub(super) struct TokenCache {
     directory: PathBuf,
     used: RefCell<Option<(PathBuf, Secret)>>,
 }
 
 /// A token as the forge gave it.
 #[derive(Debug)]
-pub struct Minted {
+pub(super) struct Minted {
     /// The token.
     pub token: Secret,
     /// How long it lives from now on.
@@ -61,7 +61,7 @@ struct KeptToken<'a> {
 impl TokenCache {
     /// The cache in a directory that is for root alone.
     #[must_use]
-    pub fn new(directory: PathBuf) -> Self {
+    pub(super) fn new(directory: PathBuf) -> Self {
         Self { directory, used: RefCell::default() }
     }
 
@@ -69,7 +69,7 @@ impl TokenCache {
     ///
     /// # Errors
     /// Those of `mint`. Trouble with the directory is logged, and the token asked for as without one.
-    pub async fn token(
+    pub(super) async fn token(
         &self,
         scope: &str,
         credential: &Secret,
@@ -104,7 +104,7 @@ impl TokenCache {
     }
 
     /// The token in use was refused: nobody else shall have it.
-    pub fn forget(&self) {
+    pub(super) fn forget(&self) {
         if let Some((path, token)) = self.used.take()
             && read(&path).is_some_and(|kept| kept == token)
         {

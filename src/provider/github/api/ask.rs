@@ -18,7 +18,7 @@ pub(super) const PAGES: u64 = 100;
 
 /// The REST API below one scope.
 #[derive(Debug)]
-pub struct Api {
+pub(crate) struct Api {
     /// The client that asks for everything.
     pub http: Http,
     base: String,
@@ -40,7 +40,7 @@ pub(super) enum Asker {
 }
 
 impl Api {
-    pub fn new(settings: &Settings, common: &Common) -> Self {
+    pub(crate) fn new(settings: &Settings, common: &Common) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
         headers.insert("x-github-api-version", HeaderValue::from_static("2022-11-28"));
@@ -59,11 +59,11 @@ impl Api {
     }
 
     /// `…/repos/owner/name/actions`, and so on: what later incarnations need to find a registration again.
-    pub fn scope_url(&self) -> String {
+    pub(crate) fn scope_url(&self) -> String {
         format!("{}{}/actions", self.base, self.scope.api_path())
     }
 
-    pub fn rest(&self) {
+    pub(crate) fn rest(&self) {
         self.http.rest();
         if let Asker::App(app) = &self.account {
             app.forget();
@@ -71,7 +71,7 @@ impl Api {
     }
 
     /// An address that needs no credential to answer something.
-    pub fn open_url(&self) -> String {
+    pub(crate) fn open_url(&self) -> String {
         format!("{}/rate_limit", self.base)
     }
 

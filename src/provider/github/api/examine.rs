@@ -16,7 +16,7 @@ const ENDS_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 impl Api {
     /// What registering needs, in order; see [`crate::provider::Provider::examine`].
-    pub async fn examine(&self, settings: &Settings, version: Option<&str>) -> Vec<Finding> {
+    pub(crate) async fn examine(&self, settings: &Settings, version: Option<&str>) -> Vec<Finding> {
         let labels = Self::examine_labels(settings);
         if matches!(self.account, Asker::Nobody) {
             let what = "it lets an agent register, and cannot ask anything: whether it is good shows when it is used";

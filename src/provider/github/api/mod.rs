@@ -6,7 +6,7 @@ mod package;
 mod records;
 mod tokens;
 
-pub use ask::Api;
+pub(super) use ask::Api;
 
 #[cfg(test)]
 mod tests {

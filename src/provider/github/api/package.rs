@@ -19,7 +19,7 @@ pub(super) struct Download {
 
 impl Api {
     /// The one for this machine.
-    pub async fn package(&self) -> Result<Package, Fault> {
+    pub(crate) async fn package(&self) -> Result<Package, Fault> {
         let reply = self.ask(Method::GET, &format!("{}/runners/downloads", self.scope_url()), None).await?;
         self.expect(&reply, 200, "list the runner's downloads")?.json().and_then(package_of)
     }

@@ -47,7 +47,7 @@ pub(super) struct JustInTime {
 
 impl Api {
     /// Makes one, with the files that configure an agent for it.
-    pub async fn just_in_time(&self, settings: &Settings, wanted: Candidate<'_>) -> Result<(u64, Files), Fault> {
+    pub(crate) async fn just_in_time(&self, settings: &Settings, wanted: Candidate<'_>) -> Result<(u64, Files), Fault> {
         let group = match &settings.group {
             Some(name) => self.group_id(name).await?,
             // The default group always has this id.
@@ -77,7 +77,7 @@ impl Api {
     }
 
     /// The id of the runner with exactly this name.
-    pub async fn find(&self, name: &str) -> Result<Option<u64>, Fault> {
+    pub(crate) async fn find(&self, name: &str) -> Result<Option<u64>, Fault> {
         Ok(self.find_below(&self.scope_url(), name).await?.map(|runner| runner.id))
     }
 
@@ -99,7 +99,7 @@ impl Api {
     }
 
     /// Lets a registration go. 404 is success: GitHub removes an ephemeral runner by itself.
-    pub async fn release(&self, registration: &Registration) -> Result<Released, Fault> {
+    pub(crate) async fn release(&self, registration: &Registration) -> Result<Released, Fault> {
         let scope = &registration.scope;
         let id = match registration.id {
             Some(id) => id,
@@ -117,7 +117,7 @@ impl Api {
     }
 
     /// What GitHub thinks of a registration.
-    pub async fn standing(&self, registration: &Registration) -> Result<Standing, Fault> {
+    pub(crate) async fn standing(&self, registration: &Registration) -> Result<Standing, Fault> {
         let scope = &registration.scope;
         let runner = match registration.id {
             None => self.find_below(scope, &registration.name).await?,

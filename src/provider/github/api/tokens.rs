@@ -19,7 +19,7 @@ pub(super) struct Token {
 
 impl Api {
     /// One for a configure step.
-    pub async fn registration_token(&self) -> Result<Secret, Fault> {
+    pub(crate) async fn registration_token(&self) -> Result<Secret, Fault> {
         let credential = match &self.account {
             Asker::Pat(source) => source,
             Asker::App(app) => app.source(),
@@ -35,7 +35,7 @@ impl Api {
     }
 
     /// The registration token in use was refused: no replica shall use it again.
-    pub fn forget_token(&self) {
+    pub(crate) fn forget_token(&self) {
         if let Some(cache) = &self.cache {
             cache.forget();
         }
