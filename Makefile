@@ -28,6 +28,8 @@ ifeq ($(origin TARGET),undefined)
 TARGET = $(shell scripts/target.sh)
 endif
 OUT = $(or $(CARGO_TARGET_DIR),target)/$(TARGET)
+# A panic ends the program, so nobody looks up how to unwind: the index for that is 77 kB of dead weight.
+LINK_ARGS := -C link-arg=-Wl,--no-eh-frame-hdr
 # The binary may be this long. It is what every runner image carries.
 SIZE_LIMIT := 5000000
 
@@ -47,7 +49,7 @@ setup: ## install what is missing: build tools, Rust's target, Docker, Compose
 
 .PHONY: build
 build: ## the static binary (dist/oscr-entry), the simulated forge and the stand-in agent (dist/sim/)
-	cargo build $(CARGO_FLAGS) --release --target $(TARGET) --package oscr --bin oscr-entry
+	cargo rustc $(CARGO_FLAGS) --release --target $(TARGET) --package oscr --bin oscr-entry -- $(LINK_ARGS)
 	cargo build $(CARGO_FLAGS) --target $(TARGET) --workspace --bins
 	mkdir -p $(DIST)/sim
 	install -m 0755 $(OUT)/release/oscr-entry $(DIST)/oscr-entry
