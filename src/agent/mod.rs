@@ -1,4 +1,4 @@
-//! The agent as a child of PID 1: its root directory, its environment, its output, its worker, and the hooks around a job.
+//! The agent as a child of PID 1: its directory, its environment, its output, its worker, and the hooks around a job.
 
 pub(crate) mod directory;
 pub(crate) mod env;

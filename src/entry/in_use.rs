@@ -14,7 +14,6 @@ use crate::provider::finding::is_newer;
 /// What was fetched, as the state file remembers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Fetched {
-    /// Its version.
     pub version: String,
     /// When it was first seen offered, in seconds since 1970.
     #[serde(default)]

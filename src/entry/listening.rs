@@ -144,7 +144,6 @@ impl Session<'_> {
         self.parts.patience.forget_failures(&mut self.parts.registrar.state);
     }
 
-    /// The job runs.
     fn job_runs(&mut self) {
         // From now on a job may write to its output.
         self.listener.works(true);

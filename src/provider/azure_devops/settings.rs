@@ -84,7 +84,6 @@ pub(super) const TABLE: &[Setting] = &[
 /// The user capability by which later incarnations, of any container, know agents of theirs.
 pub(super) const OURS: &str = "OSCR_NAME_PREFIX";
 
-/// What the credential is.
 #[derive(Debug, Clone)]
 pub(super) enum Credential {
     /// A personal access token.
@@ -102,7 +101,6 @@ pub(super) struct Principal {
     pub tenant: String,
     /// Where tokens are made, without a slash at the end.
     pub authority: String,
-    /// Its secret.
     pub secret: SecretSource,
 }
 
@@ -134,9 +132,7 @@ impl Credential {
 pub(super) struct Settings {
     /// The organisation's or collection's address, without a slash at the end.
     pub url: String,
-    /// The pool.
     pub pool: String,
-    /// The credential.
     pub credential: Credential,
     /// User capabilities.
     pub capabilities: Vec<(String, String)>,

@@ -3,7 +3,6 @@
 use super::{jit, jwt};
 use crate::config::{Reader, SecretSource};
 
-/// What the credential is.
 #[derive(Debug, Clone)]
 pub(super) enum Credential {
     /// A personal access token: it can ask for anything.

@@ -10,9 +10,7 @@ use crate::config::Reader;
 pub(super) enum Scope {
     /// One repository.
     Repository {
-        /// Its owner.
         owner: String,
-        /// Its name.
         name: String,
     },
     /// One organisation.

@@ -43,7 +43,6 @@ pub(super) struct TokenCache {
 /// A token as the forge gave it.
 #[derive(Debug)]
 pub(super) struct Minted {
-    /// The token.
     pub token: Secret,
     /// How long it lives from now on.
     pub lives: Duration,

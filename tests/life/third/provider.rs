@@ -163,7 +163,7 @@ impl Provider for Third {
         Fault::Unreachable(words.to_owned())
     }
 
-    fn identify<'a>(&'a self, name: &'a str, _root: &'a Path) -> Answer<'a, Registration> {
+    fn identify<'a>(&'a self, name: &'a str, _directory: &'a Path) -> Answer<'a, Registration> {
         Box::pin(async move { Ok(self.registration(name)) })
     }
 
