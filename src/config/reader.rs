@@ -200,6 +200,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Notes which of our settings that are set belong to another forge than this one.
+    pub(crate) fn note_settings_of(&mut self, forge: &str, settings: &[Setting]) {
+        for name in settings.iter().flat_map(|setting| std::iter::once(&setting.name).chain(setting.aliases)) {
+            let ours = name.starts_with("OSCR_") && self.setting(name).is_none();
+            if ours && self.environment.get(name).is_some() {
+                self.used.insert((*name).to_owned());
+                self.notes.push(format!("{name} is a setting for {forge} and has no effect here"));
+            }
+        }
+    }
+
     /// Ends the reading: the notes and the effective values, or all problems. A setting of ours that nobody asked for is
     /// most likely a misspelt one and is noted.
     ///

@@ -49,6 +49,9 @@ pub fn configure(forges: Forges, environment: &Environment) -> Result<Configured
             "unset them, and use the forge's own checks: docs/configuration.md says which",
         );
     }
+    for other in forges.0.iter().filter(|other| forge.is_some_and(|forge| forge.name != other.name)) {
+        reader.note_settings_of(other.name, other.settings);
+    }
     match (reader.finish(), provider) {
         (Ok(read), Some(provider)) => Ok(Configured { common, provider, notes: read.notes, effective: read.effective }),
         (Err(problems), _) => Err(problems),
@@ -62,6 +65,28 @@ pub fn configure(forges: Forges, environment: &Environment) -> Result<Configured
 mod tests {
     use super::*;
     use crate::provider::forges::FORGES;
+
+    #[test]
+    fn a_setting_of_another_forge_is_not_called_misspelt() {
+        let environment = Environment::from([
+            ("CI_PROVIDER", "azure-devops"),
+            ("ADO_ORG_URL", "https://dev.azure.com/o"),
+            ("ADO_POOL", "p"),
+            ("ADO_PAT", "a-token"),
+            ("OSCR_TOKEN_CACHE", "/var/cache/tokens"),
+            ("OSCR_TOKEN_CASH", "1"),
+        ]);
+        let configured = configure(FORGES, &environment).map_err(|problems| format!("{problems:?}")).unwrap();
+        let notes = |name: &str| {
+            let notes = configured.notes.iter().filter(|note| note.starts_with(&format!("{name} ")));
+            notes.map(String::as_str).collect::<Vec<_>>()
+        };
+        assert_eq!(notes("OSCR_TOKEN_CACHE"), ["OSCR_TOKEN_CACHE is a setting for github and has no effect here"]);
+        assert_eq!(
+            notes("OSCR_TOKEN_CASH"),
+            ["OSCR_TOKEN_CASH is no setting of OSCR and has no effect: is it misspelt?"]
+        );
+    }
 
     #[test]
     fn fuzz_settings() {

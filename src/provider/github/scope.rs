@@ -9,10 +9,7 @@ use crate::config::Reader;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scope {
     /// One repository.
-    Repository {
-        owner: String,
-        name: String,
-    },
+    Repository { owner: String, name: String },
     /// One organisation.
     Organization(String),
     /// One enterprise.
