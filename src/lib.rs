@@ -12,7 +12,7 @@
 //! | --- | --- |
 //! | [`cli`] | The command line |
 //! | [`entry`] | The life of an incarnation: from the environment to an exit code |
-//! | [`agent`] | The agent as a child of PID 1: its root directory, its environment, its output, its worker, and the hooks around a job |
+//! | [`agent`] | The agent as a child of PID 1: its directory, its environment, its output, its worker, and the hooks around a job |
 //! | [`provider`] | What differs between forges |
 //! | [`control`] | The socket between PID 1 and the other commands of the same binary: `hook`, `health`, `status`, `drain` |
 //! | [`config`] | The environment becomes one typed configuration, once, before anything else happens |
