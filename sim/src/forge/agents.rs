@@ -186,6 +186,20 @@ async fn poll(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Respons
 
 /// A session's next message, waited for as long as a poll lasts.
 pub(crate) async fn next_message(shared: &Arc<Shared>, session: u64) -> Polled {
+    let look = |s: &mut super::State, first, last| match s.poll(session, first, last) {
+        Polled::Nothing => None,
+        found => Some(found),
+    };
+    held(shared, session, look).await.unwrap_or(Polled::Nothing)
+}
+
+/// Holds a session's poll until `look` finds something, for as long as a poll lasts. It is told whether this is the first look,
+/// or the last.
+pub(crate) async fn held<T>(
+    shared: &Arc<Shared>,
+    session: u64,
+    mut look: impl FnMut(&mut super::State, bool, bool) -> Option<T>,
+) -> Option<T> {
     let timeout = Duration::from_millis(shared.read(|s| s.orders.poll_timeout_ms));
     let deadline = tokio::time::Instant::now() + timeout;
     let mut changes = shared.subscribe();
@@ -194,10 +208,9 @@ pub(crate) async fn next_message(shared: &Arc<Shared>, session: u64) -> Polled {
     loop {
         changes.borrow_and_update();
         // Not `change`: looking must not wake the other polls.
-        match shared.lock().poll(session, first, last) {
-            Polled::Nothing if last => return Polled::Nothing,
-            Polled::Nothing => {}
-            found => return found,
+        let found = look(&mut shared.lock(), first, last);
+        if found.is_some() || last {
+            return found;
         }
         first = false;
         last = tokio::time::timeout_at(deadline, changes.changed()).await.is_err();

@@ -18,7 +18,7 @@ use super::orders::PackageFault;
 use super::packages;
 use super::scope::Scope;
 use super::state::{DeleteOutcome, Runner, TokenKind};
-use super::{Shared, app, state};
+use super::{Shared, app, state, wire};
 use crate::agent::Kind;
 use crate::protocol::RegisterRequest;
 
@@ -32,7 +32,7 @@ pub(crate) fn error(status: StatusCode, message: &str) -> Response {
     (status, Json(body)).into_response()
 }
 
-fn not_found() -> Response {
+pub(super) fn not_found() -> Response {
     error(StatusCode::NOT_FOUND, "Not Found")
 }
 
@@ -168,7 +168,13 @@ fn page<T>(all: Vec<T>, query: &HashMap<String, String>, base: &str, path: &str)
     (all.into_iter().skip((at - 1) * per_page).take(per_page).collect(), total, headers)
 }
 
-fn list_runners(shared: &Shared, scope: &Scope, query: &HashMap<String, String>, base: &str, path: &str) -> Response {
+pub(super) fn list_runners(
+    shared: &Shared,
+    scope: &Scope,
+    query: &HashMap<String, String>,
+    base: &str,
+    path: &str,
+) -> Response {
     let all: Vec<Value> = shared.read(|s| {
         s.registered(scope)
             .filter(|r| query.get("name").is_none_or(|n| r.name.eq_ignore_ascii_case(n)))
@@ -185,7 +191,7 @@ fn get_runner(shared: &Shared, scope: &Scope, id: u64) -> Response {
         .map_or_else(not_found, |runner| Json(runner).into_response())
 }
 
-fn delete_runner(shared: &Shared, scope: &Scope, id: u64) -> Response {
+pub(super) fn delete_runner(shared: &Shared, scope: &Scope, id: u64) -> Response {
     match shared.change(|s| s.delete_runner(scope, id)) {
         DeleteOutcome::Deleted => StatusCode::NO_CONTENT.into_response(),
         DeleteOutcome::Missing => not_found(),
@@ -234,17 +240,20 @@ fn jit_config(shared: &Shared, scope: Scope, base: &str, ask: &Value) -> Respons
             version: String::new(),
         };
         let id = s.add_runner(scope.clone(), &labels, &register, true);
-        let Some(runner) = s.runners.get(&id) else {
+        let key = wire::runner_key();
+        let Some(runner) = s.runners.get_mut(&id) else {
             return not_found();
         };
-        let config = encoded_jit(runner, &group_name, base, work);
+        // The stand-in agent shows this part of the key itself; the official runner signs with it.
+        key["d"].as_str().unwrap_or_default().clone_into(&mut runner.secret);
+        let config = encoded_jit(runner, &group_name, base, work, &key);
         let body = json!({"runner": runner_json(runner), "encoded_jit_config": config});
         (StatusCode::CREATED, Json(body)).into_response()
     })
 }
 
 /// Base64 of a JSON map from file name to base64 of the file; `.runner` has no address for `config.sh remove`.
-fn encoded_jit(runner: &Runner, group: &str, base: &str, work: &str) -> String {
+fn encoded_jit(runner: &Runner, group: &str, base: &str, work: &str, key: &Value) -> String {
     let settings = json!({
         "AgentId": runner.id.to_string(),
         "AgentName": runner.name,
@@ -259,14 +268,17 @@ fn encoded_jit(runner: &Runner, group: &str, base: &str, work: &str) -> String {
     });
     let credentials = json!({
         "Scheme": "OAuth",
-        "Data": {"ClientId": runner.id.to_string(), "AuthorizationUrl": format!("{base}/_agent/sessions")},
+        "Data": {
+            "ClientId": wire::client_id(runner.id),
+            "AuthorizationUrl": format!("{base}/_oauth/token"),
+            "requireFipsCryptography": "True",
+        },
     });
-    let key = json!({"d": runner.secret});
     let encode = |value: &Value| BASE64.encode(value.to_string());
     let map = json!({
         ".runner": encode(&settings),
         ".credentials": encode(&credentials),
-        ".credentials_rsaparams": encode(&key),
+        ".credentials_rsaparams": encode(key),
     });
     BASE64.encode(map.to_string())
 }
@@ -299,7 +311,13 @@ async fn downloads(shared: &Arc<Shared>, base: &str) -> Response {
     Json(if nothing { json!([]) } else { json!(all) }).into_response()
 }
 
-fn list_groups(shared: &Shared, scope: &Scope, query: &HashMap<String, String>, base: &str, path: &str) -> Response {
+pub(super) fn list_groups(
+    shared: &Shared,
+    scope: &Scope,
+    query: &HashMap<String, String>,
+    base: &str,
+    path: &str,
+) -> Response {
     let names = shared.read(|s| s.orders.runner_groups.clone());
     let all: Vec<Value> = names
         .iter()

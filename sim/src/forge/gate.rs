@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::faults::{Cut, CutSwitch, CuttableListener, Fault};
 use super::state::RequestRecord;
-use super::{Shared, agents, api, azure, contract, control, packages, secrets};
+use super::{Shared, agents, api, azure, contract, control, packages, secrets, wire};
 
 /// The largest body that is looked at.
 pub(crate) const BODY_LIMIT: usize = 16 << 20;
@@ -42,6 +42,9 @@ fn bare(path: &str) -> &str {
 /// Whose request it is that neither agents nor the control plane have.
 async fn answer(state: State<Arc<Shared>>, request: Request) -> Response {
     let path = request.uri().path();
+    if wire::is_mine(request.headers(), bare(path)) {
+        return wire::answer(state, request).await;
+    }
     if azure::is_mine(path) {
         return azure::answer(state, request).await;
     }
@@ -51,10 +54,10 @@ async fn answer(state: State<Arc<Shared>>, request: Request) -> Response {
     api::answer(state, request).await
 }
 
-/// Whether a stand-in agent asks.
+/// Whether an agent asks, a stand-in or GitHub's own.
 fn is_agent(headers: &HeaderMap, path: &str) -> bool {
     let name = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    path.starts_with("/_agent/") || name.starts_with(azure::AGENT)
+    path.starts_with("/_agent/") || name.starts_with(azure::AGENT) || wire::is_mine(headers, path)
 }
 
 async fn gate(
@@ -85,7 +88,10 @@ async fn gate(
             return answer;
         }
     }
-    let is_github = !(path.starts_with("/_agent/") || azure::is_mine(&path) || packages::named(&path).is_some());
+    let is_github = !(path.starts_with("/_agent/")
+        || wire::is_mine(request.headers(), &path)
+        || azure::is_mine(&path)
+        || packages::named(&path).is_some());
     let answer = if is_github { api_request(&shared, request, next, &path).await } else { next.run(request).await };
     let mut answer = dated(&shared, answer);
     if let Some(fault) = &fault {

@@ -1,8 +1,8 @@
 //! The simulated forge: GitHub's and Azure DevOps' endpoints for runners and agents, their queue, a control plane, and
 //! faults to order.
 //!
-//! One port serves everything: GitHub's REST API at `/` and at `/api/v3`, its agents below `/_agent/` (see
-//! [`crate::protocol`]), Azure DevOps and its agents below `/{organisation}/_apis/`, the directory of service principals at
+//! One port serves everything: GitHub's REST API at `/` and at `/api/v3`, what its own runner speaks (see `wire`), the stand-in
+//! agents below `/_agent/` (see [`crate::protocol`]), Azure DevOps and its agents below `/{organisation}/_apis/`, the directory of service principals at
 //! `/{tenant}/oauth2/v2.0/token`, the packages of agents, the control plane below `/_sim/`. [`Forge::start`] runs it in the calling process, on a
 //! thread of its own; the handle's methods are synchronous, so that plain tests use them.
 
@@ -27,9 +27,12 @@ mod packages;
 mod scope;
 mod secrets;
 mod state;
+mod wire;
 
 pub use faults::{Cut, Fault, Match};
-pub use orders::{ListenerExit, ListenerTrouble, LostAssignments, Orders, PackageFault, Removal, ServicePrincipal};
+pub use orders::{
+    ListenerExit, ListenerTrouble, LostAssignments, Orders, PackageFault, Refresh, Refusals, Removal, ServicePrincipal,
+};
 pub use scope::Scope;
 pub use state::{Capabilities, Event, Job, JobSpec, JobStatus, Label, RequestRecord, RunnerView, Snapshot};
 

@@ -86,6 +86,31 @@ pub struct ServicePrincipal {
     pub client_secret: String,
 }
 
+/// Requests of GitHub's runner that are refused.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refusals {
+    /// With which status.
+    pub status: u16,
+    /// How many more; all of them when absent.
+    #[serde(default)]
+    pub times: Option<u32>,
+}
+
+/// Another version that GitHub's runner is told to replace itself with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refresh {
+    /// Which.
+    pub version: String,
+    /// Where it is; at this forge when absent.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Its checksum.
+    #[serde(default)]
+    pub sha256: String,
+}
+
 /// What is wrong with the offered package of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -179,6 +204,21 @@ pub struct Orders {
     pub sticky_busy_ms: u64,
     /// Makes listeners misbehave.
     pub listener_trouble: Option<ListenerTrouble>,
+    /// Polls of GitHub's runner that fail as they begin.
+    pub refuse_polls: Option<Refusals>,
+    /// Its acknowledgements of an offered job. Refused with 404, 409 or 422 the job is gone, although the forge believes for a
+    /// lease that the runner has it.
+    pub refuse_acknowledge: Option<Refusals>,
+    /// Its requests for the job, likewise.
+    pub refuse_acquire: Option<Refusals>,
+    /// Its renewals.
+    pub refuse_renew: Option<Refusals>,
+    /// So many polls of it, those in flight included, are told that there is no such runner.
+    pub forget_polls: u32,
+    /// Its version is too old for every poll that begins.
+    pub deprecated: bool,
+    /// The next poll, one in flight included, is told to update.
+    pub refresh: Option<Refresh>,
 }
 
 impl Default for Orders {
@@ -221,6 +261,13 @@ impl Default for Orders {
             wanted_azure_version: None,
             sticky_busy_ms: 0,
             listener_trouble: None,
+            refuse_polls: None,
+            refuse_acknowledge: None,
+            refuse_acquire: None,
+            refuse_renew: None,
+            forget_polls: 0,
+            deprecated: false,
+            refresh: None,
         }
     }
 }

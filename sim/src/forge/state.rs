@@ -188,6 +188,9 @@ pub(crate) struct Runner {
     pub ghost: bool,
     /// Ephemeral, and has had its job.
     pub spent: bool,
+    /// What it was offered was refused when it asked for it: it counts as busy with it until the lease is over, and may get
+    /// another job.
+    pub refused: bool,
     /// Busy until then, although its job is over.
     pub sticky: Option<Instant>,
     pub capabilities: Capabilities,
@@ -219,6 +222,8 @@ pub(crate) struct Session {
     pub messages: VecDeque<Message>,
     /// It was told to update.
     pub refreshed: bool,
+    /// Who polls says that it has a job, and is asked to take none.
+    pub busy: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -417,6 +422,7 @@ impl State {
             crossing: false,
             ghost: false,
             spent: false,
+            refused: false,
             sticky: None,
             capabilities: Capabilities::default(),
             created: Timestamp::now(),
@@ -495,8 +501,14 @@ impl State {
 
     pub(crate) fn open_session(&mut self, runner: u64) -> u64 {
         let id = self.next_id();
-        let session =
-            Session { runner, polls: 0, last_poll: Instant::now(), messages: VecDeque::new(), refreshed: false };
+        let session = Session {
+            runner,
+            polls: 0,
+            last_poll: Instant::now(),
+            messages: VecDeque::new(),
+            refreshed: false,
+            busy: false,
+        };
         self.sessions.insert(id, session);
         if let Some(runner) = self.runners.get_mut(&runner) {
             runner.session = Some(id);
@@ -512,7 +524,8 @@ impl State {
         let mut unstarted = None;
         if let Some(runner) = self.runners.get_mut(&session.runner) {
             runner.session = None;
-            unstarted = runner.job.filter(|job| self.jobs.get(job).is_some_and(|j| j.status == JobStatus::Assigned));
+            let assigned = |job: &u64| self.jobs.get(job).is_some_and(|j| j.status == JobStatus::Assigned);
+            unstarted = runner.job.filter(|job| !runner.refused && assigned(job));
             if unstarted.is_some() {
                 runner.job = None;
             }
@@ -692,6 +705,28 @@ impl State {
         self.requeue(id);
     }
 
+    /// A runner's request for its job is refused for good: the forge believes in the two until the lease is over.
+    pub(crate) fn refuse(&mut self, id: u64, runner: u64) {
+        let lease = Duration::from_millis(self.orders.job_lease_ms);
+        let offered = |j: &&mut Job| j.status == JobStatus::Assigned && j.runner_id == Some(runner);
+        let Some(job) = self.jobs.get_mut(&id).filter(offered) else {
+            return;
+        };
+        job.lease = Some(Instant::now() + lease);
+        if let Some(r) = self.runners.get_mut(&runner) {
+            r.refused = true;
+        }
+        self.event("job_lost", Some(runner), Some(id), None);
+    }
+
+    /// A job that was refused, and whose runner has another now.
+    fn abandon_unheld(&mut self, id: u64) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.runner_id = None;
+        }
+        self.complete(id, JobResult::Abandoned);
+    }
+
     pub(crate) fn start(&mut self, id: u64) {
         let lease = Duration::from_millis(self.orders.job_lease_ms);
         if let Some(job) = self.jobs.get_mut(&id) {
@@ -722,6 +757,7 @@ impl State {
             return;
         };
         r.job = None;
+        r.refused = false;
         r.spent = r.ephemeral;
         r.sticky = sticky;
         if r.ephemeral && self.orders.ephemeral_removal == Removal::Completion {
@@ -732,13 +768,14 @@ impl State {
     /// Gives a runner up as one that was silent for too long: its session is over, and its job is abandoned, or offered anew
     /// if it was not begun. False when there is no such runner.
     pub(crate) fn let_go(&mut self, runner: u64) -> bool {
-        let Some((session, job)) = self.runners.get(&runner).map(|r| (r.session, r.job)) else {
+        let Some((session, job, refused)) = self.runners.get(&runner).map(|r| (r.session, r.job, r.refused)) else {
             return false;
         };
         if let Some(session) = session {
             self.close_session(session);
         }
-        if let Some(job) = job.filter(|id| self.jobs.get(id).is_some_and(|j| j.status == JobStatus::InProgress)) {
+        let begun = |id: &u64| self.jobs.get(id).is_some_and(|j| j.status == JobStatus::InProgress);
+        if let Some(job) = job.filter(|id| refused || begun(id)) {
             self.complete(job, JobResult::Abandoned);
         }
         true
@@ -786,6 +823,7 @@ impl State {
         let taker = self.sessions.iter().find_map(|(session, s)| {
             let runner = self.runners.get(&s.runner)?;
             (s.polls > 0
+                && !s.busy
                 && s.messages.is_empty()
                 && !runner.is_outdated(self.orders.wanted_azure_version.as_deref())
                 && suits(runner, &job.spec))
@@ -797,7 +835,8 @@ impl State {
         let Some(r) = self.runners.get_mut(&runner) else {
             return;
         };
-        r.job = Some(id);
+        let gone = r.job.replace(id);
+        r.refused = false;
         r.crossing = false;
         let ephemeral = r.ephemeral;
         job.status = JobStatus::Assigned;
@@ -809,6 +848,9 @@ impl State {
             session.messages.push_back(message);
         }
         self.event("job_assigned", Some(runner), Some(id), None);
+        if let Some(gone) = gone {
+            self.abandon_unheld(gone);
+        }
         if ephemeral && self.orders.ephemeral_removal == Removal::Assignment {
             self.unregister(runner, "a job was assigned");
         }
@@ -818,7 +860,7 @@ impl State {
 /// Whether a runner may take a job now.
 fn suits(runner: &Runner, spec: &JobSpec) -> bool {
     (runner.registered || runner.crossing)
-        && !runner.is_busy()
+        && (!runner.is_busy() || runner.refused)
         && !runner.spent
         && spec
             .pool

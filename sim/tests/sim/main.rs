@@ -6,3 +6,4 @@ mod agent;
 mod azure;
 mod common;
 mod forge;
+mod official;

@@ -1,0 +1,78 @@
+//! The run service: a runner takes its job, keeps it, and says how it ended.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::Method;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::ids::{self, Id};
+use super::refusal::{self, is_for_good};
+use super::{Asked, message, token, unknown};
+use crate::protocol::JobResult;
+
+/// A request below `/_run/`.
+pub(super) fn answer(asked: &Asked) -> Response {
+    if asked.method != Method::POST {
+        return unknown();
+    }
+    let body = asked.json();
+    let job = ids::number(Id::Job, body["jobId"].as_str().unwrap_or_default()).unwrap_or(0);
+    match asked.path.as_str() {
+        "/_run/acquirejob" => acquire(asked, body["jobMessageId"].as_str().and_then(|id| id.parse().ok()).unwrap_or(0)),
+        "/_run/renewjob" => renew(asked, job),
+        "/_run/completejob" => complete(asked, job, body["conclusion"].as_str().unwrap_or_default()),
+        _ => unknown(),
+    }
+}
+
+fn no_job(job: u64) -> Response {
+    refusal::run(404, &format!("Job '{job}' was not found."))
+}
+
+fn acquire(asked: &Asked, job: u64) -> Response {
+    let runner = token::runner(&asked.headers).unwrap_or(0);
+    asked.shared.change(|s| {
+        if let Some(status) = refusal::take(&mut s.orders.refuse_acquire) {
+            if is_for_good(status) {
+                s.refuse(job, runner);
+            }
+            return refusal::run(status, "ordered");
+        }
+        match s.acquire(job, Some(runner)) {
+            Ok(()) => message::job(s, job, &asked.base).map_or_else(|| no_job(job), |m| Json(m).into_response()),
+            Err(404) => no_job(job),
+            Err(status) => refusal::run(status, "ordered"),
+        }
+    })
+}
+
+fn renew(asked: &Asked, job: u64) -> Response {
+    asked.shared.change(|s| {
+        if let Some(status) = refusal::take(&mut s.orders.refuse_renew) {
+            return refusal::run(status, "ordered");
+        }
+        if !s.renew(job) {
+            return no_job(job);
+        }
+        let until = s.now().checked_add(Duration::from_millis(s.orders.job_lease_ms));
+        Json(json!({"lockedUntil": until.unwrap_or(jiff::Timestamp::MAX).to_string()})).into_response()
+    })
+}
+
+fn complete(asked: &Asked, job: u64, conclusion: &str) -> Response {
+    let result = match conclusion {
+        "succeeded" => JobResult::Succeeded,
+        "canceled" => JobResult::Canceled,
+        "abandoned" => JobResult::Abandoned,
+        _ => JobResult::Failed,
+    };
+    asked.shared.change(|s| {
+        if !s.jobs.contains_key(&job) {
+            return no_job(job);
+        }
+        s.complete(job, result);
+        Json(json!({})).into_response()
+    })
+}
