@@ -7,3 +7,4 @@ mod azure;
 mod common;
 mod forge;
 mod official;
+mod wire;

@@ -139,7 +139,9 @@ fn look(s: &mut State, runner: u64, session: u64, busy: bool, at_an_end: bool) -
     if let Some(refresh) = s.orders.refresh.take() {
         return Some(Found::Refresh(refresh));
     }
-    s.sessions.get_mut(&session)?.messages.pop_front().map(Found::Message)
+    // A poll of a listener that was busy may still be in flight when its next one is offered a job.
+    let takes = |message: &mut Message| !(busy && matches!(message, Message::Job { .. }));
+    s.sessions.get_mut(&session)?.messages.pop_front_if(takes).map(Found::Message)
 }
 
 fn message(asked: &Asked, kind: &str, body: &Value) -> Response {
@@ -161,13 +163,18 @@ fn envelope(asked: &Asked, found: &Message) -> Response {
         }
         Message::Cancel { id } => {
             let left = asked.shared.read(|s| s.orders.worker_kill_ms) + LESS;
-            let (seconds, rest) = (left / 1000, left % 1000);
-            let timeout = format!("{:02}:{:02}:{:02}.{rest:03}", seconds / 3600, seconds / 60 % 60, seconds % 60);
-            message(asked, "JobCancellation", &json!({"jobId": ids::uuid(Id::Job, *id), "timeout": timeout}))
+            message(asked, "JobCancellation", &json!({"jobId": ids::uuid(Id::Job, *id), "timeout": span(left)}))
         }
         // The queue of a session holds neither: orders of the stand-in agents make them.
         Message::Refresh { .. } | Message::Exit(_) => StatusCode::ACCEPTED.into_response(),
     }
+}
+
+/// Milliseconds as .NET writes a time span.
+fn span(ms: u64) -> String {
+    let (seconds, rest) = (ms / 1000, ms % 1000);
+    let whole = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if rest == 0 { whole } else { format!("{whole}.{rest:03}") }
 }
 
 fn refresh_message(asked: &Asked, refresh: &Refresh) -> Response {
