@@ -36,7 +36,7 @@ struct Register {
     ephemeral: bool,
     #[serde(default)]
     labels: Vec<Label>,
-    /// Those of a runner that is to be replaced, by the runner's source; no recording has it.
+    /// A runner of this name is to be replaced. Believed of the official runner; no recording has it.
     #[serde(default)]
     replace: bool,
 }

@@ -57,7 +57,8 @@ fn renew(asked: &Asked, job: u64) -> Response {
             return no_job(job);
         }
         let until = s.now().checked_add(Duration::from_millis(s.orders.job_lease_ms));
-        Json(json!({"lockedUntil": until.unwrap_or(jiff::Timestamp::MAX).to_string()})).into_response()
+        let until = until.unwrap_or(jiff::Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%SZ");
+        Json(json!({"lockedUntil": until.to_string()})).into_response()
     })
 }
 
