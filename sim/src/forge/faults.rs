@@ -22,7 +22,7 @@ pub struct Match {
     pub path_prefix: Option<String>,
     /// Any part of the path.
     pub path_contains: Option<String>,
-    /// Only requests of the stand-in agent (true) or only those of others (false).
+    /// Only requests of agents, stand-ins or GitHub's own (true), or only those of others (false).
     pub agent: Option<bool>,
 }
 

@@ -297,7 +297,7 @@ impl ForgeHandle {
         self.snapshot().requests
     }
 
-    /// The requests that did not come from the stand-in agent.
+    /// The requests that did not come from an agent, a stand-in or GitHub's own.
     #[must_use]
     pub fn api_requests(&self) -> Vec<RequestRecord> {
         self.requests().into_iter().filter(|r| !r.agent).collect()

@@ -258,7 +258,7 @@ pub struct RequestRecord {
     pub auth_kind: String,
     /// The `User-Agent` header.
     pub user_agent: Option<String>,
-    /// It came from a stand-in agent.
+    /// It came from a stand-in agent, or from GitHub's own runner.
     pub agent: bool,
     /// A fault decided the answer.
     pub fault: bool,
