@@ -2,6 +2,9 @@
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs` writes the tables anew.
 
+#[path = "life/page.rs"]
+mod page;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,11 +51,6 @@ fn settings() -> impl Iterator<Item = &'static Setting> {
     tables().flat_map(|(_, settings)| settings)
 }
 
-/// A setting's own name and its aliases.
-fn names(setting: &'static Setting) -> impl Iterator<Item = &'static str> {
-    std::iter::once(setting.name).chain(setting.aliases.iter().copied())
-}
-
 /// The pages that people read, relative to the project.
 fn pages() -> Vec<PathBuf> {
     let mut pages: Vec<PathBuf> =
@@ -68,28 +66,9 @@ fn pages() -> Vec<PathBuf> {
 
 #[test]
 fn the_tables_of_settings_are_the_codes_own() {
-    const PAGE: &str = "docs/configuration.md";
-    const END: &str = "<!-- /settings -->";
-    let old = read(PAGE);
-    let mut new = old.clone();
     for (name, settings) in tables() {
-        let begin = format!("<!-- settings:{name} -->\n");
-        let from = new.find(&begin).unwrap_or_else(|| panic!("{PAGE} has no {begin}")) + begin.len();
-        let to = from + new[from..].find(END).unwrap_or_else(|| panic!("{PAGE} has no {END}"));
-        new.replace_range(from..to, &markdown(settings));
+        page::keep("docs/configuration.md", &format!("settings:{name}"), &markdown(settings));
     }
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(project().join(PAGE), new).expect("the page can be written");
-    } else {
-        assert!(old == new, "the tables of {PAGE} are not those of the code: UPDATE_DOCS=1 cargo test --test docs");
-    }
-}
-
-/// Where the part of a page begins and ends that stands between two marks.
-fn marked(page: &str, name: &str) -> std::ops::Range<usize> {
-    let begin = format!("<!-- {name} -->\n");
-    let from = page.find(&begin).unwrap_or_else(|| panic!("there is no {begin}")) + begin.len();
-    from..from + page[from..].find(&format!("<!-- /{name} -->")).unwrap_or_else(|| panic!("{name} has no end"))
 }
 
 /// The first column of a table, without the quotes.
@@ -100,7 +79,6 @@ fn rows(table: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_table_of_metrics_is_the_codes_own() {
-    const PAGE: &str = "docs/operations.md";
     let mut table = String::from("| metric | kind | labels | what it says |\n| --- | --- | --- | --- |\n");
     for family in FAMILIES {
         let kind = match family.kind {
@@ -111,14 +89,7 @@ fn the_table_of_metrics_is_the_codes_own() {
         let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
         table += &format!("| `{}` | {kind} | {} | {} |\n", family.name, labels.join(", "), family.help);
     }
-    let old = read(PAGE);
-    let mut new = old.clone();
-    new.replace_range(marked(&old, "metrics"), &table);
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(project().join(PAGE), new).expect("the page can be written");
-    } else {
-        assert!(old == new, "the table of metrics in {PAGE} is not the code's: UPDATE_DOCS=1 cargo test --test docs");
-    }
+    page::keep("docs/operations.md", "metrics", &table);
 }
 
 /// The paths to all values of an object, as `runner.id` and `disk[].free`.
@@ -173,7 +144,7 @@ fn every_field_of_the_status_is_described_and_no_other() {
     let mut known = BTreeSet::new();
     paths(&status, "", &mut known);
     let page = read("docs/operations.md");
-    assert_eq!(rows(&page[marked(&page, "status")]), known);
+    assert_eq!(rows(&page[page::marked(&page, "status")]), known);
 }
 
 #[test]
@@ -238,7 +209,7 @@ fn compose_hands_on_every_setting_under_every_name() {
         }
     }
     for setting in settings() {
-        for name in names(setting) {
+        for name in setting.names() {
             let handed_on = keys.contains(name) || keys.contains(format!("{name}_FILE").as_str());
             let excused = NOT_IN_COMPOSE.iter().any(|(excused, _)| *excused == name);
             assert!(handed_on != excused, "{name}: handed on by compose.yml: {handed_on}, excused from it: {excused}");
@@ -255,7 +226,7 @@ fn what_is_said_of_the_runner_of_compose_yml_does_not_reach_those_of_compose_boa
     let own = |name: &str| boards.contains(&format!("\n      {name}: "));
     let blank = |name: &str| boards.contains(&format!("\n  {name}: \"\"\n"));
     for setting in tables().filter(|(table, _)| ["common", "github"].contains(table)).flat_map(|(_, table)| table) {
-        for name in names(setting) {
+        for name in setting.names() {
             if setting.kind == SettingKind::Secret {
                 let file = format!("{name}_FILE");
                 assert!(own(&file) || blank(&file), "{file} can be given, or name a file that is not there");
@@ -267,8 +238,10 @@ fn what_is_said_of_the_runner_of_compose_yml_does_not_reach_those_of_compose_boa
     // Of Azure DevOps' services the page has a sentence.
     let page = read("docs/shared-hardware.md");
     let secrets = tables().filter(|(table, _)| *table == "azure-devops").flat_map(|(_, table)| table);
-    for name in
-        secrets.filter(|setting| setting.kind == SettingKind::Secret).flat_map(names).filter(|name| *name != "ADO_PAT")
+    for name in secrets
+        .filter(|setting| setting.kind == SettingKind::Secret)
+        .flat_map(Setting::names)
+        .filter(|name| *name != "ADO_PAT")
     {
         assert!(
             page.contains(&format!("`{name}_FILE`")),
@@ -281,7 +254,7 @@ fn what_is_said_of_the_runner_of_compose_yml_does_not_reach_those_of_compose_boa
 fn the_example_environment_names_only_what_somebody_reads() {
     let mut known: BTreeSet<String> = OF_COMPOSE.iter().chain(FOREIGN).map(|name| (*name).to_owned()).collect();
     for setting in settings() {
-        for name in names(setting) {
+        for name in setting.names() {
             known.insert(name.to_owned());
             if setting.kind == SettingKind::Secret {
                 known.insert(format!("{name}_FILE"));

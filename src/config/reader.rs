@@ -202,10 +202,10 @@ impl<'a> Reader<'a> {
 
     /// Notes which of our settings that are set belong to another forge than this one.
     pub(crate) fn note_settings_of(&mut self, forge: &str, settings: &[Setting]) {
-        for name in settings.iter().flat_map(|setting| std::iter::once(&setting.name).chain(setting.aliases)) {
+        for name in settings.iter().flat_map(Setting::names) {
             let ours = name.starts_with("OSCR_") && self.setting(name).is_none();
             if ours && self.environment.get(name).is_some() {
-                self.used.insert((*name).to_owned());
+                self.used.insert(name.to_owned());
                 self.notes.push(format!("{name} is a setting for {forge} and has no effect here"));
             }
         }
@@ -238,8 +238,10 @@ impl<'a> Reader<'a> {
     }
 
     fn names(&self, name: &'static str) -> Vec<String> {
-        let aliases = self.setting(name).map_or(&[][..], |setting| setting.aliases);
-        std::iter::once(name).chain(aliases.iter().copied()).map(str::to_owned).collect()
+        match self.setting(name) {
+            Some(setting) => setting.names().map(str::to_owned).collect(),
+            None => vec![name.to_owned()],
+        }
     }
 
     fn lookup(&mut self, name: &'static str) -> Option<(String, String)> {

@@ -34,6 +34,13 @@ pub struct Setting {
     pub aliases: &'static [&'static str],
 }
 
+impl Setting {
+    /// All names that it is read under: its own, then those that other containers use.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+}
+
 /// The settings that every provider has.
 pub const COMMON: &[Setting] = &[
     Setting {

@@ -30,7 +30,7 @@ impl Forges {
         let settings = self.0.iter().map(|forge| forge.settings).chain([COMMON]).flatten();
         settings
             .filter(|setting| setting.kind == SettingKind::Secret)
-            .any(|setting| setting.name == name || setting.aliases.contains(&name))
+            .any(|setting| setting.names().any(|known| known == name))
     }
 }
 

@@ -80,7 +80,7 @@ fn main() -> ExitCode {
                 assert!(in_containers(test), "there is no test {test}");
                 text.push_str(&format!("| `{row}` | `{test}` |\n"));
             }
-            page::keep("faults", &text);
+            page::keep("docs/reliability.md", "faults", &text);
         }),
     };
     let tests = std::iter::once(documented).chain(rows().into_iter().map(Row::test)).collect();

@@ -3,6 +3,8 @@
 //! `UPDATE_DOCS=1 cargo test --test house` writes the tables of modules anew.
 
 mod floors;
+#[path = "../life/page.rs"]
+mod page;
 mod source;
 mod words;
 
@@ -124,27 +126,10 @@ fn first_sentence(module: &str) -> String {
     paragraph.split(". ").next().unwrap_or_default().trim_end_matches('.').to_owned()
 }
 
-/// Writes a part of a page between its marks, or compares it with what stands there.
-fn keep(page: &str, begin: &str, end: &str, part: &str) {
-    let old = read(page);
-    let from = old.find(begin).unwrap_or_else(|| panic!("{page} has no {begin}")) + begin.len();
-    let to = from + old[from..].find(end).unwrap_or_else(|| panic!("{page} has no {end}"));
-    let mut new = old.clone();
-    new.replace_range(from..to, part);
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        // In one step, because other tests read the page.
-        let beside = project().join(format!("target/{}", page.replace('/', "-")));
-        let written = fs::write(&beside, new).and_then(|()| fs::rename(&beside, project().join(page)));
-        written.unwrap_or_else(|error| panic!("{page}: {error}"));
-    } else {
-        assert!(old == new, "the table in {page} is not the code's own: UPDATE_DOCS=1 cargo test --test house");
-    }
-}
-
 #[test]
 fn the_tables_of_modules_are_the_codes_own() {
     let uses = floors::uses(&Source::of_crate(project()));
-    let mut page = String::from("| module | what lives there | uses |\n| --- | --- | --- |\n");
+    let mut table = String::from("| module | what lives there | uses |\n| --- | --- | --- |\n");
     let mut map = String::from("//!\n//! | module | what lives there |\n//! | --- | --- |\n");
     for module in FLOORS {
         let what = first_sentence(module);
@@ -156,12 +141,13 @@ fn the_tables_of_modules_are_the_codes_own() {
             .filter(|other| used.is_some_and(|used| used.contains(**other)))
             .map(|other| format!("`{other}`"))
             .collect();
-        let _ = writeln!(page, "| [`{module}`](../src/{module}{file}.rs) | {what} | {} |", used.join(", "));
+        let _ = writeln!(table, "| [`{module}`](../src/{module}{file}.rs) | {what} | {} |", used.join(", "));
         let _ = writeln!(map, "//! | [`{module}`] | {what} |");
     }
-    map.push_str("//!\n");
-    keep("docs/architecture.md", "<!-- modules -->\n", "<!-- /modules -->", &page);
-    keep("src/lib.rs", "//! <!-- modules -->\n", "//! <!-- /modules -->", &map);
+    // The mark of its end stands in a comment too.
+    map.push_str("//!\n//! ");
+    page::keep("docs/architecture.md", "modules", &table);
+    page::keep("src/lib.rs", "modules", &map);
 }
 
 #[test]

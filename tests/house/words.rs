@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use proc_macro2::{TokenStream, TokenTree};
 
+use crate::page::marked;
 use crate::source::{gather, without_tests};
 use crate::{project, read};
 
@@ -122,9 +123,7 @@ fn the_name_of_a_type_means_one_thing() {
 #[test]
 fn identifiers_use_the_words_of_the_glossary() {
     let page = read("docs/architecture.md");
-    let (_, table) = page.split_once("<!-- glossary -->").expect("the page has a glossary");
-    let (table, _) = table.split_once("<!-- /glossary -->").expect("the glossary has an end");
-    let glossary = glossary(table);
+    let glossary = glossary(&page[marked(&page, "glossary")]);
     assert!(glossary.len() >= 20, "{} words", glossary.len());
     let mut texts = Vec::new();
     gather(project(), "src", &mut texts);

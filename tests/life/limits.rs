@@ -102,7 +102,7 @@ fn a_job_costs_as_many_requests_as_the_documentation_says() {
         rows.lock().expect("nobody panicked")[*number] = format!("| {mode} | {counted} | {list} |\n");
     });
     let head = "| registration | counted | requests |\n| --- | --- | --- |\n".to_owned();
-    page::keep("calls", &(head + &rows.into_inner().expect("nobody panicked").concat()));
+    page::keep("docs/reliability.md", "calls", &(head + &rows.into_inner().expect("nobody panicked").concat()));
 }
 
 #[test]
