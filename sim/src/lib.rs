@@ -11,6 +11,7 @@ pub mod demo;
 pub mod forge;
 pub mod patience;
 pub mod protocol;
+pub mod scale;
 
 /// The version of GitHub's agent that the stand-in claims to be.
 pub const AGENT_VERSION: &str = "2.338.0";
