@@ -17,6 +17,8 @@ mod layout;
 mod listener;
 mod process;
 mod trace;
+#[cfg_attr(not(test), expect(dead_code, reason = "no listener updates itself yet"))]
+mod update;
 mod worker;
 
 use kind::Facts;
