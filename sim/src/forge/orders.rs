@@ -106,7 +106,7 @@ pub struct Refresh {
     /// Where it is; at this forge when absent.
     #[serde(default)]
     pub url: Option<String>,
-    /// Its checksum.
+    /// Its SHA-256; of the forge's own package that one's when empty, of another none.
     #[serde(default)]
     pub sha256: String,
 }

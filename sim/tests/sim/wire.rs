@@ -2,10 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use oscr_sim::forge::{ForgeHandle, JobSpec, LostAssignments, Refusals, Scope};
+use oscr_sim::forge::{ForgeHandle, JobSpec, LostAssignments, Refresh, Refusals, Scope};
 use oscr_sim::patience::patient;
 use oscr_sim::protocol::{Condition, JobResult, Step};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::common::{LIMIT, api, forge, token};
 
@@ -273,4 +274,40 @@ fn a_planted_runner_has_its_jobs_by_this_protocol_too() {
     assert_eq!(message["messageType"], "JobCancellation");
     let body: Value = serde_json::from_str(text(&message["body"])).expect("JSON");
     assert_eq!(body, json!({"jobId": taken["jobId"], "timeout": "00:05:00"}));
+}
+
+#[test]
+fn an_order_to_update_offers_the_forges_own_package_under_its_checksum() {
+    let forge = forge();
+    let mut runner = Runner::just_in_time(&forge, "jit");
+    assert_eq!(runner.open().0, 200);
+    let told = |url: Option<&str>, sha256: &str| -> Value {
+        forge.order(|o| {
+            o.refresh = Some(Refresh { version: "9.9.9".into(), url: url.map(str::to_owned), sha256: sha256.into() })
+        });
+        let (status, message) = runner.poll("Online");
+        assert_eq!((status, &message["messageType"]), (200, &json!("RunnerRefresh")));
+        serde_json::from_str(text(&message["body"])).expect("JSON")
+    };
+    let here = told(None, "");
+    let mut answer = ureq::get(text(&here["download_url"])).call().expect("an archive");
+    let archive = answer.body_mut().with_config().limit(1 << 30).read_to_vec().expect("the whole archive");
+    let sum: String = Sha256::digest(&archive).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(here["sha256_checksum"], json!(sum));
+    let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(archive.as_slice()));
+    let mut version = String::new();
+    for entry in tar.entries().expect("entries") {
+        let mut entry = entry.expect("an entry");
+        if entry.path().is_ok_and(|path| path.ends_with("bin/version")) {
+            std::io::Read::read_to_string(&mut entry, &mut version).expect("a text");
+        }
+    }
+    assert_eq!(version, "9.9.9");
+
+    assert_eq!(told(None, "5ca1ab1e")["sha256_checksum"], "5ca1ab1e");
+    let elsewhere = told(Some("http://elsewhere/it.tar.gz"), "");
+    assert_eq!(
+        (&elsewhere["download_url"], &elsewhere["sha256_checksum"]),
+        (&json!("http://elsewhere/it.tar.gz"), &json!(""))
+    );
 }

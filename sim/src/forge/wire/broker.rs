@@ -7,10 +7,12 @@ use serde_json::{Value, json};
 
 use super::super::agents::held;
 use super::super::orders::Refresh;
+use super::super::packages;
 use super::super::state::{JobStatus, State};
 use super::ids::{self, Id};
 use super::refusal::{self, is_for_good};
 use super::{Asked, token, unknown};
+use crate::agent::Kind;
 use crate::protocol::Message;
 
 /// The worker of a cancelled job is killed this long before the time that the runner is given.
@@ -106,7 +108,7 @@ async fn poll(asked: &Asked, runner: u64) -> Response {
     }
     match held(&asked.shared, session, |s, first, last| look(s, runner, session, busy, first || last)).await {
         Some(Found::Message(message)) => envelope(asked, &message),
-        Some(Found::Refresh(refresh)) => refresh_message(asked, &refresh),
+        Some(Found::Refresh(refresh)) => refresh_message(asked, &refresh).await,
         Some(Found::NoRunner) => not_found(),
         Some(Found::NoSession) => refusal::broker(404, "RunnerSessionInvalid", "no such session"),
         None => StatusCode::ACCEPTED.into_response(),
@@ -177,17 +179,22 @@ fn span(ms: u64) -> String {
     if rest == 0 { whole } else { format!("{whole}.{rest:03}") }
 }
 
-fn refresh_message(asked: &Asked, refresh: &Refresh) -> Response {
+async fn refresh_message(asked: &Asked, refresh: &Refresh) -> Response {
     let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
     let version = &refresh.version;
-    let here = || {
-        let file = format!("actions-runner-linux-{arch}-{version}.tar.gz");
-        format!("{}/actions/runner/releases/download/v{version}/{file}", asked.base)
+    let (url, offered) = match &refresh.url {
+        Some(url) => (url.clone(), None),
+        None => {
+            let file = format!("actions-runner-linux-{arch}-{version}.tar.gz");
+            let url = format!("{}/actions/runner/releases/download/v{version}/{file}", asked.base);
+            (url, packages::offer(&asked.shared, Kind::GitHub, version).await)
+        }
     };
+    let sum = Some(refresh.sha256.clone()).filter(|sum| !sum.is_empty()).or(offered);
     let body = json!({
         "target_version": version,
-        "download_url": refresh.url.clone().unwrap_or_else(here),
-        "sha256_checksum": refresh.sha256,
+        "download_url": url,
+        "sha256_checksum": sum.unwrap_or_default(),
         "os": format!("linux-{arch}"),
     });
     message(asked, "RunnerRefresh", &body)
