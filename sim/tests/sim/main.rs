@@ -7,4 +7,5 @@ mod azure;
 mod common;
 mod forge;
 mod official;
+mod scripts;
 mod wire;
