@@ -141,6 +141,15 @@ pub struct Step {
     /// When the step runs.
     #[serde(default, rename = "if")]
     pub condition: Condition,
+    /// `docker://IMAGE`: the step runs that instead of a script.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<String>,
+    /// The arguments of such an image's program, one text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<String>,
+    /// The program, if it is not the image's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<String>,
 }
 
 /// When a step runs.

@@ -207,7 +207,12 @@ fn a_job_that_waits_too_long_fails_and_none_of_its_steps_runs() {
     let _person = boards.somebody("board-1");
     let mut container = boards.runner(&forge, &[("OSCR_LOCK_TIMEOUT", "1")]);
     container.start();
-    let step = |name: &str, condition| Step { name: Some(name.to_owned()), run: format!("echo ran {name}"), condition };
+    let step = |name: &str, condition| Step {
+        name: Some(name.to_owned()),
+        run: format!("echo ran {name}"),
+        condition,
+        ..Step::default()
+    };
     let steps = vec![step("first", Condition::Success), step("clean-up", Condition::Always)];
     let job = forge.wait_job(forge.submit(JobSpec::steps("job", steps)), LIMIT);
     assert_ne!(job.result, Some(JobResult::Succeeded));

@@ -21,7 +21,7 @@ fn fork() -> Value {
 
 /// A job for this event, with one step for each condition under which a step can run.
 fn job(event: &str, payload: Value) -> JobSpec {
-    let step = |condition, run: &str| Step { name: None, run: run.to_owned(), condition };
+    let step = |condition, run: &str| Step { run: run.to_owned(), condition, ..Step::default() };
     let steps = vec![
         step(Condition::Success, "echo \"step-$((1))\""),
         step(Condition::Failure, "echo \"step-$((2))\""),

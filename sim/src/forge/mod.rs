@@ -18,6 +18,7 @@ mod agents;
 mod api;
 pub mod app;
 mod azure;
+mod containers;
 pub mod contract;
 mod control;
 mod faults;
@@ -29,6 +30,7 @@ mod secrets;
 mod state;
 mod wire;
 
+pub use containers::ContainerSpec;
 pub use faults::{Cut, Fault, Match};
 pub use orders::{
     ListenerExit, ListenerTrouble, LostAssignments, Orders, PackageFault, Refresh, Refusals, Removal, ServicePrincipal,

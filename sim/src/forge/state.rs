@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::app::AppToken;
+use super::containers::ContainerSpec;
 use super::faults::Fault;
 use super::orders::{Orders, Removal};
 use super::scope::Scope;
@@ -36,6 +37,13 @@ pub struct JobSpec {
     pub event: Option<String>,
     /// The event's payload.
     pub payload: serde_json::Value,
+    /// The container that the steps run in.
+    pub container: Option<ContainerSpec>,
+    /// Containers beside the steps, by the names that the network has for them.
+    pub services: BTreeMap<String, ContainerSpec>,
+    /// `false` where no registry serves the job's images: they are there already, and the stand-in does not pull them. GitHub
+    /// has no such setting.
+    pub pull: Option<bool>,
 }
 
 impl JobSpec {

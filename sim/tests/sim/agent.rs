@@ -16,7 +16,7 @@ fn number(log: &str, word: &str) -> Option<i32> {
 }
 
 fn step(run: &str, condition: Condition) -> Step {
-    Step { name: None, run: run.into(), condition }
+    Step { run: run.into(), condition, ..Step::default() }
 }
 
 #[test]

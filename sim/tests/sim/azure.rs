@@ -287,7 +287,7 @@ fn jobs_find_agents_by_pool_and_demands() {
 fn a_stopped_agent_fails_its_job_and_skips_all_further_steps() {
     let forge = forge();
     let (_agent, mut running) = listening(&forge, "stopped");
-    let step = |run: &str, condition| Step { name: None, run: run.into(), condition };
+    let step = |run: &str, condition| Step { run: run.into(), condition, ..Step::default() };
     let steps = vec![step("echo started; exec sleep 60", Condition::Success), step("echo always", Condition::Always)];
     let id = forge.submit(JobSpec::steps("long", steps));
     forge.wait("the step runs", LIMIT, |s| s.jobs.iter().any(|j| j.log.contains("started\n")));

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use oscr_sim::forge::{ForgeHandle, JobSpec, LostAssignments, Refresh, Refusals, Scope};
+use oscr_sim::forge::{ContainerSpec, ForgeHandle, JobSpec, LostAssignments, Refresh, Refusals, Scope};
 use oscr_sim::patience::patient;
 use oscr_sim::protocol::{Condition, JobResult, Step};
 use serde_json::{Value, json};
@@ -122,6 +122,44 @@ impl<'a> Runner<'a> {
     }
 }
 
+#[test]
+fn containers_are_tokens_of_a_workflow_and_an_image_is_a_step_without_a_script() {
+    let forge = forge();
+    let mut runner = Runner::just_in_time(&forge, "jit");
+    assert_eq!(runner.open().0, 200);
+    let own = ContainerSpec {
+        env: [("A".to_owned(), "b".to_owned())].into(),
+        volumes: vec!["/data".into()],
+        options: Some("--cpus 1".into()),
+        ..ContainerSpec::of("node:20")
+    };
+    let service = ContainerSpec { ports: vec!["6379:6379".into()], ..ContainerSpec::of("redis:7") };
+    let step = Step { uses: Some("docker://alpine:3".into()), args: Some("-c true".into()), ..Step::default() };
+    let id = forge.submit(JobSpec {
+        container: Some(own),
+        services: [("redis".to_owned(), service)].into(),
+        pull: Some(false),
+        ..JobSpec::steps("build", vec![step])
+    });
+    let job = runner.acquired();
+    let map = |pairs: &[(&str, Value)]| -> Value {
+        json!({"type": 2, "map": pairs.iter().map(|(key, value)| json!({"Key": key, "Value": value})).collect::<Vec<_>>()})
+    };
+    let list = |item: &str| json!({"type": 1, "seq": [item]});
+    let own = [
+        ("image", json!("node:20")),
+        ("env", map(&[("A", json!("b"))])),
+        ("volumes", list("/data")),
+        ("options", json!("--cpus 1")),
+    ];
+    let service = map(&[("image", json!("redis:7")), ("ports", list("6379:6379"))]);
+    assert_eq!((&job["jobContainer"], &job["jobServiceContainers"]), (&map(&own), &map(&[("redis", service)])));
+    let step = &job["steps"][0];
+    assert_eq!(step["reference"], json!({"type": "containerRegistry", "image": "alpine:3"}));
+    assert_eq!(step["inputs"], map(&[("args", json!("-c true"))]));
+    assert_eq!((&job["requestId"], &job["variables"]["oscr.sim.pull"]["value"]), (&json!(id), &json!("false")));
+}
+
 fn deleted(forge: &ForgeHandle, id: u64) -> u16 {
     api(forge, "DELETE", &format!("/repos/o/r/actions/runners/{id}"), None).0
 }
@@ -131,7 +169,7 @@ fn a_job_of_todays_order_is_a_message_of_shell_steps() {
     let forge = forge();
     let mut runner = Runner::just_in_time(&forge, "jit");
     assert_eq!(runner.open().0, 200);
-    let last = Step { name: Some("Tidy".into()), run: "rm x".into(), condition: Condition::Always };
+    let last = Step { name: Some("Tidy".into()), run: "rm x".into(), condition: Condition::Always, ..Step::default() };
     let steps = vec![Step { run: "echo hello".into(), ..Step::default() }, last];
     let mut spec = JobSpec::steps("build", steps);
     spec.event = Some("pull_request".into());

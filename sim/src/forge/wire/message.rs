@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::state::{Job, State};
+use super::containers;
 use super::context::{github, typed};
 use super::ids::{self, Id};
 use super::token::jwt;
@@ -17,7 +18,7 @@ pub(super) fn job(s: &State, id: u64, base: &str) -> Option<Value> {
         .and_then(|r| s.orders.runner_groups.get(usize::try_from(r.group_id).ok()?.checked_sub(1)?))
         .map_or("Default", String::as_str);
     let steps: Vec<Value> = job.spec.steps.iter().enumerate().map(|(at, one)| step(id, at, one)).collect();
-    Some(json!({
+    let mut message = json!({
         "messageType": "RunnerJobRequest",
         "plan": {
             "scopeIdentifier": ids::uuid(Id::Scope, id),
@@ -50,7 +51,9 @@ pub(super) fn job(s: &State, id: u64, base: &str) -> Option<Value> {
         "workspace": {},
         "actionsDependencies": [],
         "billingOwnerId": "o",
-    }))
+    });
+    containers::add(&mut message, &job.spec);
+    Some(message)
 }
 
 /// Where the runner reports, and with what.
@@ -87,6 +90,8 @@ fn variables(job: &Job, base: &str, group: &str) -> Value {
         "system.orchestrationId": open(&ids::uuid(Id::Plan, job.id)),
         "system.runner.lowdiskspacethreshold": open("100"),
         "system.runnerEnvironment": open("self-hosted"),
+        // Docker actions see the folder for temporary files, as on github.com.
+        "actions_container_action_runner_temp": open("true"),
     })
 }
 
@@ -98,14 +103,15 @@ fn step(job: u64, at: usize, step: &Step) -> Value {
         Condition::Cancelled => "cancelled()",
     };
     let name = format!("__run_{at}");
+    let (reference, inputs) = containers::reference_and_inputs(step);
     let mut all = json!({
         "type": "action",
-        "reference": {"type": "script"},
+        "reference": reference,
         "id": ids::nth(Id::Step, at, job),
         "name": name,
         "contextName": name,
         "condition": condition,
-        "inputs": {"type": 2, "map": [{"Key": "script", "Value": step.run}]},
+        "inputs": inputs,
     });
     if let Some(shown) = &step.name {
         all["displayNameToken"] = json!(shown);

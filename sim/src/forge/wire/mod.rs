@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 mod broker;
+mod containers;
 mod context;
 mod ids;
 mod key;
