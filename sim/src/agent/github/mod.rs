@@ -15,6 +15,8 @@ use super::kind::{CLOSING, Connection, Facts, Gone, Layout, tools_folder};
 use crate::protocol::{CompleteRequest, JobMessage, JobResult, Message, SessionAnswer};
 
 mod configure;
+#[cfg_attr(not(test), expect(dead_code, reason = "the worker does not run jobs by the forge's own message yet"))]
+pub(super) mod containers;
 
 pub(super) const FACTS: Facts = Facts {
     title: "Runner",
