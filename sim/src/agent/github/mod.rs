@@ -14,6 +14,7 @@ use super::job::Assignment;
 use super::kind::{CLOSING, Connection, Facts, Gone, Layout, tools_folder};
 use crate::protocol::{CompleteRequest, JobMessage, JobResult, Message, SessionAnswer};
 
+pub(super) mod chatter;
 mod configure;
 #[cfg_attr(not(test), expect(dead_code, reason = "the worker does not run jobs by the forge's own message yet"))]
 pub(super) mod containers;
