@@ -3,6 +3,7 @@
 pub(crate) mod directory;
 pub(crate) mod env;
 pub(crate) mod hooks;
+mod line_origin;
 pub(crate) mod output;
 pub(crate) mod release;
 pub(crate) mod system_env;

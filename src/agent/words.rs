@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use tracing::Level;
 
+use super::line_origin::{LISTENERS, LineOrigin, origin, time};
 use crate::provider::{AgentFacts, Meaning, Sign};
 
 /// What a line said.
@@ -50,26 +51,6 @@ pub(crate) struct Heard {
     pub for_people: bool,
 }
 
-/// Where a line comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LineOrigin<'a> {
-    /// It is for people.
-    Words(&'a str),
-    /// The listener's trace of words for people.
-    Copy(&'a str),
-    /// Another trace of the listener's: the part of it that traces, and what it says.
-    Trace(&'a str, &'a str),
-    /// A trace of the worker's, or a line with one in it. With the text where it is the only one.
-    Workers(Option<&'a str>),
-    /// A trace in the middle of something else.
-    Mixed,
-}
-
-/// The prefixes of traces, before the time.
-const LISTENERS: &str = "[RUNNER ";
-const WORKERS: &str = "[WORKER ";
-/// What stands before a trace's copy of words for people.
-const COPIES: [&str; 2] = ["WRITE LINE: ", "WRITE ERROR: "];
 /// Of so many words it is remembered that only one of their two forms was seen.
 const REMEMBERED: usize = 16;
 
@@ -127,6 +108,11 @@ impl LineReader {
                 Heard::default()
             }
             LineOrigin::Mixed => Heard { level: self.traced(line), ..Heard::default() },
+            // Words that stand behind the prefix of another trace, whose own text comes later.
+            LineOrigin::Trace(_, text) if self.said.borrow_mut().take(text, true) => {
+                self.owed += 1;
+                Heard { level: self.shown(&meaning(text, self.facts), working), for_people: true, ..Heard::default() }
+            }
             LineOrigin::Trace(source, text) => {
                 let means = |&&(from, start, _): &&(&str, &str, Sign)| from == source && text.starts_with(start);
                 let sign = self.facts.traces.iter().find(means).map(|(.., sign)| Marker::Sign(*sign));
@@ -148,16 +134,21 @@ impl LineReader {
             return Heard::default();
         }
         let banner = is_banner(text);
-        let level = match (self.manner, &says) {
+        let level = if self.manner == Voice::Step && banner { None } else { self.shown(&says, working) };
+        let for_people = self.manner == Voice::Other || !banner;
+        Heard { level, marker: self.unless_said(says, text, false), for_people }
+    }
+
+    /// How important words for people are.
+    fn shown(&self, says: &Option<Marker>, working: bool) -> Option<Level> {
+        match (self.manner, says) {
             (Voice::Other, _) => Some(Level::INFO),
-            (Voice::Step, _) => (!banner).then_some(Level::DEBUG),
+            (Voice::Step, _) => Some(Level::DEBUG),
             // Whoever acts upon them says so.
             (Voice::Listener, Some(Marker::Running(_) | Marker::Completed(..))) => None,
             (Voice::Listener, _) if working => Some(Level::DEBUG),
             (Voice::Listener, _) => Some(Level::INFO),
-        };
-        let for_people = self.manner == Voice::Other || !banner;
-        Heard { level, marker: self.unless_said(says, text, false), for_people }
+        }
     }
 
     fn traced(&self, text: &str) -> Option<Level> {
@@ -169,41 +160,6 @@ impl LineReader {
     fn unless_said(&self, says: Option<Marker>, words: &str, traced: bool) -> Option<Marker> {
         says.filter(|_| self.manner != Voice::Other && self.said.borrow_mut().first(words, traced))
     }
-}
-
-fn origin(line: &str) -> LineOrigin<'_> {
-    let inside = |text: &str, prefix: &str| {
-        text.match_indices(prefix)
-            .any(|(at, _)| time(&text[at + prefix.len()..]).is_some_and(|rest| rest.starts_with(' ')))
-    };
-    if let Some((_, text)) = trace(line, WORKERS) {
-        return LineOrigin::Workers((!inside(text, WORKERS)).then_some(text));
-    }
-    if inside(line, WORKERS) {
-        return LineOrigin::Workers(None);
-    }
-    let Some((source, text)) = trace(line, LISTENERS) else {
-        return if inside(line, LISTENERS) { LineOrigin::Mixed } else { LineOrigin::Words(line) };
-    };
-    match COPIES.iter().find_map(|prefix| text.strip_prefix(prefix)) {
-        Some(words) if source == "Terminal" => LineOrigin::Copy(words),
-        _ => LineOrigin::Trace(source, text),
-    }
-}
-
-/// The source and the text of a trace: `[RUNNER 2026-11-29 10:31:10Z INFO Terminal] WRITE LINE: …`.
-fn trace<'a>(line: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
-    let (head, text) = time(line.strip_prefix(prefix)?)?.split_once(']')?;
-    let source = head.trim_start().split_once(' ').map_or("", |(_, source)| source.trim());
-    Some((source, text.strip_prefix(' ').unwrap_or(text)))
-}
-
-/// What follows a time such as `2026-11-29 10:31:10Z`.
-fn time(text: &str) -> Option<&str> {
-    const FORM: &[u8] = b"0000-00-00 00:00:00Z";
-    let (time, rest) = text.split_at_checked(FORM.len())?;
-    let fits = |(byte, form): (u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == *form };
-    time.bytes().zip(FORM).all(fits).then_some(rest)
 }
 
 /// What words for people say, taken by the whole of them: a job may be named like any part.
@@ -242,6 +198,7 @@ fn is_banner(words: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::line_origin::WORKERS;
     use super::*;
 
     /// All that the official runner printed in one life: its configure step up to here, then its listener.
@@ -375,6 +332,29 @@ mod tests {
         assert_eq!(markers, [Marker::Running("small".to_owned())]);
         let shown: Vec<&str> = shown.into_iter().map(|(_, line)| line).collect();
         assert_eq!(shown, [lines[0], lines[3]], "the worker's text is shown to nobody");
+    }
+
+    #[test]
+    fn words_that_mixed_with_the_listeners_own_traces_are_shown_once() {
+        let trace = "[RUNNER 2026-11-29 10:31:10Z INFO ";
+        // Two prefixes and the foreign text; then the text of the second, and its plain form.
+        let tangled = format!("{trace}GitHubActionsService] {trace}Terminal] AAD Correlation ID: Unknown");
+        // The plain form behind a foreign prefix; then the foreign text.
+        let intruded = format!("{trace}GitHubActionsService] 2026-11-29 10:31:10Z: Listening for Jobs");
+        let copy = format!("{trace}Terminal] WRITE LINE: 2026-11-29 10:31:10Z: Listening for Jobs");
+        let lines = [
+            tangled.as_str(),
+            "WRITE LINE: Current runner version: '2.336.0'",
+            "Current runner version: '2.336.0'",
+            &copy,
+            &intruded,
+            "AAD Correlation ID: Unknown",
+        ];
+        let (shown, markers) = read(&mut listeners(), lines);
+        assert_eq!(markers, [Marker::Version("2.336.0".to_owned()), Marker::Listening]);
+        let people: Vec<&str> =
+            shown.iter().filter(|(level, _)| *level == Level::INFO).map(|(_, line)| *line).collect();
+        assert_eq!(people, [lines[2], lines[4]]);
     }
 
     #[test]
