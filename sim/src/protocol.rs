@@ -1,71 +1,82 @@
-//! What the stand-in agent and the forge say to each other, below `/_agent/`.
+//! What the forge and the stand-in agents share: jobs, their ends, and the side channel.
 //!
-//! JSON over plain HTTP. Registration is done with a registration token in the body; everything after it with
-//! `Authorization: Bearer <runner secret>`, and what the worker sends with the job's own token.
+//! The stand-ins speak what the official agents speak. What those protocols cannot carry, because no forge of theirs would say it, comes
+//! by the side channel below `/_sim/agent`: misbehaviour, exit codes, the scale of times, which port counts as the default one. An official
+//! agent never asks there, and so meets the same forge.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// `POST /_agent/register`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RegisterRequest {
-    /// `repos/o/r`, `orgs/o` or `enterprises/e`.
-    pub scope: String,
-    /// The registration token.
-    pub token: String,
-    /// The name asked for.
-    pub name: String,
-    /// Custom labels.
-    pub labels: Vec<String>,
-    /// Leave out `self-hosted`, `Linux` and the architecture.
-    pub no_default_labels: bool,
-    /// The runner group's name.
-    pub group: Option<String>,
-    /// One job, then the registration goes.
-    pub ephemeral: bool,
-    /// Take over an existing registration of that name.
-    pub replace: bool,
-    /// The agent's version.
-    pub version: String,
+use crate::scale::Scale;
+
+/// `GET /_sim/agent`: what an agent must know before it is anybody's.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Address {
+    /// GitHub's runner drops any port but the default one from the address that it is configured with. This port counts as that.
+    pub default_port: u16,
+    /// The scale of all times.
+    pub scale: Scale,
 }
 
-/// What a registration gives.
+/// `GET /_sim/agent/{id}?at=session` or `?at=poll`: how this agent is to be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RegisterAnswer {
-    /// The runner's id.
-    pub id: u64,
-    /// The runner's name.
-    pub name: String,
-    /// The credential of everything that the listener does later.
-    pub secret: String,
-    /// The runner group's name.
-    pub group: String,
-    /// Whether another registration was replaced.
-    pub replaced: bool,
-}
-
-/// `POST /_agent/remove`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RemoveRequest {
-    /// The scope, as at registration.
-    pub scope: String,
-    /// A remove token.
-    pub token: String,
-    /// The runner's id.
-    pub id: u64,
-}
-
-/// `POST /_agent/sessions`, when granted.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SessionAnswer {
-    /// The session's id.
-    pub session: u64,
-    /// How long to wait after a failed poll.
-    pub backoff_ms: u64,
-    /// The forge wants the listener to end with this code, at once.
+pub struct Manners {
+    /// The scale of all times, but for those that follow.
+    pub scale: Scale,
+    /// How long to wait after something failed, if not as long as the official agent.
+    pub backoff_ms: Option<u64>,
+    /// How long to wait after a session's conflict, if not as long as the official agent (30 s).
+    pub conflict_retry_ms: Option<u64>,
+    /// How long to go on with that, if not as long as the official agent (4 min).
+    pub conflict_limit_ms: Option<u64>,
+    /// Between SIGINT and SIGTERM to a step, if not 7.5 s.
+    pub sigint_ms: Option<u64>,
+    /// Between SIGTERM and SIGKILL, if not 2.5 s.
+    pub sigterm_ms: Option<u64>,
+    /// A job is renewed at least so often: leases here may be shorter than the official agent's pauses.
+    pub renew_ms: u64,
+    /// A poll without an answer for this long is given up.
+    pub silence_ms: u64,
+    /// End with this code, at once.
     pub exit: Option<ExitOrder>,
-    /// The listener is to misbehave from now on.
-    #[serde(default)]
+    /// Misbehave, from when it listens on.
     pub trouble: Option<Trouble>,
+    /// Traces mix on standard output, as about once in thirty lives.
+    pub mixed_traces: bool,
+}
+
+impl Default for Manners {
+    /// Those of the official agents.
+    fn default() -> Self {
+        Self {
+            scale: Scale::REAL,
+            backoff_ms: None,
+            conflict_retry_ms: None,
+            conflict_limit_ms: None,
+            sigint_ms: None,
+            sigterm_ms: None,
+            renew_ms: 60_000,
+            silence_ms: 100_000,
+            exit: None,
+            trouble: None,
+            mixed_traces: false,
+        }
+    }
+}
+
+impl Manners {
+    /// A time of the official agent's, or the one that was ordered in its place.
+    #[must_use]
+    pub fn time(&self, ordered_ms: Option<u64>, real_ms: u64) -> Duration {
+        ordered_ms.map_or_else(|| self.scale.ms(real_ms), Duration::from_millis)
+    }
+
+    /// A wait after something failed.
+    #[must_use]
+    pub fn backoff(&self, real_ms: u64) -> Duration {
+        self.time(self.backoff_ms, real_ms)
+    }
 }
 
 /// How a listener misbehaves once it says that it listens.
@@ -80,17 +91,6 @@ pub enum Trouble {
     Deaf,
 }
 
-/// `POST /_agent/sessions`, when refused because another session is alive.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ConflictAnswer {
-    /// For people.
-    pub message: String,
-    /// Retry after this long (upstream: 30 s).
-    pub retry_ms: u64,
-    /// Give up after this long (upstream: 4 min).
-    pub limit_ms: u64,
-}
-
 /// An exit code that the forge makes the listener end with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExitOrder {
@@ -101,7 +101,7 @@ pub struct ExitOrder {
     pub text: Option<String>,
 }
 
-/// A message of the queue, `GET /_agent/sessions/{id}/message`.
+/// What waits in the queue of a session. Of Azure's agents it is also the message proper.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Message {
@@ -124,9 +124,9 @@ pub enum Message {
     Cancel {
         /// The job's id.
         id: u64,
+        /// How long the agent has for it, less 15 s.
+        limit_ms: u64,
     },
-    /// End with a code.
-    Exit(ExitOrder),
 }
 
 /// One step of a job.
@@ -167,7 +167,7 @@ pub enum Condition {
     Cancelled,
 }
 
-/// `POST /_agent/jobs/{id}/acquire`: all that the worker needs.
+/// A job as Azure's agents are told of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JobMessage {
     /// The job's id.
@@ -178,41 +178,8 @@ pub struct JobMessage {
     pub repository: String,
     /// The token that the worker reports with.
     pub token: String,
-    /// The event's name, `push` for example.
-    pub event: String,
-    /// The event's payload.
-    pub payload: serde_json::Value,
     /// The job's steps.
     pub steps: Vec<Step>,
-    /// The listener renews the job this often.
-    pub renew_ms: u64,
-    /// Upstream waits 7.5 s after SIGINT.
-    pub sigint_ms: u64,
-    /// Upstream waits 2.5 s after SIGTERM.
-    pub sigterm_ms: u64,
-    /// A cancelled worker is killed after this long (upstream: cancel timeout less 15 s).
-    pub worker_kill_ms: u64,
-}
-
-/// What the listener writes to the worker's standard input, one line each, the first being the job.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum WorkerMessage {
-    /// Run this.
-    Job {
-        /// The forge's base address.
-        server: String,
-        /// The runner's name.
-        runner: String,
-        /// The work folder, absolute.
-        work: String,
-        /// The job.
-        job: Box<JobMessage>,
-    },
-    /// The user cancelled the job.
-    Cancel,
-    /// The runner is shutting down.
-    Shutdown,
 }
 
 /// How a job ended.
@@ -230,6 +197,17 @@ pub enum JobResult {
 }
 
 impl JobResult {
+    /// The word on the wire of both forges.
+    #[must_use]
+    pub fn on_the_wire(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+            Self::Abandoned => "abandoned",
+        }
+    }
+
     /// The word in `Job X completed with result: …`.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -265,7 +243,7 @@ impl JobResult {
     }
 }
 
-/// `POST /_agent/jobs/{id}/complete`.
+/// How an agent of Azure DevOps says that a job ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CompleteRequest {
     /// The job's result.

@@ -518,7 +518,7 @@ pub fn a_hostile_job_can_neither_release_nor_keep_the_board(world: &World) {
     // All that the hostile job does first has no effect on the other, which waits.
     let daemons = |lab: &Lab| lab.shared(0).join("daemon").exists();
     while !daemons(&lab) {
-        assert_eq!(world.forge.job(first).status, JobStatus::InProgress, "{}", world.forge.job(first).log);
+        assert_eq!(world.forge.job(first).status, JobStatus::InProgress, "{}", world.forge.job(first).live);
         thread::sleep(LOOK);
     }
     assert_eq!((lab.survey(0).held, lab.survey(0).queue.len()), (true, 1));

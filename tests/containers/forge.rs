@@ -143,7 +143,7 @@ impl Forge {
             "the job «{}» is {:?} after {within:?}, not {word}:\n{}",
             job.name,
             job.status,
-            job.log
+            job.live
         );
         job
     }
@@ -255,7 +255,7 @@ impl Forge {
         }
         let jobs: Result<Vec<Job>, _> = self.get("/jobs");
         for job in jobs.unwrap_or_default() {
-            let _ = writeln!(text, "job «{}» {:?} {:?}:\n{}", job.name, job.status, job.result, job.log);
+            let _ = writeln!(text, "job «{}» {:?} {:?}:\n{}", job.name, job.status, job.result, job.live);
         }
         let _ = writeln!(text, "breaches of the contract: {:?}", self.get::<Vec<String>>("/violations"));
         text

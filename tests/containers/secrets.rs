@@ -40,8 +40,9 @@ fn no_job_finds_the_token(world: &World, container: &Container) {
     // After the listing below there must be a job running, so that all processes are there: it waits for a file.
     let script = format!("{}\nuntil [ -e /tmp/go-on ]; do sleep 0.1; done", SEARCH.replace("PATTERN", &pattern));
     let job = world.forge.script_on(container.host(), "hostile", &script);
-    let log = world.forge.wait_job(job, oscr_sim::forge::JobStatus::InProgress, LIMIT).log;
+    let log = world.forge.wait_job(job, oscr_sim::forge::JobStatus::InProgress, LIMIT).live;
     assert!(!log.contains(&world.pat));
+    container.wait_log("the worker is process", LIMIT);
 
     // Root in the container, without the capability to look into a process that does not want it.
     let (_, environment) = container.exec("0", "cat /proc/1/environ");

@@ -52,7 +52,7 @@ pub fn a_stopped_runner_finishes_its_job(world: &World) {
     let stop = container.stop(GRACE);
     container.wait_log(DRAINING, LIMIT);
     let job = world.forge.job(job);
-    assert_eq!(job.status, JobStatus::InProgress, "{}", job.log);
+    assert_eq!(job.status, JobStatus::InProgress, "{}", job.live);
     container.must_exec("0", "touch /tmp/go-on");
     let job = world.forge.finished(job.id);
     assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);

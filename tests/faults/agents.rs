@@ -287,7 +287,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             |forge, container| {
                 forge.order(|orders| {
                     orders.session_conflicts = 4;
-                    orders.conflict_limit_ms = 250;
+                    orders.conflict_limit_ms = Some(250);
                 });
                 container.start();
                 container.wait_line("trying again in");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use oscr_sim::agent::Kind;
-use oscr_sim::forge::{Cut, Fault, Match, PackageFault, Scope, Snapshot};
+use oscr_sim::forge::{Cut, Fault, ListenerExit, Match, PackageFault, Scope, Snapshot};
 use oscr_sim::protocol::JobResult;
 use serde_json::json;
 
@@ -32,6 +32,12 @@ pub fn offer_another_version(forge: &Forge, container: &mut Container<'_>) {
         WANTED.clone_into(&mut orders.latest_azure_version);
     });
     container.set("OSCR_AGENT_UPDATE", "true");
+}
+
+/// The next agent ends for another version, which it does only where it could rewrite its root.
+fn end_for_it(forge: &Forge) {
+    let exit = ListenerExit { code: 4, text: None, times: 1, runner: None, at_session: false };
+    forge.order(|orders| orders.listener_exit = Some(exit));
 }
 
 /// The server is content with the image's agent again.
@@ -319,6 +325,7 @@ fn updating() -> Vec<Row> {
     let broken = |fault, spoil: fn(&Forge), words: &'static [&'static str]| {
         row(Step::Update, fault, outdated, move |forge, container| {
             offer_another_version(forge, container);
+            end_for_it(forge);
             spoil(forge);
             container.start();
             assert_said(container, &[&["trying again in", "no other version could be fetched"], words].concat());
@@ -363,6 +370,7 @@ fn updating() -> Vec<Row> {
     let limited = "so long no registration is made; then `outdated`: one line with the cause, unhealthy, slow";
     rows.push(row(Step::Update, "the list of packages: 429 with Retry-After", limited, |forge, container| {
         offer_another_version(forge, container);
+        end_for_it(forge);
         let headers = [("retry-after".to_owned(), "1".to_owned())].into();
         forge.fault(LIST, Fault { headers, ..status(429, None) });
         container.start();
@@ -378,6 +386,7 @@ fn updating() -> Vec<Row> {
         std::fs::create_dir_all(&place).expect("a directory");
         container.in_namespace(&format!("mount -t tmpfs -o size=64k tmpfs '{place}'"));
         offer_another_version(forge, container);
+        end_for_it(forge);
         container.start();
         assert_said(container, &["trying again in", "no other version could be fetched", "cannot be written"]);
         assert!(forge.runners().is_empty());

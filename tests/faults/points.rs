@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use oscr_sim::agent::Kind;
-use oscr_sim::forge::{Fault, ListenerExit, Match, Removal, Snapshot};
+use oscr_sim::forge::{Fault, Job, JobStatus, ListenerExit, Match, Removal, Snapshot};
 use oscr_sim::protocol::JobResult;
 
 use crate::azure::{offer_another_version, plant_old};
@@ -37,8 +37,8 @@ const fn of_agent(kind: Kind, request: [Request; 2]) -> Request {
     }
 }
 
-const REGISTER: [Request; 2] = [("POST", "/_agent/register"), ("POST", "/pools/1/agents")];
-const SESSION: [Request; 2] = [("POST", "/_agent/sessions"), ("POST", "/sessions")];
+const REGISTER: [Request; 2] = [("POST", "/actions/runners/register"), ("POST", "/pools/1/agents")];
+const SESSION: [Request; 2] = [("POST", "/_broker/session"), ("POST", "/sessions")];
 const ACQUIRE: [Request; 2] = [("POST", "/acquire"), ("PATCH", "/jobrequests/")];
 
 /// What is going on there.
@@ -454,8 +454,14 @@ fn stopped_twice(point: &Point, forge: &Forge, container: &mut Container<'_>) {
     }
     assert_eq!(container.exit_code_within(Duration::from_secs(20)), 0);
     if let Some(job) = reached.job {
-        let job = forge.wait_job(job, LIMIT);
+        // One that was not begun is offered to somebody else.
+        let over = |job: &&Job| job.result.is_some() || job.status == JobStatus::Queued;
+        let find = |seen: &Snapshot| seen.jobs.iter().find(|known| known.id == job).filter(over).cloned();
+        let seen = forge.wait("the job is over, or offered anew", LIMIT, |seen| find(seen).is_some());
+        let job = find(&seen).expect("it was there a moment ago");
         assert_ne!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+        // Nobody else is there to take it.
+        assert!(forge.cancel_job(job.id));
     }
     assert_left(forge, container, &mut reached);
 }

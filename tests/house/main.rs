@@ -17,7 +17,6 @@ use source::{Source, gather};
 
 /// Files of more than 500 lines, and why each is one.
 const LONG: &[(&str, &str)] = &[
-    ("sim/src/agent/listener.rs", "one loop: what a listener does with each thing that happens to it"),
     ("sim/src/forge/state.rs", "all that the forge knows, changed under one lock"),
     ("tests/containers/boards.rs", "one laboratory of boards and lock directories, and what is tried in it"),
     ("tests/containers/soak.rs", "one long run: its pool, the blows to it, and the count at its end"),

@@ -193,9 +193,12 @@ fn a_job_cancelled_while_it_waits_gives_its_place_up() {
     boards.wait_queue("board-1", 1);
     assert!(forge.cancel_job(job));
     boards.wait_queue("board-1", 0);
-    let job = forge.wait_job(job, LIMIT);
-    assert!(!job.log.contains("\nnever"), "{}", job.log);
     assert_eq!(boards.status("board-1")["held"], true, "the person has it still");
+    // The hook is left alone until its worker is killed, and then nobody reports.
+    forge.let_go_once_refused(forge.runner_of(job));
+    let job = forge.wait_job(job, LIMIT);
+    assert_eq!(job.result, Some(JobResult::Abandoned));
+    assert!(!job.live.contains("\nnever"), "{}", job.live);
     container.exit_code();
     drop(person);
     boards.assert_free("board-1");

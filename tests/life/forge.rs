@@ -3,6 +3,7 @@
 
 use oscr_sim::forge::{Fault, Forge as Simulated, ForgeHandle, JobSpec, Match, Options, RunnerView, Snapshot};
 pub use oscr_sim::patience::LIMIT;
+use oscr_sim::scale::Scale;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::ops::Deref;
@@ -26,10 +27,11 @@ impl Forge {
     pub fn start() -> Self {
         let forge = Simulated::start(Options::default()).expect("a free port");
         forge.order(|orders| {
-            orders.agent_backoff_ms = 100;
-            orders.sigint_ms = 100;
-            orders.sigterm_ms = 100;
-            orders.conflict_retry_ms = 100;
+            orders.time_scale = Scale(0.02);
+            orders.agent_backoff_ms = Some(100);
+            orders.sigint_ms = Some(100);
+            orders.sigterm_ms = Some(100);
+            orders.conflict_retry_ms = Some(100);
             orders.hold_leases = true;
         });
         Self(forge)
@@ -70,7 +72,7 @@ impl Forge {
     /// Waits until the job has written `text`.
     #[track_caller]
     pub fn wait_log(&self, job: u64, text: &str) {
-        let written = |seen: &Snapshot| seen.jobs.iter().any(|known| known.id == job && known.log.contains(text));
+        let written = |seen: &Snapshot| seen.jobs.iter().any(|known| known.id == job && known.live.contains(text));
         self.wait(&format!("job {job} says {text:?}"), LIMIT, written);
     }
 

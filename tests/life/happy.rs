@@ -81,11 +81,11 @@ fn a_restart_makes_a_new_runner_from_the_same_layer() {
 fn the_state_file_holds_the_id_before_the_listener_runs() {
     let forge = Forge::start();
     // The session is the first thing that a listener asks for.
-    let first = oscr_sim::forge::Match { path_contains: Some("/_agent/sessions".to_owned()), ..Default::default() };
+    let first = oscr_sim::forge::Match { path_contains: Some("/_broker/session".to_owned()), ..Default::default() };
     forge.add_fault(oscr_sim::forge::Fault { matching: first, delay_ms: 500, ..Default::default() });
     let mut container = Container::new(&forge);
     container.start();
-    forge.wait_requests("/_agent/sessions", 1);
+    forge.wait_requests("/_broker/session", 1);
     let state = container.state();
     assert_eq!(state["current"]["id"], forge.runners()[0].id, "{state}");
     assert_eq!(state["current"]["name"], forge.runners()[0].name.as_str());

@@ -47,7 +47,9 @@ fn calls_per_job(forge: &Forge, mut container: Container<'_>, mode: &str) -> Vec
 /// The listener of a kept registration begins a session for each job.
 fn wait_next_listener(forge: &Forge, sessions: usize) {
     let begun = |seen: &oscr_sim::forge::Snapshot| {
-        let begun = seen.requests.iter().filter(|r| r.agent && r.method == "POST" && r.path.ends_with("/sessions"));
+        let begun = seen.requests.iter().filter(|r| {
+            r.agent && r.method == "POST" && (r.path.ends_with("/_broker/session") || r.path.ends_with("/sessions"))
+        });
         begun.filter(|r| r.status == Some(200) || r.status == Some(201)).count() >= sessions
     };
     forge.wait("the next listener", LIMIT, begun);
@@ -239,7 +241,7 @@ fn the_last_requests_are_not_spent_on_questions_about_an_idle_runner() {
     let before = asked();
     // A listener that lost its connection is one more reason to ask, and no better one.
     let matching = Match { path_contains: Some("/message".to_owned()), agent: Some(true), ..Match::default() };
-    forge.add_fault(Fault { matching, status: Some(502), ..Fault::default() });
+    forge.add_fault(Fault { matching, status: Some(500), ..Fault::default() });
     container.wait_line("connect error");
     let put_off = container.lines_with("the forge is not asked").len();
     until("it was put off again", || container.lines_with("the forge is not asked").len() > put_off + 1);

@@ -39,7 +39,7 @@ fn a_registration_is_kept_over_jobs_stops_and_kills_while_the_slate_is_not() {
     container.restart();
     // Its agent asks again until the old session ends.
     let refused =
-        |seen: &Snapshot| seen.requests.iter().any(|r| r.path.ends_with("/sessions") && r.status == Some(409));
+        |seen: &Snapshot| seen.requests.iter().any(|r| r.path.ends_with("/_broker/session") && r.status == Some(409));
     forge.wait("the new session is refused", LIMIT, refused);
     assert!(forge.let_go(id));
     forge.listening();

@@ -166,7 +166,7 @@ fn the_deadline_of_the_first_signal_cancels_the_job() {
 fn a_job_that_cannot_be_cancelled_is_killed_and_its_registration_goes() {
     let forge = Forge::start();
     // The steps are given more time than the agent.
-    forge.order(|orders| orders.sigterm_ms = 600_000);
+    forge.order(|orders| orders.sigterm_ms = Some(600_000));
     let mut container = Container::new(&forge);
     // So long is the agent waited for, and so long may the forge take to believe that it is dead.
     container.set("OSCR_KILL_TIMEOUT", "10");
@@ -204,14 +204,14 @@ fn a_listener_that_does_not_obey_is_killed() {
 fn a_stop_while_the_agent_is_configured_leaves_nothing() {
     let forge = Forge::start();
     let slow = Fault {
-        matching: Match { path_contains: Some("/_agent/register".to_owned()), ..Match::default() },
+        matching: Match { path_contains: Some("/actions/runners/register".to_owned()), ..Match::default() },
         delay_ms: 600_000,
         ..Fault::default()
     };
     forge.add_fault(slow);
     let mut container = Container::new(&forge);
     container.start();
-    forge.wait_requests("/_agent/register", 1);
+    forge.wait_requests("/actions/runners/register", 1);
     container.signal(Signal::SIGTERM);
     assert_eq!(container.exit_code_within(Duration::from_secs(10)), 0);
     assert_eq!(forge.runners().len(), 0);

@@ -1,6 +1,6 @@
 //! Listeners that look alive and can get no job, and those that must end although they are well.
 
-use oscr_sim::forge::{Fault, JobSpec, LostAssignments};
+use oscr_sim::forge::{Fault, JobSpec, LostAssignments, Match};
 use oscr_sim::protocol::JobResult;
 
 use crate::harness::{Container, Forge, LIMIT, each};
@@ -44,7 +44,8 @@ fn a_registration_that_vanished_at_the_forge_is_noticed_without_the_listener() {
     let mut container = Container::listening(&forge, &[("OSCR_WATCH_INTERVAL", "1")]);
     let (first, _) = forge.listening();
     // The listener's polls are answered as if nothing had happened; only the forge's own list knows.
-    forge.fault(&format!("/actions/runners/{first}"), answer(404, None, None));
+    let asked = Match { method: Some("GET".to_owned()), ..Match::default() };
+    forge.fault(&format!("/actions/runners/{first}"), Fault { matching: asked, ..answer(404, None, None) });
     let line = container.wait_line("replacing the listener");
     assert!(line.contains("does not know the registration"), "{line}");
     forge.clear_faults();

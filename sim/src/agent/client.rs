@@ -1,10 +1,15 @@
 //! Requests to the forge.
 
 use std::fmt;
+use std::io::Read as _;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use ureq::Proxy;
+
+use super::kind::Kind;
+use super::proxy;
 
 /// Why a request gave nothing.
 #[derive(Debug)]
@@ -44,24 +49,29 @@ impl Refusal {
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     agent: ureq::Agent,
+    proxy: Option<Proxy>,
     base: String,
     headers: Vec<(&'static str, String)>,
 }
 
 impl Client {
-    /// `headers` go with each request.
-    pub(super) fn new(base: &str, headers: Vec<(&'static str, String)>) -> Self {
-        Self { agent: agent(Duration::from_secs(100)), base: base.trim_end_matches('/').into(), headers }
+    /// `headers` go with each request, by the proxy that an agent of this kind takes.
+    pub(super) fn new(kind: Kind, base: &str, headers: Vec<(&'static str, String)>) -> Self {
+        let proxy = proxy::to(kind, base);
+        let agent = agent(Duration::from_secs(100), proxy.clone());
+        Self { agent, proxy, base: base.trim_end_matches('/').into(), headers }
     }
 
     /// The same, with another patience.
     pub(super) fn patient(&self, timeout: Duration) -> Self {
-        Self { agent: agent(timeout), ..self.clone() }
+        Self { agent: agent(timeout, self.proxy.clone()), ..self.clone() }
     }
 
     /// Sends a request; `body` is a text, or nothing.
     fn send(&self, method: &str, path: &str, body: Option<(&str, String)>) -> Result<(u16, String), Refusal> {
-        let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base));
+        let between = if path.is_empty() || path.starts_with('/') { "" } else { "/" };
+        let address = format!("{}{between}{path}", self.base);
+        let mut request = ureq::http::Request::builder().method(method).uri(address);
         for (name, value) in &self.headers {
             request = request.header(*name, value);
         }
@@ -82,7 +92,7 @@ impl Client {
         }
         let message = serde_json::from_str::<serde_json::Value>(&text)
             .ok()
-            .and_then(|v| v["message"].as_str().map(str::to_owned))
+            .and_then(|v| [&v["message"], &v["errorMessage"]].into_iter().find_map(|m| m.as_str().map(str::to_owned)))
             .unwrap_or_else(|| text.clone());
         Err(Refusal::Status { status, message, body: text })
     }
@@ -125,6 +135,10 @@ impl Client {
         self.send("POST", path, Some(("text/plain", text))).map(|_| ())
     }
 
+    pub(super) fn put_text(&self, path: &str, text: String) -> Result<(), Refusal> {
+        self.send("PUT", path, Some(("text/plain", text))).map(|_| ())
+    }
+
     /// Sends a form, for an answer in JSON.
     pub(super) fn post_form<T: DeserializeOwned>(&self, path: &str, form: String) -> Result<T, Refusal> {
         let (_, text) = self.send("POST", path, Some(("application/x-www-form-urlencoded", form)))?;
@@ -136,7 +150,21 @@ impl Client {
     }
 }
 
-fn agent(timeout: Duration) -> ureq::Agent {
-    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(timeout));
+fn agent(timeout: Duration, proxy: Option<Proxy>) -> ureq::Agent {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(timeout)).proxy(proxy);
     config.max_redirects(0).max_redirects_will_error(false).build().new_agent()
+}
+
+/// What lies at an address.
+pub(super) fn download(kind: Kind, url: &str) -> Result<Vec<u8>, String> {
+    let read = || -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+        let mut answer = agent(Duration::from_secs(100), proxy::to(kind, url)).get(url).call()?;
+        if !answer.status().is_success() {
+            return Err(format!("Response status code does not indicate success: {}.", answer.status()).into());
+        }
+        let mut bytes = Vec::new();
+        answer.body_mut().as_reader().read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|error| error.to_string())
 }

@@ -5,122 +5,235 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::Duration;
 
+use jiff::Timestamp;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::assignment::{Assignment, PlannedStep, StepReport};
+use super::command_files::assignments;
+use super::github::chatter::{Phase, Sort, StepNames};
+use super::github::containers::{Containers, Machine, Places};
 use super::kind::{Kind, Layout};
+use super::log::{Log, Store};
+use super::narrator::Narrator;
+use super::permissions::{usable, words};
 use super::process::{self, Interruption, Patience};
-use super::worker::{Happening, Log};
-use crate::protocol::{Condition, JobMessage, JobResult, Step};
-
-/// A job, and who runs it where.
-#[derive(Debug)]
-pub(super) struct Assignment {
-    pub(super) kind: Kind,
-    pub(super) server: String,
-    pub(super) runner: String,
-    pub(super) root: PathBuf,
-    pub(super) work: PathBuf,
-    pub(super) job: JobMessage,
-}
+use super::worker::Happening;
+use crate::protocol::{Condition, JobResult, Step};
 
 /// A job that runs.
 struct Run<'a> {
     assignment: &'a Assignment,
     log: &'a Log,
+    store: &'a Store,
     received: &'a Receiver<Happening>,
     sender: &'a Sender<Happening>,
+    narrator: &'a Narrator,
     interruption: Interruption,
     failed: bool,
     layout: Layout,
     /// The worker's environment, what the layout adds, and what `GITHUB_ENV` and `GITHUB_PATH` files added.
     env: BTreeMap<String, String>,
+    /// The same without the worker's, and without `PATH`.
+    own: BTreeMap<String, String>,
+    /// What `GITHUB_PATH` files added.
+    path: Vec<String>,
     commands: u32,
+    steps: Vec<StepReport>,
+    containers: Option<Containers>,
 }
 
 /// Runs a job to its end.
 pub(super) fn run(
     assignment: &Assignment,
     log: &Log,
+    store: &Store,
     received: &Receiver<Happening>,
     sender: &Sender<Happening>,
-) -> JobResult {
+    narrator: &Narrator,
+) -> (JobResult, Vec<StepReport>) {
     let facts = assignment.kind.facts();
-    let noun = facts.noun;
     let mut run = Run {
         assignment,
         log,
+        store,
         received,
         sender,
+        narrator,
         interruption: Interruption::None,
         failed: false,
         layout: (facts.lay_out)(assignment),
         env: BTreeMap::new(),
+        own: BTreeMap::new(),
+        path: Vec::new(),
         commands: 0,
+        steps: Vec::new(),
+        containers: None,
     };
-    log.line(&format!("Current {noun} version: '{}'", super::version(assignment.kind, &assignment.root)));
-    log.line(&format!("{} name: '{}'", facts.title, assignment.runner));
     let (variable, prefix) = facts.tracking;
     let tracking = format!("{variable}={prefix}{}", crate::forge::random_id());
-    if let Err(error) = run.set_up(&tracking) {
-        log.line(&format!("##[error]{error}"));
-        return JobResult::Failed;
-    }
-    let [started, completed] = facts.hooks.map(|hooks| hooks.map(Some)).unwrap_or_default();
-    run.hook(started, "Set up runner");
-    for step in &assignment.job.steps {
-        run.step(step);
-    }
-    run.catch_up();
-    if run.interruption != Interruption::Shutdown {
-        run.hook(completed, "Complete runner");
-    }
-    run.catch_up();
-    kill_orphans(&tracking, log);
-    match run.interruption {
-        Interruption::Shutdown => {
-            log.line(&format!(
-                "##[error]The {noun} has received a shutdown signal. This can happen when the {noun} service is \
-                 stopped, or a manually started {noun} is canceled."
-            ));
-            JobResult::Failed
+    if run.set_up(&tracking) {
+        narrator.tell(Phase::JobSetUp);
+        let [started, completed] = facts.hooks.map(|hooks| hooks.map(Some)).unwrap_or_default();
+        run.hook(started, Sort::Started, "Set up runner");
+        run.start_containers();
+        for step in &assignment.job.steps {
+            run.step(step);
         }
-        Interruption::Cancelled => {
-            log.line("##[error]The operation was canceled.");
-            JobResult::Canceled
+        run.catch_up();
+        if run.interruption != Interruption::Shutdown {
+            run.stop_containers();
+            run.hook(completed, Sort::Completed, "Complete runner");
         }
+        run.catch_up();
+    }
+    run.clean_up(&tracking);
+    let result = match run.interruption {
+        Interruption::Shutdown => JobResult::Failed,
+        Interruption::Cancelled => JobResult::Canceled,
         Interruption::None if run.failed => JobResult::Failed,
         Interruption::None => JobResult::Succeeded,
-    }
+    };
+    (result, run.steps)
 }
 
 impl Run<'_> {
-    fn set_up(&mut self, tracking: &str) -> std::io::Result<()> {
-        let at = |error: std::io::Error, path: &Path| {
-            std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    /// The part of the job that runs now is a step of its own, with a log of its own, which is stored when it is over.
+    fn part(&mut self, id: String, name: &str, body: impl FnOnce(&mut Self)) {
+        let (began, failed, asked) = (Timestamp::now(), self.failed, self.interruption);
+        self.failed = false;
+        body(self);
+        let result = if self.failed && self.interruption > asked {
+            JobResult::Canceled
+        } else if self.failed {
+            JobResult::Failed
+        } else {
+            JobResult::Succeeded
         };
+        self.failed |= failed;
+        self.report(id, name, began, Some(result));
+    }
+
+    fn report(&mut self, id: String, name: &str, began: Timestamp, result: Option<JobResult>) {
+        let number = self.steps.len() + 1;
+        let lines = self.log.take();
+        let step = StepReport { id, number, name: name.to_owned(), lines, began, ended: Timestamp::now(), result };
+        self.store.add(step.clone());
+        self.steps.push(step);
+    }
+
+    /// False where the job cannot begin.
+    fn set_up(&mut self, tracking: &str) -> bool {
+        let mut ready = false;
+        self.part(new_id(), "Set up job", |run| {
+            run.introduce();
+            match run.prepare(tracking) {
+                Ok(()) => ready = true,
+                Err(why) => run.fail(&why),
+            }
+        });
+        ready
+    }
+
+    fn introduce(&self) {
+        let Assignment { kind, root, runner, job, .. } = self.assignment;
+        let facts = kind.facts();
+        let lines = [
+            format!("Current {} version: '{}'", facts.noun, super::version(*kind, root)),
+            format!("{} name: '{runner}'", facts.title),
+            format!("Machine name: '{}'", super::host_name()),
+            "Prepare workflow directory".into(),
+            format!("Complete job name: {}", job.name),
+        ];
+        for line in lines {
+            self.log.line(&line);
+        }
+    }
+
+    fn prepare(&mut self, tracking: &str) -> Result<(), String> {
+        usable(&self.assignment.work)?;
         for folder in &self.layout.fresh {
             match fs::remove_dir_all(folder) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(at(error, folder)),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(words(folder, &error)),
                 _ => {}
             }
         }
         for folder in self.layout.fresh.iter().chain(&self.layout.folders) {
-            fs::create_dir_all(folder).map_err(|error| at(error, folder))?;
+            fs::create_dir_all(folder).map_err(|error| words(folder, &error))?;
         }
-        if let Some(event) = &self.layout.event {
-            let payload = &self.assignment.job.payload;
-            let payload = if payload.is_null() { "{}".to_owned() } else { payload.to_string() };
-            fs::write(event, payload).map_err(|error| at(error, event))?;
+        if let Some((event, payload)) = &self.layout.event {
+            fs::write(event, payload).map_err(|error| words(event, &error))?;
         }
         self.env =
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
-        self.env.extend(self.layout.env.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
-        self.env.extend(tracking.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())));
-        self.log.line(&format!("{} root: {}", self.assignment.kind.facts().title, self.assignment.root.display()));
+        self.own = self.layout.env.iter().cloned().collect();
+        self.own.extend(tracking.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())));
+        self.env.extend(self.own.clone());
+        self.prepare_containers()
+    }
+
+    /// What the job asks of Docker, and the images of its steps. Only GitHub's jobs ask.
+    fn prepare_containers(&mut self) -> Result<(), String> {
+        let Assignment { kind, root, work, manners, job, .. } = self.assignment;
+        let images: Vec<&str> = job.steps.iter().filter_map(|planned| planned.step.uses.as_deref()).collect();
+        let message = &job.whole;
+        let asked = |name: &str| !message[name].is_null();
+        let some = asked("jobContainer") || asked("jobServiceContainers") || !images.is_empty();
+        if *kind != Kind::GitHub || !some {
+            return Ok(());
+        }
+        let tools = self.own.get("RUNNER_TOOL_CACHE").map(PathBuf::from).unwrap_or_default();
+        let (temp, workspace) = (self.layout.temp.clone(), self.layout.workspace.clone());
+        let places = Places { root: root.clone(), work: work.clone(), temp, tools, workspace };
+        let containers = Containers::of(message, places, Machine::here(manners.scale))?;
+        for image in images {
+            containers.pull_action(image, &mut |line| self.log.line(line))?;
+        }
+        self.containers = Some(containers);
         Ok(())
+    }
+
+    /// The step "Initialize containers", where the job asks for any.
+    fn start_containers(&mut self) {
+        self.catch_up();
+        let Some(mut containers) = self.containers.take().filter(|_| self.interruption == Interruption::None) else {
+            return;
+        };
+        if !containers.is_empty() && !self.failed {
+            self.part(new_id(), "Initialize containers", |run| {
+                if let Err(why) = containers.initialize(&mut |line| run.log.line(line)) {
+                    run.fail(&why);
+                }
+            });
+        }
+        self.containers = Some(containers);
+    }
+
+    /// The step "Stop containers": due on a cancel too.
+    fn stop_containers(&mut self) {
+        let Some(mut containers) = self.containers.take().filter(|containers| !containers.is_empty()) else {
+            return;
+        };
+        self.part(new_id(), "Stop containers", |run| {
+            if let Err(why) = containers.stop(&mut |line| run.log.line(line)) {
+                run.fail(&why);
+            }
+        });
+    }
+
+    /// The last part: what the job left running ends, and why it ended early is said.
+    fn clean_up(&mut self, tracking: &str) {
+        self.part(new_id(), "Complete job", |run| {
+            kill_orphans(tracking, run.log);
+            let noun = run.assignment.kind.facts().noun;
+            if run.interruption == Interruption::Shutdown {
+                run.log.line(&format!(
+                    "##[error]The {noun} has received a shutdown signal. This can happen when the {noun} service is \
+                     stopped, or a manually started {noun} is canceled."
+                ));
+            }
+        });
     }
 
     /// Takes note of what was asked while no process ran.
@@ -133,7 +246,7 @@ impl Run<'_> {
     }
 
     /// A hook's condition is `always()`: only a shutdown stops it.
-    fn hook(&mut self, variable: Option<&str>, title: &str) {
+    fn hook(&mut self, variable: Option<&str>, sort: Sort, title: &str) {
         let Some(path) = variable.and_then(std::env::var_os).filter(|p| !p.is_empty()).map(PathBuf::from) else {
             return;
         };
@@ -141,16 +254,18 @@ impl Run<'_> {
         if self.interruption == Interruption::Shutdown {
             return;
         }
-        self.log.line(&format!("##[group]{title}"));
-        self.log.line(&format!(
-            "A job hook has been configured by the self-hosted runner administrator: '{}'",
-            path.display()
-        ));
-        self.log.line("##[endgroup]");
-        match self.hook_command(&path) {
-            Ok(command) => self.process(command, Interruption::Shutdown),
-            Err(why) => self.fail(&why),
-        }
+        let (id, when) = (new_id(), if sort == Sort::Started { "started" } else { "completed" });
+        let names = StepNames::of_hook(sort, &id, title, &path);
+        self.part(id, title, |run| {
+            let line = format!("A job {when} hook has been configured by the self-hosted runner administrator");
+            run.log.line(&line);
+            run.log.line(&format!("##[group]Run '{}'", path.display()));
+            run.log.line("##[endgroup]");
+            match run.hook_command(&path) {
+                Ok(command) => run.process(How::Here(command), names, Interruption::Shutdown),
+                Err(why) => run.fail(&why),
+            }
+        });
     }
 
     fn hook_command(&self, path: &Path) -> Result<Command, String> {
@@ -175,8 +290,9 @@ impl Run<'_> {
         }
     }
 
-    fn step(&mut self, step: &Step) {
+    fn step(&mut self, planned: &PlannedStep) {
         self.catch_up();
+        let step = &planned.step;
         let due = match (self.interruption, step.condition) {
             (Interruption::Shutdown, _) => false,
             (_, Condition::Always) => true,
@@ -185,24 +301,35 @@ impl Run<'_> {
             (Interruption::None, Condition::Failure) => self.failed,
             (Interruption::None, Condition::Cancelled) => false,
         };
-        let first = step.run.lines().next().unwrap_or_default();
-        let title = step.name.clone().unwrap_or_else(|| first.to_owned());
+        let first = step.uses.as_deref().or(step.run.lines().next()).unwrap_or_default();
+        let title = step.name.clone().unwrap_or_else(|| format!("Run {first}"));
         if !due {
-            self.log.line(&format!("Skipped: {title}"));
-            return;
+            return self.report(planned.id.clone(), &title, Timestamp::now(), None);
         }
-        self.log.line(&format!("##[group]Run {title}"));
-        self.log.line("##[endgroup]");
-        let script = self.layout.temp.join(format!("{}.sh", crate::forge::random_id()));
-        if let Err(error) = fs::write(&script, &step.run) {
-            return self.fail(&format!("{}: {error}", script.display()));
-        }
-        // A step that would still be due after the cancellation goes on.
-        let yields_to = match step.condition {
-            Condition::Always | Condition::Cancelled => Interruption::Shutdown,
-            Condition::Success | Condition::Failure => Interruption::Cancelled,
-        };
-        self.process(shell(&script), yields_to);
+        self.part(planned.id.clone(), &title, |run| {
+            run.log.line(&format!("##[group]{title}"));
+            run.log.line("##[endgroup]");
+            let script = run.layout.temp.join(format!("{}.sh", new_id()));
+            if let Err(error) = fs::write(&script, &step.run) {
+                return run.fail(&words(&script, &error));
+            }
+            let names = StepNames::of_step(&run.assignment.job.whole, &planned.id, &title, &script);
+            let how = match &step.uses {
+                Some(image) => How::Image { image, step },
+                None if run.containers.as_ref().is_some_and(Containers::has_own) => How::Inside(&script),
+                None => How::Here(shell(&script)),
+            };
+            // A step that would still be due after the cancellation goes on.
+            let yields_to = match step.condition {
+                Condition::Always | Condition::Cancelled => Interruption::Shutdown,
+                Condition::Success | Condition::Failure => Interruption::Cancelled,
+            };
+            let before = run.interruption;
+            run.process(how, names, yields_to);
+            if run.interruption > before && run.interruption >= yields_to {
+                run.log.line("##[error]The operation was canceled.");
+            }
+        });
     }
 
     fn fail(&mut self, why: &str) {
@@ -210,8 +337,9 @@ impl Run<'_> {
         self.failed = true;
     }
 
-    fn process(&mut self, mut command: Command, yields_to: Interruption) {
+    fn process(&mut self, how: How<'_>, mut names: StepNames, yields_to: Interruption) {
         self.commands += 1;
+        names.first = self.commands == 1;
         let folder = self.layout.temp.join("_runner_file_commands");
         let files: Vec<(&str, PathBuf)> = self
             .assignment
@@ -222,26 +350,60 @@ impl Run<'_> {
             .copied()
             .map(|(name, kind)| (name, folder.join(format!("{kind}_{}", self.commands))))
             .collect();
-        command.env_clear().envs(&self.env).current_dir(&self.layout.workspace);
-        for (name, path) in &files {
+        for (_, path) in &files {
             if let Err(error) = fs::write(path, "") {
-                return self.fail(&format!("{}: {error}", path.display()));
+                return self.fail(&words(path, &error));
             }
-            command.env(name, path);
         }
-        let job = &self.assignment.job;
-        let patience = Patience {
-            after_int: Duration::from_millis(job.sigint_ms),
-            after_term: Duration::from_millis(job.sigterm_ms),
+        let paths = files.iter().map(|(name, path)| ((*name).to_owned(), path.to_string_lossy().into_owned()));
+        let command = match self.command(how, paths.collect()) {
+            Ok(command) => command,
+            Err(why) => return self.fail(&why),
         };
-        let outcome =
-            process::run(command, self.log, self.received, self.sender, &mut self.interruption, yields_to, patience);
-        match outcome {
-            Ok(outcome) if outcome.code == 0 => {}
-            Ok(outcome) => self.fail(&format!("Process completed with exit code {}.", outcome.code)),
+        let manners = &self.assignment.manners;
+        let set = |at: usize| {
+            let names = self.assignment.kind.facts().patience?;
+            std::env::var(names[at]).ok()?.parse().ok()
+        };
+        let patience = Patience {
+            after_int: manners.time(manners.sigint_ms, set(0).unwrap_or(7_500)),
+            after_term: manners.time(manners.sigterm_ms, set(1).unwrap_or(2_500)),
+            output: manners.scale.ms(5_000),
+        };
+        match process::start(command, self.log, self.sender) {
+            Ok(process) => {
+                self.narrator.began(names, process.id());
+                let outcome = process.end(self.received, &mut self.interruption, yields_to, patience);
+                self.narrator.ended(&outcome);
+                if outcome.code != 0 {
+                    self.fail(&format!("Process completed with exit code {}.", outcome.code));
+                }
+            }
             Err(error) => self.fail(&error.to_string()),
         }
         self.read_commands(&files);
+    }
+
+    /// The process of a step or a hook; `files` are variables of its own.
+    fn command(&self, how: How<'_>, files: BTreeMap<String, String>) -> Result<Command, String> {
+        // The command line of Docker has the worker's environment, and passes the job's on.
+        let passed = || -> BTreeMap<String, String> {
+            self.own.iter().chain(&files).map(|(k, v)| (k.clone(), v.clone())).collect()
+        };
+        let containers = || self.containers.as_ref().ok_or("there are no containers");
+        let mut command = match how {
+            How::Here(mut command) => {
+                command.env_clear().envs(&self.env).envs(&files);
+                command
+            }
+            How::Inside(script) => containers()?.exec(script, &self.path.join(":"), &passed())?,
+            How::Image { image, step } => {
+                let args = step.args.as_deref().unwrap_or_default();
+                containers()?.action(image, step.entrypoint.as_deref().unwrap_or_default(), args, &passed())?
+            }
+        };
+        command.current_dir(&self.layout.workspace);
+        Ok(command)
     }
 
     fn read_commands(&mut self, files: &[(&str, PathBuf)]) {
@@ -250,6 +412,7 @@ impl Run<'_> {
             match *name {
                 "GITHUB_ENV" => {
                     for (key, value) in assignments(&text) {
+                        self.own.insert(key.clone(), value.clone());
                         self.env.insert(key, value);
                     }
                 }
@@ -257,12 +420,30 @@ impl Run<'_> {
                     for entry in text.lines().filter(|l| !l.is_empty()) {
                         let path = self.env.entry("PATH".into()).or_default();
                         *path = format!("{entry}:{path}");
+                        self.path.insert(0, entry.to_owned());
                     }
                 }
                 _ => {}
             }
         }
     }
+}
+
+/// How a step or a hook is run.
+enum How<'a> {
+    /// By this, on the runner.
+    Here(Command),
+    /// This script, in the job's container.
+    Inside(&'a Path),
+    /// As a container of its own.
+    Image { image: &'a str, step: &'a Step },
+}
+
+/// What the forge calls a part of a job that no message has named.
+fn new_id() -> String {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    format!("{:08x}-0000-4000-8000-{:012x}", 0x0300, u64::from_le_bytes(bytes) >> 16)
 }
 
 /// `bash -e`, or `sh -e` where there is no bash.
@@ -272,22 +453,6 @@ fn shell(script: &Path) -> Command {
     let mut command = Command::new(if bash { "bash" } else { "sh" });
     command.arg("-e").arg(script);
     command
-}
-
-/// The lines of a `GITHUB_ENV` file: `KEY=value`, or `KEY<<END`, lines, `END`.
-fn assignments(text: &str) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        let heredoc = line.split_once("<<").filter(|(key, _)| !key.contains('='));
-        if let Some((key, end)) = heredoc {
-            let value: Vec<&str> = lines.by_ref().take_while(|l| *l != end).collect();
-            found.push((key.to_owned(), value.join("\n")));
-        } else if let Some((key, value)) = line.split_once('=') {
-            found.push((key.to_owned(), value.to_owned()));
-        }
-    }
-    found
 }
 
 /// Kills what the job left behind, found by the variable that every process of the job inherits.
@@ -304,18 +469,5 @@ fn kill_orphans(tracking: &str, log: &Log) {
             // It may have ended just now.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::assignments;
-
-    #[test]
-    fn env_files_hold_single_and_multi_line_values() {
-        let text = "A=1\nB<<END\none\ntwo=2\nEND\nC=x<<y\n";
-        let found = assignments(text);
-        let found: Vec<(&str, &str)> = found.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        assert_eq!(found, [("A", "1"), ("B", "one\ntwo=2"), ("C", "x<<y")]);
     }
 }

@@ -8,11 +8,13 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::arguments::Arguments;
+use super::assignment::{Assignment, Job, StepReport};
 use super::client::Refusal;
-use super::job::Assignment;
+use super::narrator::Narrator;
+use super::proxy::{Target, Variables};
 use super::trace::Trace;
 use super::{azure, github};
-use crate::protocol::{JobMessage, JobResult, Message, SessionAnswer};
+use crate::protocol::{JobResult, Manners};
 
 /// An official agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,26 +85,28 @@ pub(super) struct Facts {
     pub(super) log_on_stdout: Option<&'static str>,
     /// The file of settings.
     pub(super) settings: &'static str,
-    /// All that makes an agent configured, in the order of their removal.
-    pub(super) config_files: [&'static str; 3],
     pub(super) configure: fn(&Path, &Trace, &Arguments) -> i32,
     pub(super) remove: fn(&Path, &Trace, &Arguments) -> i32,
+    /// Deletes all that makes an agent configured, and gives the exit code.
+    pub(super) forget: fn(&Path, &Trace) -> i32,
     /// What comes before the settings are read.
     pub(super) before_run: fn(&Path, &Arguments) -> Result<(), String>,
-    /// The way to the forge, from the settings and the agent's own credential.
-    pub(super) connect: fn(&Path, &Value, &str) -> Arc<dyn Connection>,
-    /// The worker's way to the forge, from its base address and the job's token.
-    pub(super) report: fn(&str, &str) -> Arc<dyn Connection>,
+    /// The proxy on the way to a target, by the variables that are set.
+    pub(super) proxy: fn(&Target, &Variables) -> Option<ureq::Proxy>,
+    /// The way to the forge.
+    pub(super) connect: fn(Configured) -> Arc<dyn Connection>,
+    /// The worker's way to the forge.
+    pub(super) reporter: fn(&Assignment) -> Arc<dyn Reporter>,
+    /// Traces the message of a job without its secrets.
+    pub(super) job_message: fn(&Trace, &Value),
     /// What the listener of a version says when its session is open.
     pub(super) connected: fn(&str) -> Vec<String>,
-    /// Whether it says so when its polls work again.
-    pub(super) says_reconnected: bool,
     /// What the listener makes of a registration that is gone.
     pub(super) gone: Gone,
-    /// The exit code of a session that another listener has.
-    pub(super) conflict_code: i32,
     /// Folders and variables of a job.
     pub(super) lay_out: fn(&Assignment) -> Layout,
+    /// Variables with the milliseconds from SIGINT to SIGTERM, and from there to SIGKILL, of a process of a job.
+    pub(super) patience: Option<[&'static str; 2]>,
     /// Variables that name hook scripts, before the first and after the last step.
     pub(super) hooks: Option<[&'static str; 2]>,
     /// The variable by which processes of a job are found, and how its value begins.
@@ -137,27 +141,88 @@ pub(super) struct Layout {
     /// Made where they are missing.
     pub(super) folders: Vec<PathBuf>,
     /// What steps find in their environment besides the worker's own.
-    pub(super) env: Vec<(&'static str, String)>,
-    /// Where the event's payload is written, if it is.
-    pub(super) event: Option<PathBuf>,
+    pub(super) env: Vec<(String, String)>,
+    /// Where the event's payload is written, if it is, and the payload.
+    pub(super) event: Option<(PathBuf, String)>,
 }
 
-/// How an agent speaks with its forge once it is configured. Jobs have the same ids everywhere.
+/// An agent that was configured, and is about to listen.
+pub(super) struct Configured {
+    pub(super) root: PathBuf,
+    pub(super) settings: Value,
+    pub(super) credentials: Value,
+    pub(super) trace: Arc<Trace>,
+    pub(super) narrator: Arc<Narrator>,
+    pub(super) manners: Manners,
+}
+
+/// What came of one try for a session.
+#[derive(Debug)]
+pub(super) enum Opened {
+    Yes,
+    /// Not yet: another try after this.
+    Wait(Duration),
+    /// The listener ends with this code.
+    End(i32),
+}
+
+/// What came of one try for a message.
+#[derive(Debug)]
+pub(super) enum Next {
+    Nothing,
+    /// A job that is this agent's now.
+    Job(Box<Job>),
+    Cancel {
+        /// As [`Job::id`].
+        id: String,
+        /// How long until its worker is killed.
+        limit: Duration,
+    },
+    Update(Refresh),
+    /// Something failed: another try after this.
+    Wait(Duration),
+    /// The registration is gone.
+    Gone,
+    /// The job that was offered went elsewhere, and with it this registration.
+    Consumed,
+    /// The listener ends with this code.
+    End(i32),
+}
+
+/// Another version that an agent is told to replace itself with.
+#[derive(Debug, Clone)]
+pub(super) struct Refresh {
+    pub(super) version: String,
+    /// Empty where the agent has to look for it.
+    pub(super) url: String,
+    /// Empty where none is given.
+    pub(super) sha256: String,
+}
+
+/// How a listener speaks with its forge. What people should know of a try that failed it says itself.
 pub(super) trait Connection: Send + Sync {
-    fn open_session(&self) -> Result<SessionAnswer, Refusal>;
-    fn close_session(&self, session: u64) -> Result<(), Refusal>;
-    /// The queue's next message; none when the poll's time is over.
-    fn next_message(&self, session: u64) -> Result<Option<Message>, Refusal>;
-    /// Takes a job that was offered; `offered` is the job where the offer has all of it.
-    fn acquire(&self, id: u64, offered: Option<JobMessage>) -> Result<JobMessage, Refusal>;
+    fn open_session(&self) -> Opened;
+    fn close_session(&self) -> Result<(), Refusal>;
+    /// One try for the queue's next message, which takes as long as the forge holds it.
+    fn next(&self, busy: bool) -> Next;
     /// Keeps a job's lease.
-    fn renew(&self, id: u64) -> Result<(), Refusal>;
-    /// Adds to a job's log.
-    fn log(&self, id: u64, text: String) -> Result<(), Refusal>;
-    /// Says how a job ended.
-    fn complete(&self, id: u64, result: JobResult) -> Result<(), Refusal>;
-    /// Asks for the package of a version, as an agent does that is told to take another.
-    fn look_for_package(&self) -> Result<(), Refusal>;
+    fn renew(&self, job: &Job) -> Result<(), Refusal>;
+    /// Says that a job failed whose worker could not say it.
+    fn fail(&self, job: &Job) -> Result<(), Refusal>;
+    /// Where the version is that it is told to take, if it has to look for that.
+    fn package(&self, refresh: Refresh) -> Result<Refresh, Refusal>;
+}
+
+/// How a worker reports.
+pub(super) trait Reporter: Send + Sync {
+    /// Shows lines while they come. Nobody keeps them.
+    fn live(&self, text: &str);
+    /// Stores the log of a step that is over.
+    fn store(&self, step: &StepReport) -> Result<(), Refusal>;
+    /// Stores the whole log.
+    fn store_whole(&self, steps: &[StepReport]) -> Result<(), Refusal>;
+    /// Says how the job ended.
+    fn complete(&self, result: JobResult, steps: &[StepReport]) -> Result<(), Refusal>;
 }
 
 /// A listener that leaves must not wait for a dead forge.

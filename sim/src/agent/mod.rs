@@ -8,16 +8,26 @@
 use std::path::{Path, PathBuf};
 
 mod arguments;
+mod assignment;
 mod azure;
 mod client;
+mod command_files;
+mod credential;
+mod dispatch;
 mod github;
 mod job;
 mod kind;
 mod layout;
 mod listener;
+mod listening;
+mod log;
+mod narrator;
+mod pause;
+mod permissions;
 mod process;
+mod proxy;
+mod side;
 mod trace;
-#[cfg_attr(not(test), expect(dead_code, reason = "no listener updates itself yet"))]
 mod update;
 mod worker;
 
@@ -26,6 +36,9 @@ pub use kind::Kind;
 pub use layout::{archive, install, pack, programs_dir};
 pub use listener::main as listener_main;
 pub use worker::main as worker_main;
+
+/// The machine's architecture, as archives and `User-Agent` have it.
+const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
 
 /// The agent's root: the parent of the real path of the `bin` folder that the program lies in.
 ///
@@ -88,17 +101,15 @@ fn configure(kind: Kind, root: &Path, trace: &trace::Trace, register: impl FnOnc
     0
 }
 
-/// Makes an agent unconfigured.
-fn delete_config_files(kind: Kind, root: &Path, trace: &trace::Trace) {
-    for name in kind.facts().config_files {
-        let path = root.join(name);
-        match std::fs::remove_file(&path) {
-            Ok(()) if name != ".credentials_rsaparams" => trace.say(&format!("√ Removed {name}")),
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                trace.info("ConfigurationManager", &format!("Does not exist. Skipping {name}"));
-            }
-            Err(error) => trace.complain(&format!("{}: {error}", path.display())),
-        }
+/// Deletes a file; false where there was none.
+///
+/// # Errors
+///
+/// The words of the runtime.
+fn deleted(path: &Path) -> Result<bool, String> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(permissions::words(path, &error)),
     }
 }

@@ -10,10 +10,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::worker::{Happening, Log};
-
-/// A background child that keeps the output open costs this much.
-const OUTPUT_GRACE: Duration = Duration::from_secs(5);
+use super::log::Log;
+use super::worker::Happening;
 
 /// How the job was asked to end early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +29,8 @@ pub(super) enum Interruption {
 pub(super) struct Patience {
     pub(super) after_int: Duration,
     pub(super) after_term: Duration,
+    /// What a background child costs that keeps the output open.
+    pub(super) output: Duration,
 }
 
 /// What came of a process.
@@ -38,20 +38,22 @@ pub(super) struct Patience {
 pub(super) struct Outcome {
     /// The code, 128 + n for a signal.
     pub(super) code: i32,
+    pub(super) pid: u32,
+    pub(super) took: Duration,
 }
 
-/// Runs a process to its end. `interruption` is kept up to date; the process is interrupted once it reaches `yields_to`.
-pub(super) fn run(
-    mut command: Command,
-    log: &Log,
-    happenings: &Receiver<Happening>,
-    sender: &Sender<Happening>,
-    interruption: &mut Interruption,
-    yields_to: Interruption,
-    patience: Patience,
-) -> std::io::Result<Outcome> {
+/// A process that runs.
+#[derive(Debug)]
+pub(super) struct Process {
+    pid: Pid,
+    began: Instant,
+}
+
+/// Starts a process, whose lines go to the log.
+pub(super) fn start(mut command: Command, log: &Log, sender: &Sender<Happening>) -> std::io::Result<Process> {
     let (reader, writer) = std::io::pipe()?;
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    let began = Instant::now();
     let mut child = command.spawn()?;
     // The command holds the writing end: output ends only when it is gone.
     drop(command);
@@ -75,58 +77,75 @@ pub(super) fn run(
         // The worker waits for this for as long as it lives.
         let _ = done.send(Happening::Exited(pid.as_raw(), status));
     });
+    Ok(Process { pid, began })
+}
 
-    let mut next = Some(Signal::SIGINT).filter(|_| *interruption >= yields_to);
-    let mut deadline = next.map(|_| Instant::now());
-    let mut interrupted = next.is_some();
-    let (mut status, mut output_ended) = (None, false);
-    loop {
-        if status.is_some() && output_ended {
-            break;
-        }
-        let event = match deadline {
-            Some(at) => happenings.recv_timeout(at.saturating_duration_since(Instant::now())),
-            None => happenings.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match event {
-            Ok(Happening::Interrupt(asked)) => {
-                *interruption = (*interruption).max(asked);
-                if *interruption >= yields_to && !interrupted && status.is_none() {
-                    interrupted = true;
-                    next = Some(Signal::SIGINT);
-                    deadline = Some(Instant::now());
-                }
-            }
-            Ok(Happening::OutputEnded(of)) if of == pid.as_raw() => output_ended = true,
-            Ok(Happening::Exited(of, how)) if of == pid.as_raw() => {
-                status = Some(how);
-                next = None;
-                deadline = Some(Instant::now() + OUTPUT_GRACE);
-            }
-            // The end of a process whose time was over long ago.
-            Ok(Happening::OutputEnded(_) | Happening::Exited(..)) => {}
-            Err(RecvTimeoutError::Timeout) => match (status, next) {
-                (Some(_), _) | (_, None) => {
-                    if status.is_some() {
-                        break;
-                    }
-                    deadline = None;
-                }
-                (None, Some(signal)) => {
-                    // Only this process, as upstream; it may have ended just now.
-                    let _ = kill(pid, signal);
-                    (next, deadline) = match signal {
-                        Signal::SIGINT => (Some(Signal::SIGTERM), Some(Instant::now() + patience.after_int)),
-                        Signal::SIGTERM => (Some(Signal::SIGKILL), Some(Instant::now() + patience.after_term)),
-                        _ => (None, None),
-                    };
-                }
-            },
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
+impl Process {
+    pub(super) fn id(&self) -> u32 {
+        self.pid.as_raw().unsigned_abs()
     }
-    let code = status.map_or(-1, |s| s.code().or(s.signal().map(|n| 128 + n)).unwrap_or(-1));
-    Ok(Outcome { code })
+
+    /// Waits for its end. `interruption` is kept up to date; the process is interrupted once it reaches `yields_to`.
+    pub(super) fn end(
+        self,
+        happenings: &Receiver<Happening>,
+        interruption: &mut Interruption,
+        yields_to: Interruption,
+        patience: Patience,
+    ) -> Outcome {
+        let Self { pid, began } = self;
+        let mut next = Some(Signal::SIGINT).filter(|_| *interruption >= yields_to);
+        let mut deadline = next.map(|_| Instant::now());
+        let mut interrupted = next.is_some();
+        let (mut status, mut output_ended) = (None, false);
+        loop {
+            if status.is_some() && output_ended {
+                break;
+            }
+            let event = match deadline {
+                Some(at) => happenings.recv_timeout(at.saturating_duration_since(Instant::now())),
+                None => happenings.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match event {
+                Ok(Happening::Interrupt(asked)) => {
+                    *interruption = (*interruption).max(asked);
+                    if *interruption >= yields_to && !interrupted && status.is_none() {
+                        interrupted = true;
+                        next = Some(Signal::SIGINT);
+                        deadline = Some(Instant::now());
+                    }
+                }
+                Ok(Happening::OutputEnded(of)) if of == pid.as_raw() => output_ended = true,
+                Ok(Happening::Exited(of, how)) if of == pid.as_raw() => {
+                    status = Some(how);
+                    next = None;
+                    deadline = Some(Instant::now() + patience.output);
+                }
+                // The end of a process whose time was over long ago.
+                Ok(Happening::OutputEnded(_) | Happening::Exited(..)) => {}
+                Err(RecvTimeoutError::Timeout) => match (status, next) {
+                    (Some(_), _) | (_, None) => {
+                        if status.is_some() {
+                            break;
+                        }
+                        deadline = None;
+                    }
+                    (None, Some(signal)) => {
+                        // Only this process, as upstream; it may have ended just now.
+                        let _ = kill(pid, signal);
+                        (next, deadline) = match signal {
+                            Signal::SIGINT => (Some(Signal::SIGTERM), Some(Instant::now() + patience.after_int)),
+                            Signal::SIGTERM => (Some(Signal::SIGKILL), Some(Instant::now() + patience.after_term)),
+                            _ => (None, None),
+                        };
+                    }
+                },
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let code = status.map_or(-1, |s| s.code().or(s.signal().map(|n| 128 + n)).unwrap_or(-1));
+        Outcome { code, pid: pid.as_raw().unsigned_abs(), took: began.elapsed() }
+    }
 }
 
 /// Upstream makes jobs the first to go when memory is short.

@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 
 use super::kind::Facts;
+use super::permissions::words;
 
 /// The part of a program that writes for people.
 const TERMINAL: &str = "Terminal";
@@ -57,25 +58,27 @@ impl Streams {
 }
 
 impl Trace {
-    /// Opens the log. Without a writable `_diag` there is none: upstream would fail here, after having said why.
-    pub(super) fn open(root: &Path, facts: &Facts, component: &'static str) -> Self {
+    /// Opens the log.
+    ///
+    /// # Errors
+    ///
+    /// The words of the runtime, where `_diag` cannot be made or written. Nothing runs without.
+    pub(super) fn open(root: &Path, facts: &Facts, component: &'static str) -> Result<Self, String> {
         let worker = component == "Worker";
-        let moved = facts.log_folders[usize::from(worker)].and_then(std::env::var_os);
+        let moved = facts.log_folders[usize::from(worker)].and_then(std::env::var_os).filter(|path| !path.is_empty());
         let folder = moved.map_or_else(|| root.join("_diag"), PathBuf::from);
         let time = Timestamp::now().strftime("%Y%m%d-%H%M%S");
         let path = folder.join(format!("{component}_{time}-utc.log"));
-        let file = create_dir_all(&folder)
-            .and_then(|()| OpenOptions::new().create(true).append(true).open(&path))
-            .map_err(|error| eprintln!("{}: {error}", path.display()))
-            .ok();
+        create_dir_all(&folder).map_err(|error| words(&folder, &error))?;
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|error| words(&path, &error))?;
         let streams = Streams {
-            file,
+            file: Some(file),
             stdout: unbuffered(&std::io::stdout()),
             stderr: unbuffered(&std::io::stderr()),
             tangle: false,
             intrude: false,
         };
-        Self { streams: Mutex::new(streams), on_stdout: facts.log_on_stdout.is_some_and(super::flag), worker }
+        Ok(Self { streams: Mutex::new(streams), on_stdout: facts.log_on_stdout.is_some_and(super::flag), worker })
     }
 
     /// Traces to these pipes, and to no log.
@@ -88,7 +91,6 @@ impl Trace {
     /// Whether two traces mix, in each of the two ways once from here on: at the next words for people that have a text
     /// (or at a worker's next trace), and at the plain form of the words after that. A worker has no words for people,
     /// and so only the first way.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no order of the forge asks for it"))]
     pub(super) fn set_traps(&self, set: bool) {
         let mut to = self.streams();
         (to.tangle, to.intrude) = (set, set);
@@ -156,7 +158,6 @@ impl Trace {
     }
 
     /// A line that another program wrote, with its end or without.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the listener copies lines by itself"))]
     pub(super) fn copy_line(&self, line: &[u8]) {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         self.streams().put(&[line, b"\n"].concat());

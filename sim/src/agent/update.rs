@@ -289,7 +289,7 @@ mod tests {
         }
 
         fn trace(&self, kind: Kind) -> Trace {
-            Trace::open(&self.root, kind.facts(), kind.facts().title)
+            Trace::open(&self.root, kind.facts(), kind.facts().title).expect("a log")
         }
 
         fn update<'a>(&'a self, words: &'static Words, trace: &'a Trace, sha256: &'a str) -> Update<'a> {

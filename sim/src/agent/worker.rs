@@ -3,15 +3,18 @@
 use std::io::{BufRead as _, stdin};
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
-use std::time::Duration;
 
-use super::job::{self, Assignment};
-use super::kind::{Connection, Kind};
+use super::assignment::{Assignment, WorkerMessage};
+use super::github::chatter::Phase;
+use super::job;
+use super::kind::Kind;
+use super::log::{self, Store, tried};
+use super::narrator::Narrator;
 use super::process::Interruption;
 use super::trace::Trace;
-use crate::protocol::{JobResult, WorkerMessage};
 
 /// Everything that can happen while a job runs.
 #[derive(Debug)]
@@ -21,97 +24,58 @@ pub(super) enum Happening {
     OutputEnded(i32),
 }
 
-/// The job's log; lines go to the forge in the order in which they come.
-#[derive(Debug, Clone)]
-pub(super) struct Log(Sender<Entry>);
-
-#[derive(Debug)]
-enum Entry {
-    Line(String),
-    /// Everything before this is at the forge when the other end hears of it.
-    Flush(Sender<()>),
-}
-
-impl Log {
-    pub(super) fn line(&self, text: &str) {
-        // The uploader lives as long as the worker.
-        let _ = self.0.send(Entry::Line(format!("{text}\n")));
-    }
-
-    /// Waits until all lines so far are at the forge, or the forge took too long.
-    fn flush(&self) {
-        let (done, waiting) = mpsc::channel();
-        if self.0.send(Entry::Flush(done)).is_ok() {
-            // Without its last lines the job is over all the same.
-            let _ = waiting.recv_timeout(Duration::from_secs(10));
-        }
-    }
-}
-
-/// Sends lines in as few requests as their pace allows.
-fn uploader(forge: Arc<dyn Connection>, id: u64) -> Log {
-    let (entries, received) = mpsc::channel();
-    thread::spawn(move || {
-        while let Ok(first) = received.recv() {
-            let (mut text, mut flushed) = (String::new(), Vec::new());
-            for entry in std::iter::once(first).chain(received.try_iter()) {
-                match entry {
-                    Entry::Line(line) => text.push_str(&line),
-                    Entry::Flush(done) => flushed.push(done),
-                }
-            }
-            if !text.is_empty() {
-                upload(&*forge, id, &text);
-            }
-            for done in flushed {
-                // Whoever asked may have given up.
-                let _ = done.send(());
-            }
-        }
-    });
-    Log(entries)
-}
-
-fn upload(forge: &dyn Connection, id: u64, text: &str) {
-    for _ in 0..5 {
-        match forge.log(id, text.to_owned()) {
-            Err(refusal) if refusal.status().is_none_or(|s| s >= 500) => thread::sleep(Duration::from_millis(500)),
-            _ => return,
-        }
-    }
-}
-
 /// The whole program; gives its exit code.
 #[must_use]
 pub fn main() -> i32 {
     let kind = Kind::of_this_program();
+    let facts = kind.facts();
     let root = super::root();
-    let trace = Trace::open(&root, kind.facts(), "Worker");
+    let trace = match Trace::open(&root, facts, "Worker") {
+        Ok(trace) => Arc::new(trace),
+        Err(why) => {
+            eprintln!("{why}");
+            return 1;
+        }
+    };
     let mut line = String::new();
     let message = stdin().lock().read_line(&mut line).ok().and_then(|_| serde_json::from_str(&line).ok());
-    let Some(WorkerMessage::Job { server, runner, work, job }) = message else {
+    let Some(WorkerMessage::Job { server, runner, work, manners, job }) = message else {
         trace.complain("The worker is started by the listener, with a job on its standard input.");
         return 1;
     };
     let (happenings, received) = mpsc::channel();
-    forward_orders(happenings.clone());
-    trace.info("Worker", &format!("Job '{}' ({}) on '{runner}'", job.name, job.id));
-    // All of it, the event and the scripts included, as upstream.
-    let whole = serde_json::to_string_pretty(&job).expect("a job has only string keys");
-    trace.info("Worker", &format!("Job message:\n {}", whole.replace(&job.token, "***")));
-    let forge = (kind.facts().report)(&server, &job.token);
-    let log = uploader(Arc::clone(&forge), job.id);
-    let id = job.id;
-    let assignment = Assignment { kind, server, runner, root, work: work.into(), job: *job };
-    let result = job::run(&assignment, &log, &received, &happenings);
-    // All lines are at the forge before the job is over there.
-    log.flush();
-    complete(&*forge, &trace, id, result);
-    trace.info("Worker", &format!("Job completed with result {}", result.word()));
+    let orphaned = forward_orders(happenings.clone());
+    let assignment = Assignment { kind, server, runner, root, work: work.into(), manners: *manners, job: *job };
+    let scale = assignment.manners.scale;
+    trace.set_traps(assignment.manners.mixed_traces);
+    let narrator = Narrator::of_worker(&trace, &assignment);
+    narrator.tell(Phase::JobReceived);
+    (facts.job_message)(&trace, &assignment.job.whole);
+    let reporter = (facts.reporter)(&assignment);
+    let log = log::shown(Arc::clone(&reporter));
+    let store = Store::start(Arc::clone(&reporter), scale);
+    let (result, steps) = job::run(&assignment, &log, &store, &received, &happenings, &narrator);
+    // The worker lives a second past its last step, and what is not stored then is lost.
+    thread::sleep(scale.ms(1_000));
+    store.finish();
+    tried(5, scale.ms(2_000), || reporter.store_whole(&steps));
+    // A listener that died reports to nobody, and so does its worker.
+    if orphaned.load(Ordering::Relaxed) {
+        return result.worker_code();
+    }
+    narrator.result(result);
+    narrator.tell(Phase::JobFinalize);
+    if !tried(25, scale.ms(3_400), || reporter.complete(result, &steps)) {
+        trace.error("JobRunner", "The job's end was not reported.");
+    }
+    narrator.tell_or(Phase::WorkerEnd, "Worker", &format!("Job completed with result {}", result.word()));
     result.worker_code()
 }
 
-fn forward_orders(happenings: Sender<Happening>) {
+/// Passes on what the listener says. True once that has died, which changes nothing for the steps.
+fn forward_orders(happenings: Sender<Happening>) -> Arc<AtomicBool> {
+    let orphaned = Arc::new(AtomicBool::new(false));
+    let died = Arc::clone(&orphaned);
     thread::spawn(move || {
         for line in stdin().lines() {
             let asked = match line.ok().and_then(|l| serde_json::from_str(&l).ok()) {
@@ -123,21 +87,7 @@ fn forward_orders(happenings: Sender<Happening>) {
                 return;
             }
         }
-        // A listener that died says nothing more; the job runs to its end.
+        died.store(true, Ordering::Relaxed);
     });
-}
-
-fn complete(forge: &dyn Connection, trace: &Trace, id: u64, result: JobResult) {
-    for _ in 0..10 {
-        match forge.complete(id, result) {
-            Ok(()) => return,
-            Err(refusal) => {
-                trace.error("Worker", &format!("The job's end was not reported: {refusal}"));
-                if refusal.status().is_some_and(|s| s < 500) {
-                    return;
-                }
-                thread::sleep(Duration::from_millis(500));
-            }
-        }
-    }
+    orphaned
 }

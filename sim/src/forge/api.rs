@@ -17,10 +17,9 @@ use serde_json::{Value, json};
 use super::orders::PackageFault;
 use super::packages;
 use super::scope::Scope;
-use super::state::{DeleteOutcome, Runner, TokenKind};
+use super::state::{DeleteOutcome, Registration, Runner, TokenKind};
 use super::{Shared, app, state, wire};
 use crate::agent::Kind;
-use crate::protocol::RegisterRequest;
 
 /// An error as GitHub words it.
 pub(crate) fn error(status: StatusCode, message: &str) -> Response {
@@ -228,43 +227,30 @@ fn jit_config(shared: &Shared, scope: Scope, base: &str, ask: &Value) -> Respons
             let text = format!("Already exists - A runner with the name {name} already exists.");
             return error(StatusCode::CONFLICT, &text);
         }
-        let register = RegisterRequest {
-            scope: scope.to_string(),
-            token: String::new(),
-            name: name.into(),
-            labels: labels.clone(),
-            no_default_labels: true,
-            group: Some(group_name.clone()),
-            ephemeral: true,
-            replace: false,
-            version: String::new(),
-        };
-        let id = s.add_runner(scope.clone(), &labels, &register, true);
-        let key = wire::runner_key();
-        let Some(runner) = s.runners.get_mut(&id) else {
+        let register =
+            Registration { name: name.into(), group: Some(group_name.clone()), jit: true, ..Registration::default() };
+        let id = s.add_runner(scope.clone(), &labels, &register);
+        let Some(runner) = s.runners.get(&id) else {
             return not_found();
         };
-        // The stand-in agent shows this part of the key itself; the official runner signs with it.
-        key["d"].as_str().unwrap_or_default().clone_into(&mut runner.secret);
-        let config = encoded_jit(runner, &group_name, base, work, &key);
+        let config = encoded_jit(runner, &group_name, base, work);
         let body = json!({"runner": runner_json(runner), "encoded_jit_config": config});
         (StatusCode::CREATED, Json(body)).into_response()
     })
 }
 
 /// Base64 of a JSON map from file name to base64 of the file; `.runner` has no address for `config.sh remove`.
-fn encoded_jit(runner: &Runner, group: &str, base: &str, work: &str, key: &Value) -> String {
+fn encoded_jit(runner: &Runner, group: &str, base: &str, work: &str) -> String {
     let settings = json!({
         "AgentId": runner.id.to_string(),
         "AgentName": runner.name,
         "PoolId": "1",
         "PoolName": group,
-        "ServerUrl": base,
-        "ServerUrlV2": base,
+        "ServerUrl": format!("{base}/_tenant/"),
+        "ServerUrlV2": format!("{base}/_broker/"),
         "WorkFolder": work,
         "Ephemeral": "True",
         "UseV2Flow": "True",
-        "DisableUpdate": "True",
     });
     let credentials = json!({
         "Scheme": "OAuth",
@@ -278,7 +264,7 @@ fn encoded_jit(runner: &Runner, group: &str, base: &str, work: &str, key: &Value
     let map = json!({
         ".runner": encode(&settings),
         ".credentials": encode(&credentials),
-        ".credentials_rsaparams": encode(key),
+        ".credentials_rsaparams": encode(&wire::runner_key()),
     });
     BASE64.encode(map.to_string())
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::Shared;
 use super::faults::Fault;
 use super::orders::Orders;
+use super::side;
 use super::state::{JobSpec, JobStatus, RunnerView};
 
 pub(crate) fn routes() -> Router<Arc<Shared>> {
@@ -31,6 +32,9 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/faults", get(faults).post(add_fault).delete(clear_faults))
         .route("/orders", get(orders).post(change_orders))
         .route("/wait", get(wait))
+        .route("/agent", get(side::address))
+        .route("/agent/{id}", get(side::manners))
+        .route("/agent/jobs/{id}/live", post(side::live))
 }
 
 fn wrong(error: impl std::fmt::Display) -> Response {

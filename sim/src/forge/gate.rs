@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::faults::{Cut, CutSwitch, CuttableListener, Fault};
 use super::state::RequestRecord;
-use super::{Shared, agents, api, azure, contract, control, packages, secrets, wire};
+use super::{Shared, api, azure, contract, control, packages, secrets, wire};
 
 /// The largest body that is looked at.
 pub(crate) const BODY_LIMIT: usize = 16 << 20;
@@ -21,7 +21,6 @@ pub(crate) const BODY_LIMIT: usize = 16 << 20;
 pub(crate) async fn serve(shared: &Arc<Shared>, listener: tokio::net::TcpListener) {
     let app = Router::new()
         .nest("/_sim", control::routes())
-        .nest("/_agent", agents::routes())
         .fallback(answer)
         .layer(from_fn_with_state(Arc::clone(shared), gate))
         .with_state(Arc::clone(shared))
@@ -57,7 +56,7 @@ async fn answer(state: State<Arc<Shared>>, request: Request) -> Response {
 /// Whether an agent asks, a stand-in or GitHub's own.
 fn is_agent(headers: &HeaderMap, path: &str) -> bool {
     let name = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    path.starts_with("/_agent/") || name.starts_with(azure::AGENT) || wire::is_mine(headers, path)
+    name.starts_with(azure::AGENT) || wire::is_mine(headers, path)
 }
 
 async fn gate(
@@ -88,10 +87,8 @@ async fn gate(
             return answer;
         }
     }
-    let is_github = !(path.starts_with("/_agent/")
-        || wire::is_mine(request.headers(), &path)
-        || azure::is_mine(&path)
-        || packages::named(&path).is_some());
+    let is_github =
+        !(wire::is_mine(request.headers(), &path) || azure::is_mine(&path) || packages::named(&path).is_some());
     let answer = if is_github { api_request(&shared, request, next, &path).await } else { next.run(request).await };
     let mut answer = dated(&shared, answer);
     if let Some(fault) = &fault {

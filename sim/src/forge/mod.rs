@@ -1,10 +1,10 @@
 //! The simulated forge: GitHub's and Azure DevOps' endpoints for runners and agents, their queue, a control plane, and
 //! faults to order.
 //!
-//! One port serves everything: GitHub's REST API at `/` and at `/api/v3`, what its own runner speaks (see `wire`), the stand-in
-//! agents below `/_agent/` (see [`crate::protocol`]), Azure DevOps and its agents below `/{organisation}/_apis/`, the directory of service principals at
-//! `/{tenant}/oauth2/v2.0/token`, the packages of agents, the control plane below `/_sim/`. [`Forge::start`] runs it in the calling process, on a
-//! thread of its own; the handle's methods are synchronous, so that plain tests use them.
+//! One port serves everything: GitHub's REST API at `/` and at `/api/v3`, what its runner speaks (see `wire`), Azure DevOps and its
+//! agents below `/{organisation}/_apis/`, the directory of service principals at `/{tenant}/oauth2/v2.0/token`, the packages of agents,
+//! the control plane below `/_sim/`, and in it the side channel to the stand-in agents (see [`crate::protocol`]). [`Forge::start`] runs
+//! it in the calling process, on a thread of its own; the handle's methods are synchronous, so that plain tests use them.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -23,10 +23,12 @@ pub mod contract;
 mod control;
 mod faults;
 mod gate;
+mod log;
 mod orders;
 mod packages;
 mod scope;
 mod secrets;
+mod side;
 mod state;
 mod wire;
 
@@ -37,10 +39,10 @@ pub use orders::{
 };
 pub use scope::Scope;
 pub use state::{Capabilities, Event, Job, JobSpec, JobStatus, Label, RequestRecord, RunnerView, Snapshot};
+pub(crate) use wire::runner_key;
 
 use crate::patience::patient;
-use crate::protocol::RegisterRequest;
-use state::State;
+use state::{Registration, State};
 
 /// A random name for files and processes.
 pub(crate) fn random_id() -> String {
@@ -332,19 +334,9 @@ impl ForgeHandle {
     /// Plants a registration without an agent, as a predecessor may have left it.
     #[must_use]
     pub fn plant_runner(&self, scope: &Scope, name: &str, ephemeral: bool) -> u64 {
-        let ask = RegisterRequest {
-            scope: scope.to_string(),
-            token: String::new(),
-            name: name.into(),
-            labels: Vec::new(),
-            no_default_labels: false,
-            group: None,
-            ephemeral,
-            replace: false,
-            version: String::new(),
-        };
+        let ask = Registration { name: name.into(), ephemeral, ..Registration::default() };
         let labels = ["self-hosted".into(), "Linux".into(), "X64".into()];
-        self.shared.change(|s| s.add_runner(scope.clone(), &labels, &ask, false))
+        self.shared.change(|s| s.add_runner(scope.clone(), &labels, &ask))
     }
 
     /// Plants an agent of a pool, so many hours old, with these user capabilities.

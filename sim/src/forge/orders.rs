@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::app::AppOrders;
 use crate::protocol::{ExitOrder, Trouble};
+use crate::scale::Scale;
 
 /// When an ephemeral runner's registration goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,10 +152,16 @@ pub struct Orders {
     pub listener_exit: Option<ListenerExit>,
     /// So many session requests are refused with 409.
     pub session_conflicts: u32,
-    /// Interval at which agents retry a session conflict.
-    pub conflict_retry_ms: u64,
-    /// After which they give up with code 5.
-    pub conflict_limit_ms: u64,
+    /// How long the stand-ins' times are, as a part of the official agents'.
+    pub time_scale: Scale,
+    /// Interval at which agents retry a session conflict, in place of 30 s by the scale.
+    pub conflict_retry_ms: Option<u64>,
+    /// After which they give up with code 5, in place of 4 min by the scale.
+    pub conflict_limit_ms: Option<u64>,
+    /// The only port that GitHub's stand-in keeps when it is configured by token; the one that it is told when absent.
+    pub default_port: Option<u16>,
+    /// The traces of each agent mix on its standard output. Otherwise they do in the seventeenth of each thirty lives.
+    pub mixed_traces: bool,
     /// So many deletions of idle runners are answered with 204 although a job is about to be assigned.
     pub cross_deletes: u32,
     /// A poll in flight ends at once when the registration goes, instead of at its time limit.
@@ -168,13 +175,13 @@ pub struct Orders {
     /// Neither of these two times is ever over: the forge believes in a silent runner's session and job until it is told to
     /// let the runner go.
     pub hold_leases: bool,
-    /// Wait of agents after a failed poll (upstream: 15 s and more).
-    pub agent_backoff_ms: u64,
-    /// Time between SIGINT and SIGTERM to a step.
-    pub sigint_ms: u64,
-    /// Time between SIGTERM and SIGKILL to a step.
-    pub sigterm_ms: u64,
-    /// A cancelled worker is killed after this long.
+    /// Wait of agents after a failed poll or session, in place of their own by the scale.
+    pub agent_backoff_ms: Option<u64>,
+    /// Time between SIGINT and SIGTERM to a step, in place of 7.5 s by the scale.
+    pub sigint_ms: Option<u64>,
+    /// Time between SIGTERM and SIGKILL to a step, in place of 2.5 s by the scale.
+    pub sigterm_ms: Option<u64>,
+    /// A cancelled worker is killed after this long; the forge says 15 s more. Not scaled: it is the forge's.
     pub worker_kill_ms: u64,
     /// Requests per hour.
     pub rate_limit: u64,
@@ -235,17 +242,20 @@ impl Default for Orders {
             lost_assignments: None,
             listener_exit: None,
             session_conflicts: 0,
-            conflict_retry_ms: 30_000,
-            conflict_limit_ms: 240_000,
+            time_scale: Scale::default(),
+            conflict_retry_ms: None,
+            conflict_limit_ms: None,
+            default_port: None,
+            mixed_traces: false,
             cross_deletes: 0,
             end_polls_on_delete: false,
             poll_timeout_ms: 50_000,
             session_timeout_ms: 10_000,
             job_lease_ms: 10_000,
             hold_leases: false,
-            agent_backoff_ms: 1000,
-            sigint_ms: 7500,
-            sigterm_ms: 2500,
+            agent_backoff_ms: None,
+            sigint_ms: None,
+            sigterm_ms: None,
             worker_kill_ms: 285_000,
             rate_limit: 5000,
             rate_used: 0,

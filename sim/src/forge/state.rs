@@ -11,7 +11,7 @@ use super::containers::ContainerSpec;
 use super::faults::Fault;
 use super::orders::{Orders, Removal};
 use super::scope::Scope;
-use crate::protocol::{JobMessage, JobResult, Message, RegisterRequest, Step};
+use crate::protocol::{JobMessage, JobResult, Message, Step};
 
 /// A job as a client asks for it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -91,8 +91,12 @@ pub struct Job {
     pub runner: Option<String>,
     /// That runner's id.
     pub runner_id: Option<u64>,
-    /// Everything that the worker wrote.
+    /// What was stored of its log: that of each step when the step is over. Lost is what a killed worker had not stored.
     pub log: String,
+    /// All lines as they came, for whoever looks while it runs. The real forges do not keep them.
+    pub live: String,
+    /// What stands on its page: errors of its steps.
+    pub annotations: Vec<String>,
     /// When it was submitted.
     pub queued_at: Timestamp,
     /// When it was acquired.
@@ -186,7 +190,6 @@ pub(crate) struct Runner {
     pub ephemeral: bool,
     pub jit: bool,
     pub version: Option<String>,
-    pub secret: String,
     pub registered: bool,
     pub session: Option<u64>,
     pub job: Option<u64>,
@@ -203,14 +206,34 @@ pub(crate) struct Runner {
     pub sticky: Option<Instant>,
     pub capabilities: Capabilities,
     pub created: Timestamp,
+    /// It asked at the side channel.
+    pub stand_in: bool,
+}
+
+/// What a registration is made of, besides its scope and its labels.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Registration {
+    pub name: String,
+    /// The runner group's name.
+    pub group: Option<String>,
+    /// One job, then the registration goes.
+    pub ephemeral: bool,
+    /// Made by `generate-jitconfig`, and so for one job.
+    pub jit: bool,
+    pub version: String,
 }
 
 impl Runner {
+    /// Whether its polls and its requests for tokens are answered: it is registered, or was when its job was given.
+    pub(crate) fn is_known(&self) -> bool {
+        self.registered || self.job.is_some() || self.ghost || self.crossing
+    }
+
     pub(crate) fn is_busy(&self) -> bool {
         self.job.is_some() || self.sticky.is_some()
     }
 
-    fn is_azure(&self) -> bool {
+    pub(crate) fn is_azure(&self) -> bool {
         matches!(self.scope, Scope::Pool(..))
     }
 
@@ -318,6 +341,8 @@ pub(crate) enum DeleteOutcome {
 pub(crate) enum Polled {
     Message(Message),
     Nothing,
+    /// The poll ends without one.
+    Ended,
     Gone,
 }
 
@@ -336,6 +361,8 @@ pub(crate) struct State {
     pub violations: Vec<String>,
     pub events: Vec<Event>,
     pub echo: bool,
+    /// How many stand-ins were about to open a session.
+    pub lives: u64,
     pub last_id: u64,
     pub last_request: u64,
 }
@@ -403,7 +430,7 @@ impl State {
     }
 
     /// Makes a registration. `labels` are complete.
-    pub(crate) fn add_runner(&mut self, scope: Scope, labels: &[String], ask: &RegisterRequest, jit: bool) -> u64 {
+    pub(crate) fn add_runner(&mut self, scope: Scope, labels: &[String], ask: &Registration) -> u64 {
         let id = self.next_id();
         let labels = labels
             .iter()
@@ -420,10 +447,9 @@ impl State {
             scope,
             labels,
             group_id,
-            ephemeral: ask.ephemeral || jit,
-            jit,
+            ephemeral: ask.ephemeral || ask.jit,
+            jit: ask.jit,
             version: Some(ask.version.clone()).filter(|v| !v.is_empty()),
-            secret: random_token(40),
             registered: true,
             session: None,
             job: None,
@@ -434,6 +460,7 @@ impl State {
             sticky: None,
             capabilities: Capabilities::default(),
             created: Timestamp::now(),
+            stand_in: false,
         };
         self.runners.insert(id, runner);
         self.event("runner_registered", Some(id), None, None);
@@ -503,10 +530,6 @@ impl State {
 
     // Sessions.
 
-    pub(crate) fn runner_by_secret(&self, secret: &str) -> Option<u64> {
-        self.runners.values().find(|r| r.secret == secret).map(|r| r.id)
-    }
-
     pub(crate) fn open_session(&mut self, runner: u64) -> u64 {
         let id = self.next_id();
         let session = Session {
@@ -559,13 +582,7 @@ impl State {
             name: job.name.clone(),
             repository: job.repository.clone().unwrap_or_default(),
             token: job.token.clone(),
-            event: job.spec.event.clone().unwrap_or_else(|| "push".into()),
-            payload: job.spec.payload.clone(),
             steps: job.spec.steps.clone(),
-            renew_ms: (self.orders.job_lease_ms / 4).max(50),
-            sigint_ms: self.orders.sigint_ms,
-            sigterm_ms: self.orders.sigterm_ms,
-            worker_kill_ms: self.orders.worker_kill_ms,
         })
     }
 
@@ -601,13 +618,22 @@ impl State {
     }
 
     pub(crate) fn take_listener_exit(&mut self, runner: u64, at_session: bool) -> Option<crate::protocol::ExitOrder> {
-        let name = self.runners.get(&runner)?.name.clone();
-        let exit = self.orders.listener_exit.as_mut()?;
-        if exit.times == 0 || exit.at_session != at_session || exit.runner.as_ref().is_some_and(|r| *r != name) {
-            return None;
-        }
+        let meant = self.is_to_exit(runner, at_session);
+        let exit = self.orders.listener_exit.as_mut().filter(|_| meant)?;
         exit.times -= 1;
         Some(exit.order())
+    }
+
+    fn is_to_exit(&self, runner: u64, at_session: bool) -> bool {
+        let name = self.runners.get(&runner).map(|r| &r.name);
+        self.orders.listener_exit.as_ref().is_some_and(|exit| {
+            exit.times > 0 && exit.at_session == at_session && (exit.runner.is_none() || exit.runner.as_ref() == name)
+        })
+    }
+
+    /// Whether the side channel has something for a stand-in that polls: its poll ends without a message, so that it asks there.
+    pub(crate) fn side_waits(&self, runner: u64) -> bool {
+        self.runners.get(&runner).is_some_and(|r| r.stand_in) && self.is_to_exit(runner, false)
     }
 
     /// What the message queue has now. `first` is the look at the start of a poll.
@@ -615,8 +641,8 @@ impl State {
         let Some(runner) = self.sessions.get(&session).map(|s| s.runner) else {
             return Polled::Gone;
         };
-        if let Some(exit) = self.take_listener_exit(runner, false) {
-            return Polled::Message(Message::Exit(exit));
+        if self.side_waits(runner) {
+            return Polled::Ended;
         }
         if let Some(message) = self.sessions.get_mut(&session).and_then(|s| s.messages.pop_front()) {
             return Polled::Message(message);
@@ -630,7 +656,7 @@ impl State {
         }
         let ends = first || last || self.orders.end_polls_on_delete;
         match self.runners.get(&runner) {
-            Some(r) if !r.registered && r.job.is_none() && !r.ghost && !r.crossing && ends => Polled::Gone,
+            Some(r) if !r.is_known() && ends => Polled::Gone,
             _ => Polled::Nothing,
         }
     }
@@ -654,6 +680,8 @@ impl State {
             runner: None,
             runner_id: None,
             log: String::new(),
+            live: String::new(),
+            annotations: Vec::new(),
             queued_at: Timestamp::now(),
             started_at: None,
             finished_at: None,
@@ -682,7 +710,7 @@ impl State {
         } else if let Some(session) = runner.and_then(|r| self.runners.get(&r)).and_then(|r| r.session)
             && let Some(session) = self.sessions.get_mut(&session)
         {
-            session.messages.push_back(Message::Cancel { id });
+            session.messages.push_back(Message::Cancel { id, limit_ms: self.orders.worker_kill_ms });
         }
         true
     }

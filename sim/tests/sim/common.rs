@@ -1,15 +1,19 @@
 //! A forge and agents for one test.
 
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use oscr_sim::agent::Kind;
 use oscr_sim::forge::{Forge, ForgeHandle, Options};
+use oscr_sim::scale::Scale;
 use serde_json::Value;
 
 pub use oscr_sim::patience::LIMIT;
@@ -18,10 +22,11 @@ use oscr_sim::patience::patient;
 pub fn forge() -> ForgeHandle {
     let forge = Forge::start(Options::default()).expect("a free port");
     forge.order(|o| {
-        o.agent_backoff_ms = 20;
-        o.sigint_ms = 100;
-        o.sigterm_ms = 100;
-        o.conflict_retry_ms = 20;
+        o.time_scale = Scale(0.01);
+        o.agent_backoff_ms = Some(20);
+        o.sigint_ms = Some(100);
+        o.sigterm_ms = Some(100);
+        o.conflict_retry_ms = Some(20);
         o.hold_leases = true;
     });
     forge
@@ -81,11 +86,31 @@ impl Agent {
     }
 
     pub fn of(kind: Kind) -> Self {
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        Self::below(kind, Path::new(env!("CARGO_TARGET_TMPDIR")))
+    }
+
+    /// An agent for other users to run, wherever they may go.
+    pub fn of_others(kind: Kind) -> Self {
+        let usual = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let mode = |folder: &Path| std::fs::metadata(folder).expect("it is there").permissions().mode();
+        let open = usual.ancestors().all(|folder| mode(folder) & 0o5 == 0o5);
+        let agent = Self::below(kind, if open { usual } else { Path::new("/tmp") });
+        std::fs::set_permissions(agent._folder.path(), Permissions::from_mode(0o755)).expect("our own folder");
+        agent
+    }
+
+    fn below(kind: Kind, folder: &Path) -> Self {
+        let folder = tempfile::tempdir_in(folder).expect("a folder");
         let root = folder.path().join("agent");
         let programs = PathBuf::from(env!("CARGO_BIN_EXE_runner-listener"));
         oscr_sim::agent::install(kind, programs.parent().expect("a folder"), &root).expect("an agent");
         Self { kind, root, _folder: folder, env: Vec::new() }
+    }
+
+    /// Puts the agent into another place.
+    pub fn move_to(&mut self, root: &Path) {
+        std::fs::rename(&self.root, root).expect("the same file system");
+        self.root = root.to_owned();
     }
 
     pub fn set(&mut self, key: &str, value: &str) {
@@ -128,6 +153,16 @@ impl Agent {
         (self, running)
     }
 
+    /// Waits for what no request tells.
+    #[track_caller]
+    pub fn until(&self, what: &str, is: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + patient(LIMIT);
+        while !is(self) {
+            assert!(Instant::now() < deadline, "{what}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// What `_diag` has.
     pub fn diag(&self) -> String {
         let entries = std::fs::read_dir(self.root.join("_diag")).expect("_diag");
@@ -135,28 +170,39 @@ impl Agent {
     }
 }
 
+/// Where a line comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Stream {
+    Out,
+    Err,
+}
+
 /// A process whose lines are read as they come.
 pub struct Running {
     child: Child,
-    lines: Receiver<String>,
+    lines: Receiver<(Stream, String)>,
     pub seen: Vec<String>,
+    /// The same by streams.
+    streams: [Vec<String>; 2],
 }
 
 impl Running {
     pub fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the listener starts");
         let (sender, lines) = mpsc::channel();
-        let streams: [Box<dyn std::io::Read + Send>; 2] =
-            [Box::new(child.stdout.take().expect("piped")), Box::new(child.stderr.take().expect("piped"))];
-        for stream in streams {
+        let streams: [(Stream, Box<dyn std::io::Read + Send>); 2] = [
+            (Stream::Out, Box::new(child.stdout.take().expect("piped"))),
+            (Stream::Err, Box::new(child.stderr.take().expect("piped"))),
+        ];
+        for (of, stream) in streams {
             let sender = sender.clone();
             thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    let _ = sender.send(line);
+                    let _ = sender.send((of, line));
                 }
             });
         }
-        Self { child, lines, seen: Vec::new() }
+        Self { child, lines, seen: Vec::new(), streams: Default::default() }
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -167,7 +213,7 @@ impl Running {
     pub fn code(&mut self) -> Option<i32> {
         // Ends when both streams do; whoever hangs fails here.
         while let Ok(line) = self.lines.recv_timeout(patient(LIMIT)) {
-            self.seen.push(line);
+            self.keep(line);
         }
         let status: ExitStatus = self.child.wait().expect("it was started");
         status.code()
@@ -178,7 +224,7 @@ impl Running {
         loop {
             match self.lines.recv_timeout(patient(LIMIT)) {
                 Ok(line) => {
-                    self.seen.push(line.clone());
+                    let line = self.keep(line);
                     if line.contains(part) {
                         return line;
                     }
@@ -186,6 +232,17 @@ impl Running {
                 Err(error) => panic!("no line with {part:?}: {error}; seen: {:#?}", self.seen),
             }
         }
+    }
+
+    fn keep(&mut self, (of, line): (Stream, String)) -> String {
+        self.seen.push(line.clone());
+        self.streams[of as usize].push(line.clone());
+        line
+    }
+
+    /// The lines of standard output, or of standard error.
+    pub fn of(&self, stream: Stream) -> &[String] {
+        &self.streams[stream as usize]
     }
 
     pub fn said(&self, part: &str) -> bool {

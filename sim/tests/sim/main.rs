@@ -4,8 +4,15 @@
 
 mod agent;
 mod azure;
+mod azure_manners;
 mod common;
 mod forge;
+mod jobs;
 mod official;
+mod output;
+mod places;
+mod polls;
+mod readme;
 mod scripts;
+mod updates;
 mod wire;

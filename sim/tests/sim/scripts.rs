@@ -162,3 +162,29 @@ fn azures_run_splits_its_arguments() {
     let output = fake.script("run.sh", &["--startuptype service", "--once"]);
     assert_eq!(times(&output, "listens --startuptype service --once"), 1, "{output:?}");
 }
+
+#[test]
+fn azures_docker_script_starts_the_listener_anew_after_each_update_and_as_a_service_unless_for_one_job() {
+    for (codes, starts, wanted) in [("0", 1, 0), ("1", 1, 1), ("2 0", 1, 2), ("3 4 3 0", 4, 0), ("4 9", 2, 9)] {
+        for (arguments, listens) in [
+            (["--once", "--startuptype x"], "listens --once --startuptype x"),
+            (["--ONCE", ""], "listens --ONCE"),
+            (["a b", "c"], "listens --startuptype service a b c"),
+        ] {
+            let fake = Fake::new(Kind::Azure, &turns(codes));
+            let output = fake.script("run-docker.sh", &arguments);
+            let found = (output.status.code(), times(&output, listens), times(&output, "slept 5"));
+            assert_eq!(found, (Some(wanted), starts, starts - 1), "{codes} {arguments:?}: {output:?}");
+        }
+    }
+}
+
+#[test]
+fn azures_docker_script_waits_for_the_other_version_and_not_for_ever() {
+    for (back, wanted, slept) in [("[ -e once ] && mv away bin; touch once", 0, 2), ("", 1, 15)] {
+        let fake = Fake::new(Kind::Azure, &format!("mv bin away\n{}", turns("3 0")));
+        fs::write(fake.root().join("1"), format!("echo slept 1; {back}")).expect("a file");
+        let output = fake.script("run-docker.sh", &[]);
+        assert_eq!((output.status.code(), times(&output, "slept 1")), (Some(wanted), slept), "{output:?}");
+    }
+}

@@ -70,11 +70,11 @@ impl<'a> Runner<'a> {
         };
         let files = decoded(&made["encoded_jit_config"]);
         let (settings, credentials) = (decoded(&files[".runner"]), decoded(&files[".credentials"]));
-        // With equal addresses the runner asks for no connection data.
-        assert_eq!(settings["ServerUrl"], settings["ServerUrlV2"]);
+        // Two addresses, as github.com gives: of the first the runner asks for connection data.
+        assert!(text(&settings["ServerUrl"]).ends_with("/_tenant/"), "{settings}");
         let own = &credentials["Data"];
         let id = made["runner"]["id"].as_u64().expect("an id");
-        let broker = format!("{}/", text(&settings["ServerUrlV2"]));
+        let broker = text(&settings["ServerUrlV2"]).to_owned();
         Self::known(forge, id, &broker, text(&own["AuthorizationUrl"]), text(&own["ClientId"]))
     }
 

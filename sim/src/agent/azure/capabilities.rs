@@ -5,7 +5,7 @@ use std::path::Path;
 
 type Capabilities = BTreeMap<String, String>;
 
-/// A variable of this length or more is none.
+/// A variable of so many characters or more is none.
 const TOO_LONG: usize = 1024;
 
 /// The environment but for what `VSO_AGENT_IGNORE` names, the agent's own facts, and the tools that are found.
@@ -15,7 +15,9 @@ pub(super) fn system(root: &Path, name: &str, version: &str) -> Capabilities {
         ignored.split(',').map(str::trim).chain(["VSO_AGENT_IGNORE"]).filter(|name| !name.is_empty()).collect();
     let mut found: Capabilities = std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(key, value)| value.len() < TOO_LONG && !ignored.iter().any(|i| i.eq_ignore_ascii_case(key)))
+        .filter(|(key, value)| {
+            value.encode_utf16().count() < TOO_LONG && !ignored.iter().any(|i| i.eq_ignore_ascii_case(key))
+        })
         .collect();
     let path = std::env::var_os("PATH").unwrap_or_default();
     for tool in ["bash", "curl", "docker", "git", "make", "sh"] {

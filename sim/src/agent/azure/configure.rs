@@ -12,7 +12,7 @@ use crate::agent::client::{Client, Refusal};
 use crate::agent::kind::Kind;
 use crate::agent::listener::{TERMINATED, text};
 use crate::agent::trace::{Trace, now};
-use crate::agent::{delete_config_files, host_name, read_json, version, write_json};
+use crate::agent::{credential, deleted, host_name, read_json, version, write_json};
 
 /// The resource for which service principals ask a token: Azure DevOps itself.
 const RESOURCE: &str = "499b84ac-1321-427f-aa17-267ca6975798/.default";
@@ -85,6 +85,7 @@ fn register(root: &Path, trace: &Trace, arguments: &Arguments) -> Result<(), Str
     let name = arguments.value("agent").unwrap_or_else(host_name);
     let own = version(Kind::Azure, root);
     trace.say("Scanning for tool capabilities.");
+    let [modulus, exponent] = credential::public_key();
     let agent = json!({
         "name": name,
         "version": own,
@@ -93,7 +94,7 @@ fn register(root: &Path, trace: &Trace, arguments: &Arguments) -> Result<(), Str
         "enabled": true,
         "systemCapabilities": capabilities::system(root, &name, &own),
         "userCapabilities": capabilities::user(root),
-        "authorization": {"publicKey": {"exponent": "AQAB", "modulus": "simulated"}},
+        "authorization": {"publicKey": {"exponent": exponent, "modulus": modulus}},
     });
     trace.say("Connecting to the server.");
     let agents = format!("/_apis/distributedtask/pools/{pool_id}/agents");
@@ -129,8 +130,7 @@ fn save(root: &Path, arguments: &Arguments, agent: &Value, pool: (u64, &str), ur
             "authorizationUrl": agent["authorization"]["authorizationUrl"],
         },
     });
-    // Upstream has the private half of the key that it registered.
-    let key = json!({"d": agent["simulatedSecret"]});
+    let key = crate::forge::runner_key();
     let settings = json!({
         "acceptTeeEula": arguments.flag("acceptteeeula"),
         "agentId": agent["id"],
@@ -172,8 +172,25 @@ pub(super) fn remove(root: &Path, trace: &Trace, arguments: &Arguments) -> i32 {
             }
         }
     }
-    trace.say("Removing .credentials");
-    delete_config_files(Kind::Azure, root, trace);
+    forget(root, trace)
+}
+
+/// Makes an agent unconfigured; what cannot be deleted ends that.
+pub(super) fn forget(root: &Path, trace: &Trace) -> i32 {
+    for names in [[".credentials", ".credentials_rsaparams"].as_slice(), &[".agent"]] {
+        let action = format!("Removing {}", names[0]);
+        trace.say(&action);
+        let gone: Result<Vec<bool>, String> = names.iter().map(|name| deleted(&root.join(name))).collect();
+        match gone {
+            Ok(gone) if gone[0] => trace.say(&format!("Succeeded: {action}")),
+            Ok(_) => trace.say(&format!("Does not exist. Skipping {action}")),
+            Err(why) => {
+                trace.complain(&format!("Failed: {action}"));
+                trace.complain(&why);
+                return TERMINATED;
+            }
+        }
+    }
     0
 }
 

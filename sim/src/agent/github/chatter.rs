@@ -2,7 +2,6 @@
 //!
 //! `chatter.txt` has the texts, from a recorded life. They stand there in phases, between which the programs say what
 //! somebody does need: words for people, and the signs that only traces give.
-#![cfg_attr(not(test), expect(dead_code, reason = "the programs say only what is needed"))]
 
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::agent::trace::Trace;
 
 pub(in crate::agent) mod message;
+mod names;
 
 const TEXTS: &str = include_str!("chatter.txt");
 
@@ -83,7 +83,9 @@ pub(in crate::agent) struct Names {
     pub(in crate::agent) root: String,
     /// The work folder, by its whole path.
     pub(in crate::agent) work: String,
-    /// The runner's name.
+    /// The runner's id.
+    pub(in crate::agent) agent: u64,
+    /// Its name.
     pub(in crate::agent) name: String,
     /// Its version.
     pub(in crate::agent) version: String,
@@ -95,6 +97,8 @@ pub(in crate::agent) struct Names {
     pub(in crate::agent) labels: String,
     /// Whether it was registered by a token. Otherwise it got all of its files with its start, and looks for less.
     pub(in crate::agent) by_token: bool,
+    /// Whether it is for one job.
+    pub(in crate::agent) once: bool,
     /// The session's id.
     pub(in crate::agent) session: String,
     /// The job; one without an id is none.
@@ -149,7 +153,7 @@ pub(in crate::agent) struct StepNames {
     pub(in crate::agent) arguments: String,
     /// Which kind of thing it is.
     pub(in crate::agent) sort: Sort,
-    /// Its name in the context `steps`: `__run_0`.
+    /// Its name in the context `steps`, if it has one: `__run_0`.
     pub(in crate::agent) context: String,
     /// Its process id.
     pub(in crate::agent) pid: u32,
@@ -231,6 +235,7 @@ impl Names {
             "commit" => "0".repeat(40),
             "workspace" => format!("{}/{repository}/{repository}", self.work),
             "steps" => job.steps.to_string(),
+            "agent" => self.agent.to_string(),
             "worker" => job.worker.to_string(),
             "length" => job.length.to_string(),
             "outcome" => self.value("result")?.to_lowercase(),
@@ -263,6 +268,8 @@ impl Names {
     fn holds(&self, mark: &str) -> bool {
         match mark {
             "first" => self.step.first,
+            "context" => !self.step.context.is_empty(),
+            "once" => self.once,
             "token" => self.by_token,
             "job" => !self.job.id.is_empty(),
             _ => false,

@@ -8,16 +8,47 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::arguments::Arguments;
-use super::client::{Client, Refusal};
-use super::job::Assignment;
-use super::kind::{CLOSING, Connection, Facts, Gone, Layout, tools_folder};
-use crate::protocol::{CompleteRequest, JobMessage, JobResult, Message, SessionAnswer};
+use serde_json::Value;
 
+use super::arguments::Arguments;
+use super::assignment::Assignment;
+use super::kind::{Facts, Gone, Layout, tools_folder};
+
+mod broker;
 pub(super) mod chatter;
 mod configure;
-#[cfg_attr(not(test), expect(dead_code, reason = "the worker does not run jobs by the forge's own message yet"))]
 pub(super) mod containers;
+mod identity;
+mod message;
+mod proxy;
+mod services;
+
+/// The members of the context `github` that each step finds in its environment.
+const CONTEXT: [&str; 23] = [
+    "actor",
+    "actor_id",
+    "api_url",
+    "base_ref",
+    "event_name",
+    "graphql_url",
+    "head_ref",
+    "job",
+    "ref",
+    "ref_name",
+    "ref_type",
+    "repository",
+    "repository_id",
+    "repository_owner",
+    "retention_days",
+    "run_attempt",
+    "run_id",
+    "run_number",
+    "server_url",
+    "sha",
+    "triggering_actor",
+    "workflow",
+    "workflow_ref",
+];
 
 pub(super) const FACTS: Facts = Facts {
     title: "Runner",
@@ -67,20 +98,21 @@ pub(super) const FACTS: Facts = Facts {
     log_folders: [None, None],
     log_on_stdout: Some("ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT"),
     settings: ".runner",
-    config_files: [".credentials", ".credentials_rsaparams", ".runner"],
     configure: configure::configure,
     remove: configure::remove,
+    forget: configure::forget,
     before_run,
-    connect: |_root, settings, secret| Arc::new(Queue(client(super::listener::text(settings, "serverUrl"), secret))),
-    report: |server, token| Arc::new(Queue(client(server, token))),
-    connected: |version| vec!["\n√ Connected to GitHub\n".into(), format!("Current runner version: '{version}'")],
-    says_reconnected: false,
+    proxy: proxy::proxy,
+    connect: |configured| Arc::new(broker::Broker::new(configured)),
+    reporter: |assignment| Arc::new(services::Results::new(assignment)),
+    job_message: chatter::message::job_message,
+    connected: |version| vec![format!("Current runner version: '{version}'")],
     gone: Gone {
         text: Some("The runner no longer exists on the server. Cleaning up local configuration."),
         clean_up: true,
     },
-    conflict_code: 5,
     lay_out,
+    patience: None,
     hooks: Some(["ACTIONS_RUNNER_HOOK_JOB_STARTED", "ACTIONS_RUNNER_HOOK_JOB_COMPLETED"]),
     tracking: ("RUNNER_TRACKING_ID", "github_"),
     command_files: &[
@@ -91,57 +123,6 @@ pub(super) const FACTS: Facts = Facts {
         ("GITHUB_STEP_SUMMARY", "step_summary"),
     ],
 };
-
-fn client(base: &str, secret: &str) -> Client {
-    let mut headers = vec![
-        ("user-agent", format!("GitHubActionsRunner-linux/{}", crate::AGENT_VERSION)),
-        ("accept", "application/vnd.github+json".into()),
-        ("x-github-api-version", "2022-11-28".into()),
-        ("x-agent-version", crate::AGENT_VERSION.into()),
-    ];
-    if !secret.is_empty() {
-        headers.push(("authorization", format!("Bearer {secret}")));
-    }
-    Client::new(base, headers)
-}
-
-/// The private routes below `/_agent/`.
-#[derive(Debug)]
-struct Queue(Client);
-
-impl Connection for Queue {
-    fn open_session(&self) -> Result<SessionAnswer, Refusal> {
-        self.0.post("/_agent/sessions", None::<&()>)
-    }
-
-    fn close_session(&self, session: u64) -> Result<(), Refusal> {
-        self.0.patient(CLOSING).delete(&format!("/_agent/sessions/{session}"))
-    }
-
-    fn next_message(&self, session: u64) -> Result<Option<Message>, Refusal> {
-        self.0.get(&format!("/_agent/sessions/{session}/message"))
-    }
-
-    fn acquire(&self, id: u64, _offered: Option<JobMessage>) -> Result<JobMessage, Refusal> {
-        self.0.post(&format!("/_agent/jobs/{id}/acquire"), None::<&()>)
-    }
-
-    fn renew(&self, id: u64) -> Result<(), Refusal> {
-        self.0.post_raw(&format!("/_agent/jobs/{id}/renew"), None::<&()>).map(drop)
-    }
-
-    fn log(&self, id: u64, text: String) -> Result<(), Refusal> {
-        self.0.post_text(&format!("/_agent/jobs/{id}/log"), text)
-    }
-
-    fn complete(&self, id: u64, result: JobResult) -> Result<(), Refusal> {
-        self.0.post_raw(&format!("/_agent/jobs/{id}/complete"), Some(&CompleteRequest { result })).map(drop)
-    }
-
-    fn look_for_package(&self) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
 
 /// Writes the files of a JIT configuration.
 fn before_run(root: &Path, arguments: &Arguments) -> Result<(), String> {
@@ -163,65 +144,51 @@ fn before_run(root: &Path, arguments: &Arguments) -> Result<(), String> {
     Ok(())
 }
 
-/// What GitHub gives as the ref: the merge of a pull request, what was pushed, else the default branch.
-fn reference(event: &str, payload: &serde_json::Value) -> String {
-    match (event, &payload["number"], &payload["ref"]) {
-        ("pull_request", serde_json::Value::Number(number), _) => format!("refs/pull/{number}/merge"),
-        ("push", _, serde_json::Value::String(pushed)) => pushed.clone(),
-        _ => "refs/heads/main".into(),
-    }
-}
-
 fn lay_out(assignment: &Assignment) -> Layout {
-    let Assignment { job, work, server, runner, .. } = assignment;
-    let (owner, repository) = job.repository.split_once('/').unwrap_or((&job.repository, "repository"));
-    let workspace = work.join(repository).join(repository);
+    let Assignment { job, work, runner, .. } = assignment;
+    let context = message::github(&job.whole);
+    let of_context = |name: &str| context.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let repository = of_context("repository");
+    let repository = repository.split_once('/').map_or("repository", |(_, name)| name).to_owned();
+    let workspace = work.join(&repository).join(&repository);
     let temp = work.join("_temp");
     let tools = tools_folder(work, &["RUNNER_TOOLSDIRECTORY", "AGENT_TOOLSDIRECTORY", "RUNNER_TOOL_CACHE"]);
     let event = temp.join("_github_workflow/event.json");
-    let reference = reference(&job.event, &job.payload);
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let arch = if cfg!(target_arch = "aarch64") { "ARM64" } else { "X64" };
-    let env = vec![
-        ("CI", "true".into()),
-        ("GITHUB_ACTIONS", "true".into()),
-        ("GITHUB_ACTOR", "octocat".into()),
-        ("GITHUB_API_URL", format!("{server}/api/v3")),
-        ("GITHUB_EVENT_NAME", job.event.clone()),
-        ("GITHUB_EVENT_PATH", text(&event)),
-        ("GITHUB_JOB", job.name.clone()),
-        ("GITHUB_REF", reference.clone()),
-        ("GITHUB_REF_NAME", reference.splitn(3, '/').last().unwrap_or_default().into()),
-        ("GITHUB_REPOSITORY", job.repository.clone()),
-        ("GITHUB_REPOSITORY_OWNER", owner.into()),
-        ("GITHUB_RUN_ATTEMPT", "1".into()),
-        ("GITHUB_RUN_ID", job.id.to_string()),
-        ("GITHUB_RUN_NUMBER", job.id.to_string()),
-        ("GITHUB_SERVER_URL", server.clone()),
-        ("GITHUB_SHA", "0".repeat(40)),
-        ("GITHUB_WORKFLOW", "simulated".into()),
-        ("GITHUB_WORKFLOW_REF", format!("{}/.github/workflows/ci.yml@refs/heads/main", job.repository)),
-        ("GITHUB_WORKSPACE", text(&workspace)),
-        ("RUNNER_ARCH", arch.into()),
-        ("RUNNER_ENVIRONMENT", "self-hosted".into()),
-        ("RUNNER_NAME", runner.clone()),
-        ("RUNNER_OS", "Linux".into()),
-        ("RUNNER_TEMP", text(&temp)),
-        ("RUNNER_TOOL_CACHE", text(&tools)),
-        ("RUNNER_WORKSPACE", workspace.parent().map(text).unwrap_or_default()),
-    ];
+    let mut env: Vec<(String, String)> = CONTEXT
+        .into_iter()
+        .map(|name| (format!("GITHUB_{}", name.to_uppercase()), of_context(name)))
+        .filter(|(_, value)| !value.is_empty())
+        .collect();
+    env.extend(
+        [
+            ("CI", "true".into()),
+            ("GITHUB_ACTIONS", "true".into()),
+            ("GITHUB_EVENT_PATH", text(&event)),
+            ("GITHUB_WORKSPACE", text(&workspace)),
+            ("RUNNER_ARCH", arch.into()),
+            ("RUNNER_ENVIRONMENT", "self-hosted".into()),
+            ("RUNNER_NAME", runner.clone()),
+            ("RUNNER_OS", "Linux".into()),
+            ("RUNNER_TEMP", text(&temp)),
+            ("RUNNER_TOOL_CACHE", text(&tools)),
+            ("RUNNER_WORKSPACE", workspace.parent().map(text).unwrap_or_default()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
     Layout {
         folders: vec![
             workspace.clone(),
             temp.join("_github_workflow"),
             temp.join("_runner_file_commands"),
-            work.join("_PipelineMapping"),
+            work.join("_PipelineMapping").join(of_context("repository")),
             tools,
         ],
         fresh: vec![temp.clone(), work.join("_actions")],
         workspace,
         temp,
         env,
-        event: Some(event),
+        event: Some((event, context.get("event").cloned().unwrap_or_default().to_string())),
     }
 }

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 
 use super::{Asked, Identity, error, unknown};
 use crate::forge::agents::{new_session, next_message};
+use crate::forge::log::untimed;
 use crate::forge::scope::Scope;
-use crate::forge::state::{Capabilities, Polled, State};
-use crate::protocol::{CompleteRequest, Message, RegisterRequest};
+use crate::forge::state::{Capabilities, Polled, Registration, State};
+use crate::forge::wire;
+use crate::protocol::{CompleteRequest, Message};
 
 /// What an agent says of itself, at registration and in a session.
 #[derive(Debug, Default, Deserialize)]
@@ -46,13 +48,16 @@ fn registered(asked: &Asked, s: &State, id: u64) -> Response {
         "enabled": true,
         "status": "offline",
         "authorization": {
-            "clientId": format!("00000000-0000-0000-0000-{id:012}"),
+            "clientId": wire::client_id(id),
             "authorizationUrl": format!("{}/{}/_apis/oauth2/token", asked.root, asked.organization),
         },
-        // Upstream has none: the agent signs with its own key.
-        "simulatedSecret": runner.secret,
     }))
     .into_response()
+}
+
+/// The number of a session, of its form with zeros in front.
+fn session_number(id: &str) -> u64 {
+    id.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_default()
 }
 
 impl Asked {
@@ -73,18 +78,9 @@ impl Asked {
                 let text = format!("{scope} already contains an agent with name {}.", said.name);
                 return error(StatusCode::CONFLICT, "TaskAgentExistsException", &text);
             }
-            let ask = RegisterRequest {
-                scope: scope.to_string(),
-                token: String::new(),
-                name: said.name.clone(),
-                labels: Vec::new(),
-                no_default_labels: true,
-                group: None,
-                ephemeral: false,
-                replace: false,
-                version: said.version.clone(),
-            };
-            let id = s.add_runner(scope.clone(), &[], &ask, false);
+            let ask =
+                Registration { name: said.name.clone(), version: said.version.clone(), ..Registration::default() };
+            let id = s.add_runner(scope.clone(), &[], &ask);
             said.write_to(s, id);
             registered(self, s, id)
         })
@@ -117,22 +113,15 @@ impl Asked {
                         return Self::no_agent(&agent.to_string());
                     }
                     said.write_to(s, agent);
-                    match new_session(s, agent, "agent") {
-                        Ok(answer) => {
-                            let mut body = json!(answer);
-                            body["sessionId"] = json!(format!("00000000-0000-0000-0000-{:012}", answer.session));
-                            Json(body).into_response()
-                        }
-                        Err(conflict) => {
-                            let mut body = json!(conflict);
-                            body["typeKey"] = json!("TaskAgentSessionConflictException");
-                            (StatusCode::CONFLICT, Json(body)).into_response()
-                        }
-                    }
+                    let Some(session) = new_session(s, agent) else {
+                        let text = "The task agent already has an active session.";
+                        return error(StatusCode::CONFLICT, "TaskAgentSessionConflictException", text);
+                    };
+                    Json(json!({"sessionId": format!("00000000-0000-0000-0000-{session:012}")})).into_response()
                 })
             }
             (&Method::DELETE, [id]) => {
-                self.shared.change(|s| s.close_session(id.parse().unwrap_or_default()));
+                self.shared.change(|s| s.close_session(session_number(id)));
                 StatusCode::NO_CONTENT.into_response()
             }
             _ => unknown(),
@@ -140,11 +129,11 @@ impl Asked {
     }
 
     pub(super) async fn message(&self, method: &Method, rest: &[&str]) -> Response {
-        let session = self.query.get("sessionId").and_then(|id| id.parse().ok()).unwrap_or_default();
+        let session = session_number(self.query.get("sessionId").map_or("", String::as_str));
         match (method, rest) {
             (&Method::GET, []) => match next_message(&self.shared, session).await {
                 Polled::Message(message) => self.envelope(message),
-                Polled::Nothing => StatusCode::ACCEPTED.into_response(),
+                Polled::Nothing | Polled::Ended => StatusCode::ACCEPTED.into_response(),
                 Polled::Gone => error(
                     StatusCode::UNAUTHORIZED,
                     "TaskAgentAccessTokenExpiredException",
@@ -165,7 +154,6 @@ impl Asked {
             }
             Message::Cancel { .. } => "JobCancellation",
             Message::Refresh { .. } => "AgentRefresh",
-            Message::Exit(_) => "SimulatedExit",
         };
         let number = self.shared.lock().next_request();
         let body = serde_json::to_string(&message).expect("messages have only string keys");
@@ -193,14 +181,26 @@ impl Asked {
             return error(StatusCode::FORBIDDEN, "AccessDeniedException", "Another plan's token.");
         };
         match (method, rest) {
-            (&Method::POST, ["logs", _]) => {
-                let text = String::from_utf8_lossy(&self.body).into_owned();
+            (&Method::POST, ["logs", number]) => {
+                let text = untimed(&String::from_utf8_lossy(&self.body));
                 self.shared.change(|s| {
                     if let Some(job) = s.jobs.get_mut(&id) {
                         job.log.push_str(&text);
                     }
                 });
-                Json(json!({"id": 1})).into_response()
+                Json(json!({"id": number.parse::<u64>().unwrap_or(1)})).into_response()
+            }
+            // Lines while they come.
+            (&Method::POST, ["timelines", _, "records", _, "feed"]) => {
+                let lines: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+                let lines = lines["value"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+                self.shared.change(|s| {
+                    if let Some(job) = s.jobs.get_mut(&id) {
+                        job.live.push_str(&text);
+                    }
+                });
+                StatusCode::OK.into_response()
             }
             (&Method::POST, ["events"]) => match serde_json::from_slice::<CompleteRequest>(&self.body) {
                 Ok(ask) => {

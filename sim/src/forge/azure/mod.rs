@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::orders::PackageFault;
 use super::scope::Scope;
 use super::state::{DeleteOutcome, Runner};
-use super::{Shared, packages, state};
+use super::{Shared, packages, state, wire};
 use crate::agent::Kind;
 
 mod agents;
@@ -53,7 +53,7 @@ fn list(value: &[Value]) -> Response {
 enum Identity {
     /// Somebody with a personal access token, or a service principal.
     Manager,
-    /// An agent, with the credential of its registration.
+    /// An agent, with a token that it got by its key.
     Agent(u64),
     /// A worker, with its job's token.
     Job(u64),
@@ -73,7 +73,10 @@ fn identity(shared: &Shared, headers: &HeaderMap) -> Option<Identity> {
             .get(value)
             .filter(|until| **until > s.now())
             .map(|_| Identity::Manager)
-            .or_else(|| s.runner_by_secret(value).map(Identity::Agent))
+            .or_else(|| {
+                let agent = wire::runner(headers).filter(|id| s.runners.get(id).is_some_and(Runner::is_azure));
+                agent.map(Identity::Agent)
+            })
             .or_else(|| s.jobs.values().find(|j| j.token == value).map(|j| Identity::Job(j.id))),
         _ => None,
     })
@@ -139,6 +142,9 @@ pub(crate) async fn answer(State(shared): State<Arc<Shared>>, request: Request) 
     let Some((organization, rest)) = path.split_once("/_apis/") else {
         return ([(header::CONTENT_TYPE, "text/html")], "<html><body>Sign in</body></html>").into_response();
     };
+    if (&parts.method, rest) == (&Method::POST, "oauth2/token") {
+        return wire::grant(&shared, &body);
+    }
     let organization = organization.trim_matches('/').to_owned();
     let Some(identity) = identity(&shared, &parts.headers) else {
         return sign_in(&shared, &format!("{root}/{organization}"));
@@ -157,6 +163,13 @@ async fn route(asked: &Asked, method: &Method, segments: &[&str]) -> Response {
         (&Method::GET, ["connectionData"]) => connection_data(asked),
         (&Method::GET, ["distributedtask", "pools"]) => asked.pools(),
         (&Method::GET, ["distributedtask", "packages", "agent", platform]) => asked.packages(platform).await,
+        // How an agent asks that is told to be this version.
+        (&Method::GET, ["distributedtask", "packages", "agent", platform, version]) => {
+            match asked.package(platform, version).await {
+                Some(package) => Json(package).into_response(),
+                None => unknown(),
+            }
+        }
         (_, ["distributedtask", "hubs", "build", "plans", id, rest @ ..]) => asked.plan(method, id.parse().ok(), rest),
         (_, ["distributedtask", "pools", id, rest @ ..]) => {
             let pools = asked.shared.read(|s| s.orders.pools.clone());
@@ -324,18 +337,21 @@ impl Asked {
 
     async fn packages(&self, platform: &str) -> Response {
         let version = self.shared.read(|s| s.orders.latest_azure_version.clone());
+        list(self.package(platform, &version).await.as_slice())
+    }
+
+    /// The package of a version, if it is offered.
+    async fn package(&self, platform: &str, version: &str) -> Option<Value> {
         let none = self.shared.read(|s| s.orders.package_fault == Some(PackageFault::None));
         let own = if cfg!(target_arch = "aarch64") { "linux-arm64" } else { "linux-x64" };
         if none || platform != own {
-            return list(&[]);
+            return None;
         }
-        let Some(hash) = packages::offer(&self.shared, Kind::Azure, &version).await else {
-            return list(&[]);
-        };
+        let hash = packages::offer(&self.shared, Kind::Azure, version).await?;
         let numbers: Vec<u64> = version.split('.').filter_map(|part| part.parse().ok()).collect();
         let number = |at: usize| numbers.get(at).copied().unwrap_or_default();
         let filename = format!("vsts-agent-{platform}-{version}.tar.gz");
-        list(&[json!({
+        Some(json!({
             "type": "agent",
             "platform": platform,
             "createdOn": "2026-11-01T00:00:00Z",
@@ -343,6 +359,6 @@ impl Asked {
             "downloadUrl": format!("{}/agent/{version}/{filename}", self.root),
             "filename": filename,
             "hashValue": hash,
-        })])
+        }))
     }
 }

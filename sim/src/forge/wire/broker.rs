@@ -5,7 +5,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::super::agents::held;
+use super::super::agents::{held, new_session};
 use super::super::orders::Refresh;
 use super::super::packages;
 use super::super::state::{JobStatus, State};
@@ -17,11 +17,6 @@ use crate::protocol::Message;
 
 /// The worker of a cancelled job is killed this long before the time that the runner is given.
 const LESS: u64 = 15_000;
-
-/// The broker's paths where a runner was configured with one address for everything.
-pub(super) fn of_one_address(path: &str) -> bool {
-    ["/session", "/message", "/acknowledge"].contains(&path)
-}
 
 /// A request, the path being what follows the broker's address.
 pub(super) async fn answer(asked: &Asked, path: &str) -> Response {
@@ -48,12 +43,10 @@ fn open(asked: &Asked, runner: u64) -> Response {
         if let Some(version) = body["agent"]["version"].as_str() {
             r.version = Some(version.into());
         }
-        if r.session.is_some() || s.orders.session_conflicts > 0 {
-            s.orders.session_conflicts = s.orders.session_conflicts.saturating_sub(1);
-            let text = "A session for this runner already exists.";
-            return refusal::broker(409, "TaskAgentSessionConflict", text);
-        }
-        body["sessionId"] = json!(ids::uuid(Id::Session, s.open_session(runner)));
+        let Some(session) = new_session(s, runner) else {
+            return refusal::broker(409, "TaskAgentSessionConflict", "A session for this runner already exists.");
+        };
+        body["sessionId"] = json!(ids::uuid(Id::Session, session));
         Json(body).into_response()
     })
 }
@@ -88,6 +81,8 @@ enum Found {
     Refresh(Refresh),
     NoRunner,
     NoSession,
+    /// The poll ends without a message.
+    Ended,
 }
 
 async fn poll(asked: &Asked, runner: u64) -> Response {
@@ -110,6 +105,7 @@ async fn poll(asked: &Asked, runner: u64) -> Response {
         Some(Found::Message(message)) => envelope(asked, &message),
         Some(Found::Refresh(refresh)) => refresh_message(asked, &refresh).await,
         Some(Found::NoRunner) => not_found(),
+        Some(Found::Ended) => StatusCode::ACCEPTED.into_response(),
         Some(Found::NoSession) => refusal::broker(404, "RunnerSessionInvalid", "no such session"),
         None => StatusCode::ACCEPTED.into_response(),
     }
@@ -130,13 +126,15 @@ fn look(s: &mut State, runner: u64, session: u64, busy: bool, at_an_end: bool) -
         s.orders.forget_polls -= 1;
         return Some(Found::NoRunner);
     }
-    let waits = |r: &&super::super::state::Runner| r.registered || r.job.is_some() || r.ghost || r.crossing;
-    let known = s.runners.get(&runner).filter(waits).is_some();
+    let known = s.runners.get(&runner).is_some_and(super::super::state::Runner::is_known);
     if !known && !busy && (at_an_end || s.orders.end_polls_on_delete) {
         return Some(Found::NoRunner);
     }
     if !s.sessions.contains_key(&session) {
         return Some(Found::NoSession);
+    }
+    if s.side_waits(runner) {
+        return Some(Found::Ended);
     }
     if let Some(refresh) = s.orders.refresh.take() {
         return Some(Found::Refresh(refresh));
@@ -163,12 +161,12 @@ fn envelope(asked: &Asked, found: &Message) -> Response {
             });
             message(asked, "RunnerJobRequest", &body)
         }
-        Message::Cancel { id } => {
-            let left = asked.shared.read(|s| s.orders.worker_kill_ms) + LESS;
-            message(asked, "JobCancellation", &json!({"jobId": ids::uuid(Id::Job, *id), "timeout": span(left)}))
+        Message::Cancel { id, limit_ms } => {
+            let left = span(limit_ms + LESS);
+            message(asked, "JobCancellation", &json!({"jobId": ids::uuid(Id::Job, *id), "timeout": left}))
         }
-        // The queue of a session holds neither: orders of the stand-in agents make them.
-        Message::Refresh { .. } | Message::Exit(_) => StatusCode::ACCEPTED.into_response(),
+        // Only Azure's queue has these.
+        Message::Refresh { .. } => StatusCode::ACCEPTED.into_response(),
     }
 }
 

@@ -50,6 +50,7 @@ pub(super) fn github(job: &Job, base: &str) -> Value {
         ("actor", "octocat"),
         ("triggering_actor", "octocat"),
         ("workflow", "simulated"),
+        ("workflow_ref", &format!("{repository}/.github/workflows/ci.yml@refs/heads/main")),
         ("run_id", &run),
         ("run_number", &run),
         ("run_attempt", "1"),

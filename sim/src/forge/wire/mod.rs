@@ -25,6 +25,7 @@ mod run;
 mod token;
 
 pub(crate) use key::runner_key;
+pub(crate) use token::{grant, runner};
 
 use super::Shared;
 use ids::Id;
@@ -58,7 +59,6 @@ pub(crate) fn client_id(runner: u64) -> String {
 pub(crate) fn is_mine(headers: &HeaderMap, path: &str) -> bool {
     const PLACES: [&str; 6] = ["/_oauth/", "/_tenant/", "/_broker/", "/_run/", "/_blob/", "/twirp/"];
     PLACES.iter().any(|place| path.starts_with(place))
-        || broker::of_one_address(path)
         || ["/actions/runner-registration", "/actions/runners/register"].contains(&path)
         || register::remote_token(headers).is_some()
 }
@@ -78,13 +78,12 @@ pub(crate) async fn answer(State(shared): State<Arc<Shared>>, request: Request) 
         body: to_bytes(body, super::gate::BODY_LIMIT).await.unwrap_or_default(),
     };
     match asked.path.split('/').nth(1).unwrap_or_default() {
-        "_oauth" => token::grant(&asked),
+        "_oauth" => token::grant(&asked.shared, &asked.body),
         "_tenant" => location::connection_data(&asked),
         "_broker" => broker::answer(&asked, &asked.path["/_broker".len()..]).await,
         "_run" => run::answer(&asked),
         "_blob" => results::store(&asked),
         "twirp" => results::call(&asked),
-        _ if broker::of_one_address(&asked.path) => broker::answer(&asked, &asked.path).await,
         _ => register::answer(&asked),
     }
 }

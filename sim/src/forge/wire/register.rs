@@ -8,10 +8,9 @@ use serde_json::json;
 
 use super::super::api;
 use super::super::scope::Scope;
-use super::super::state::{State, TokenKind};
+use super::super::state::{Registration, State, TokenKind};
 use super::token::jwt;
 use super::{Asked, client_id};
-use crate::protocol::RegisterRequest;
 
 /// The token of a registration or a removal, in the scheme that only the runner uses.
 pub(super) fn remote_token(headers: &HeaderMap) -> Option<&str> {
@@ -139,18 +138,14 @@ fn register(asked: &Asked) -> Response {
                 labels.push(name.clone());
             }
         }
-        let register = RegisterRequest {
-            scope: scope.to_string(),
-            token: String::new(),
+        let register = Registration {
             name: ask.name.clone(),
-            labels: labels.clone(),
-            no_default_labels: true,
             group: Some(group),
             ephemeral: ask.ephemeral,
-            replace: ask.replace,
+            jit: false,
             version: ask.version.clone(),
         };
-        let id = s.add_runner(scope, &labels, &register, false);
+        let id = s.add_runner(scope, &labels, &register);
         Json(json!({
             "id": id,
             "name": ask.name,

@@ -5,6 +5,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::super::log::untimed;
 use super::ids::{self, Id};
 use super::{Asked, unknown};
 
@@ -59,15 +60,14 @@ pub(super) fn store(asked: &Asked) -> Response {
         return unknown();
     }
     let more = asked.query.get("comp").is_some_and(|comp| comp == "appendblock");
-    let text = String::from_utf8_lossy(&asked.body);
-    let text = text.trim_start_matches('\u{feff}');
+    let text = untimed(&String::from_utf8_lossy(&asked.body));
     let job = ids::number(Id::Job, job).unwrap_or(0);
     asked.shared.change(|s| {
         if let Some(job) = s.jobs.get_mut(&job) {
             match *kind {
-                "step" => job.log.push_str(text),
-                "job" if more => job.log.push_str(text),
-                "job" => text.clone_into(&mut job.log),
+                "step" => job.log.push_str(&text),
+                "job" if more => job.log.push_str(&text),
+                "job" => job.log = text,
                 _ => {}
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::Method;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::ids::{self, Id};
 use super::refusal::{self, is_for_good};
@@ -22,7 +22,7 @@ pub(super) fn answer(asked: &Asked) -> Response {
     match asked.path.as_str() {
         "/_run/acquirejob" => acquire(asked, body["jobMessageId"].as_str().and_then(|id| id.parse().ok()).unwrap_or(0)),
         "/_run/renewjob" => renew(asked, job),
-        "/_run/completejob" => complete(asked, job, body["conclusion"].as_str().unwrap_or_default()),
+        "/_run/completejob" => complete(asked, job, &body),
         _ => unknown(),
     }
 }
@@ -62,8 +62,8 @@ fn renew(asked: &Asked, job: u64) -> Response {
     })
 }
 
-fn complete(asked: &Asked, job: u64, conclusion: &str) -> Response {
-    let result = match conclusion {
+fn complete(asked: &Asked, job: u64, body: &Value) -> Response {
+    let result = match body["conclusion"].as_str().unwrap_or_default() {
         "succeeded" => JobResult::Succeeded,
         "canceled" => JobResult::Canceled,
         "abandoned" => JobResult::Abandoned,
@@ -72,6 +72,12 @@ fn complete(asked: &Asked, job: u64, conclusion: &str) -> Response {
     asked.shared.change(|s| {
         if !s.jobs.contains_key(&job) {
             return no_job(job);
+        }
+        let steps = body["stepResults"].as_array().into_iter().flatten();
+        let annotations = steps.flat_map(|step| step["annotations"].as_array().into_iter().flatten());
+        let messages = annotations.filter_map(|annotation| annotation["message"].as_str()).map(str::to_owned);
+        if let Some(job) = s.jobs.get_mut(&job) {
+            job.annotations.extend(messages);
         }
         s.complete(job, result);
         Json(json!({})).into_response()

@@ -51,12 +51,14 @@ fn names() -> Names {
     let mut names = Names {
         root: text("/runner/oscr-vm-d636"),
         work: text("/work"),
+        agent: 1,
         name: text("oscr-vm-d636"),
         version: text("2.336.0"),
         forge: text("http://forge"),
         url: text("http://forge/acme/app"),
         labels: text("linux,docker,self-hosted"),
         by_token: true,
+        once: true,
         session: text("300178a2-d19c-41a8-a0b2-eb845d8e2b0f"),
         ..Names::default()
     };
@@ -157,7 +159,7 @@ fn every_entry_is_well_formed_and_every_name_in_it_is_known() {
         let entry = match line.strip_prefix('@') {
             Some(marked) => {
                 let (mark, entry) = marked.split_once(' ').unwrap();
-                assert!(["first", "token", "job"].contains(&mark), "{line}");
+                assert!(["first", "context", "token", "once", "job"].contains(&mark), "{line}");
                 entry
             }
             None => line,
