@@ -10,6 +10,7 @@ mod faults;
 mod forge;
 mod hostile;
 mod image;
+mod job_containers;
 mod jobs_docker;
 mod life;
 mod plain;
@@ -87,6 +88,9 @@ const IN_TOKEN_MODE: &[WithForge] = table![
     jobs_docker::a_runner_works_in_rootless_docker_where_its_root_is_nobody,
     jobs_docker::an_engine_of_its_own_starts_before_the_agent_and_is_gone_with_its_job,
     jobs_docker::what_a_job_left_in_the_hosts_docker_is_removed_and_nothing_else,
+    job_containers::a_job_in_a_container_with_a_service_and_an_action_leaves_anonymous_volumes_alone,
+    job_containers::containers_of_a_job_whose_worker_was_killed_are_removed_with_their_volumes,
+    job_containers::a_job_in_a_container_is_refused_where_pid_1_is_in_a_control_group_of_docker,
     jobs_docker::a_docker_that_does_not_answer_keeps_the_runner_from_taking_jobs,
     privileges::compose_gives_pid_1_six_capabilities_and_its_jobs_none,
     privileges::dockers_default_capabilities_are_given_up,
