@@ -52,6 +52,45 @@ fn a_registration_that_vanished_at_the_forge_is_noticed_without_the_listener() {
     the_next_one_works(&forge, &mut container, first);
 }
 
+/// The agent's own requests to a path are refused, so often.
+fn refused(forge: &Forge, path: &str, status: u16, message: &str, times: Option<u32>) {
+    let matching = Match { path_contains: Some(path.to_owned()), agent: Some(true), ..Match::default() };
+    let body = Some(serde_json::json!({"message": message}));
+    forge.add_fault(Fault { matching, status: Some(status), body, times, ..Fault::default() });
+}
+
+#[test]
+fn a_listener_that_gets_no_session_is_asked_about_and_replaced_once_its_registration_is_gone() {
+    let forge = Forge::start();
+    refused(&forge, "/_broker/session", 404, "Runner not found", None);
+    let mut container = Container::new(&forge);
+    container.set("OSCR_WATCH_INTERVAL", "1");
+    container.start();
+    container.wait_line("connect error");
+    let first = forge.runners()[0].id;
+    // It is there, and not online: no reason to give it up yet.
+    forge.wait_requests(&format!("/actions/runners/{first}"), 2);
+    assert!(container.lines_with("replacing").is_empty());
+    forge.unregister(first);
+    let line = container.wait_line("replacing the listener");
+    assert!(line.contains("does not know the registration"), "{line}");
+    forge.clear_faults();
+    the_next_one_works(&forge, &mut container, first);
+}
+
+#[test]
+fn one_answer_that_a_registration_was_not_found_replaces_no_listener_that_recovers() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    refused(&forge, "/_oauth/token", 400, "Registration 1 was not found.", Some(1));
+    container.start();
+    container.wait_line("was not found.");
+    let (id, _) = forge.listening();
+    assert_eq!(forge.wait_job(forge.job("true"), LIMIT).runner_id, Some(id));
+    assert_eq!(container.exit_code(), 0);
+    assert!(container.lines_with("replacing").is_empty());
+}
+
 #[test]
 fn a_runner_that_the_forge_calls_offline_is_replaced_and_one_that_it_cannot_be_asked_about_is_not() {
     let forge = Forge::start();
