@@ -81,6 +81,17 @@ impl Ending {
         }
     }
 
+    /// With the agent's last words, where nothing but its exit code tells why it ended.
+    pub(super) fn saying(self, words: Option<&str>) -> Self {
+        let told = |why: String| words.map_or_else(|| why.clone(), |words| format!("{why}: {words}"));
+        match self {
+            Self::Again(why) => Self::Again(told(why)),
+            Self::Lost(why) => Self::Lost(told(why)),
+            Self::Fatal(why) => Self::Fatal(told(why)),
+            other => other,
+        }
+    }
+
     /// Whether what is kept of the registration is worth nothing any more.
     pub(super) fn loses_registration(&self) -> bool {
         matches!(self, Self::Lost(_) | Self::Stopped(Why::Replace(_)))
@@ -110,6 +121,21 @@ mod tests {
         let environment = Environment::from([("GITHUB_OWNER", "o"), ("GITHUB_PAT", "a-token")]);
         let configured = configure(FORGES, &environment).map_err(|problems| format!("{problems:?}")).unwrap();
         Ending::of(past, Ended::Code(code), configured.provider.as_ref())
+    }
+
+    #[test]
+    fn the_agents_last_words_are_added_where_its_code_alone_tells_why() {
+        let words = Some("An error occurred: no space left");
+        match of(IDLE, 1).saying(words) {
+            Ending::Lost(why) => {
+                assert!(why.contains("(code 1)") && why.ends_with(": An error occurred: no space left"), "{why}");
+                assert!(!why.contains("registration"), "no cause that was not said: {why}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(of(IDLE, 2).saying(words), Ending::Again(why) if why.contains("no space left")));
+        assert!(matches!(of(IDLE, 7).saying(words), Ending::Outdated(why) if !why.contains("no space left")));
+        assert_eq!(of(IDLE, 1).saying(None), of(IDLE, 1));
     }
 
     #[test]

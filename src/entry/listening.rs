@@ -386,7 +386,7 @@ impl Session<'_> {
     /// What is left to do once the listener has ended, and what its end means.
     async fn finish(mut self, ended: Ended) -> Ending {
         // The listener's last lines may still be unread; a job that they announce did run, and a short one may be all in them.
-        let _ = self.listener.tail.last_words().await;
+        let words = self.listener.tail.last_words().await;
         while let Some(marker) = self.hearing.said() {
             match marker {
                 Marker::Running(name) if !self.job.is_named() => self.begins(name),
@@ -417,6 +417,9 @@ impl Session<'_> {
             job_ran: self.job.ran(),
         };
         let ending = Ending::of(past, ended, self.parts.means.provider.as_ref());
+        // What it says on its way out after an end that it chose tells nothing.
+        let words = words.last().filter(|_| ended != Ended::Code(0));
+        let ending = ending.saying(words.map(String::as_str));
         if ending.loses_registration() {
             self.parts.registrar.forget_lost();
         }

@@ -30,6 +30,23 @@ fn a_listener_that_ends_without_a_job_is_replaced_under_a_new_name() {
 }
 
 #[test]
+fn the_reason_that_is_shown_is_what_the_listener_said() {
+    let kinds: [for<'f> fn(&'f Forge) -> Container<'f>; 2] =
+        [|forge| Container::new(forge), |forge| Container::azure(forge)];
+    each(&kinds, |container| {
+        let forge = Forge::start();
+        let mut container = container(&forge);
+        container.start();
+        forge.listening();
+        let words = "An error occurred: Access to the path '/work/_temp' is denied.";
+        forge.order(|orders| orders.listener_exit = Some(ListenerExit { text: Some(words.to_owned()), ..exit(1) }));
+        let line = container.wait_line("trying again in");
+        assert!(line.contains("(code 1)") && line.contains(words), "{line}");
+        assert!(!line.contains("registration"), "no cause that was not said: {line}");
+    });
+}
+
+#[test]
 fn a_listener_that_ends_by_itself_each_time_is_unhealthy_until_one_has_a_job() {
     let kinds: [for<'f> fn(&'f Forge) -> Container<'f>; 2] =
         [|forge| Container::new(forge), |forge| Container::azure(forge)];

@@ -70,9 +70,7 @@ pub(super) fn read_exit(ended: Ended, job_seen: bool) -> Reading {
         Ended::Code(0) => {
             Reading::Lost(format!("the {title} ended by itself without a job: its registration may be gone"))
         }
-        Ended::Code(1) => {
-            Reading::Lost(format!("the {title} gave up (code 1): its registration is gone, or was refused"))
-        }
+        Ended::Code(1) => Reading::Lost(format!("the {title} gave up (code 1)")),
         Ended::Code(2) => Reading::Retry(format!("the {title} ended with a fault that it calls retryable (code 2)")),
         Ended::Code(code @ (3 | 4)) => {
             Reading::Outdated(format!("Azure DevOps wants another version of the {title} (code {code})"))

@@ -79,9 +79,8 @@ pub(super) fn read_exit(ended: Ended, job_seen: bool) -> Reading {
     match ended {
         _ if job_seen && matches!(ended, Ended::Code(0 | 2)) => Reading::Done,
         Ended::Code(0) => Reading::Lost(format!("the {title} ended by itself: its registration is gone or consumed")),
-        Ended::Code(1) => {
-            Reading::Lost(format!("the {title} gave up (code 1): its registration is not known any more"))
-        }
+        // A registration that is not known is one of its many causes.
+        Ended::Code(1) => Reading::Lost(format!("the {title} gave up (code 1)")),
         Ended::Code(2) => Reading::Retry(format!("the {title} ended with a fault that it calls retryable (code 2)")),
         Ended::Code(code @ (3 | 4)) => {
             Reading::Outdated(format!("the {title} was told to update itself (code {code})"))
