@@ -226,11 +226,10 @@ impl Registrar {
                 let said = agent.tail.last_words().await;
                 // Whoever has to find out why wants to read all of it.
                 said.iter().for_each(|words| tracing::info!("agent: {words}"));
-                let words = said.last().cloned().unwrap_or_default();
                 Err(self
                     .means
                     .provider
-                    .configure_failed(&format!("the agent's configure step failed ({ended}): {words}")))
+                    .configure_failed(&format!("the agent's configure step failed ({ended}): {}", reason(&said))))
             }
         }
     }
@@ -249,6 +248,19 @@ impl Registrar {
             }
             Err(fault) => tracing::warn!("old agents cannot be looked for: {fault}"),
         }
+    }
+}
+
+/// Why a step failed: the agent's last words, and what the forge had to say, which the agent shows as it came.
+fn reason(said: &[String]) -> String {
+    let message = |line: &String| {
+        let answer: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(answer.get("message")?.as_str()?.to_owned())
+    };
+    let last = said.iter().rfind(|line| message(line).is_none()).cloned().unwrap_or_default();
+    match said.iter().rev().find_map(message) {
+        Some(message) => format!("{last} ({message})"),
+        None => last,
     }
 }
 

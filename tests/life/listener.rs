@@ -30,6 +30,19 @@ fn a_listener_that_ends_without_a_job_is_replaced_under_a_new_name() {
 }
 
 #[test]
+fn a_failed_configure_step_is_told_in_the_agents_words_and_the_forges() {
+    let forge = Forge::start();
+    let matching = Match { path_contains: Some("/runner-registration".to_owned()), ..Match::default() };
+    let body = Some(serde_json::json!({"message": "Resource not accessible by this token"}));
+    forge.add_fault(Fault { matching, status: Some(403), body, ..Fault::default() });
+    let mut container = Container::new(&forge);
+    container.start();
+    let line = container.wait_line("configure step failed");
+    assert!(line.contains("Response status code does not indicate success: 403 (Forbidden)."), "{line}");
+    assert!(line.contains("(Resource not accessible by this token)"), "{line}");
+}
+
+#[test]
 fn the_reason_that_is_shown_is_what_the_listener_said() {
     let kinds: [for<'f> fn(&'f Forge) -> Container<'f>; 2] =
         [|forge| Container::new(forge), |forge| Container::azure(forge)];
