@@ -116,6 +116,25 @@ fn a_configuration_made_elsewhere_is_good_for_one_job_and_waits_for_the_next_one
 }
 
 #[test]
+fn a_runner_asks_for_no_updates_of_itself_whoever_made_its_configuration() {
+    each(&[true, false], |theirs| {
+        let forge = Forge::start();
+        let mut container = if *theirs { given(&forge, "theirs") } else { Container::new(&forge) };
+        if !theirs {
+            container.set_all(&[JIT]);
+        }
+        container.start();
+        forge.listening();
+        forge.wait_requests("/_broker/message", 1);
+        let polls: Vec<String> =
+            forge.requests().into_iter().filter(|r| r.path == "/_broker/message").filter_map(|r| r.query).collect();
+        assert!(polls.iter().all(|query| query.contains("disableUpdate=true")), "{polls:?}");
+        assert_eq!(forge.wait_job(forge.job("true"), LIMIT).result, Some(JobResult::Succeeded));
+        assert_eq!(container.exit_code(), 0);
+    });
+}
+
+#[test]
 fn an_idle_runner_of_a_configuration_made_elsewhere_can_be_started_again() {
     let forge = Forge::start();
     let mut container = given(&forge, "theirs");

@@ -40,6 +40,25 @@ pub(super) fn decode(encoded: &str) -> Result<Files, String> {
     Ok(decoded)
 }
 
+/// Has the runner tell the forge to send it no update: it would obey one, and fetch, unpack and copy in vain what it cannot put
+/// in its place. A `.runner` that cannot be read is the runner's to complain of.
+pub(super) fn without_updates(mut files: Files) -> Files {
+    for (_, content) in files.iter_mut().filter(|(name, _)| name == ".runner") {
+        let Ok(mut runner) = read_json::<BTreeMap<String, Value>>(content) else { continue };
+        set(&mut runner, "DisableUpdate", "True");
+        if let Ok(written) = serde_json::to_vec(&runner) {
+            *content = Zeroizing::new(written);
+        }
+    }
+    files
+}
+
+/// Gives a member of a `.runner` this text, as all members there are texts. The runner takes their names in any case.
+fn set(runner: &mut BTreeMap<String, Value>, name: &str, text: &str) {
+    runner.retain(|known, _| !known.eq_ignore_ascii_case(name));
+    runner.insert(name.to_owned(), text.into());
+}
+
 /// What a configuration that was made elsewhere says about its runner.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Given {
@@ -53,8 +72,8 @@ pub(super) struct Given {
     pub fingerprint: String,
 }
 
-/// Decodes a configuration that was made elsewhere, and has its jobs work in `work_directory`: whoever made it cannot know
-/// which places are wiped here.
+/// Decodes a configuration that was made elsewhere, has its jobs work in `work_directory`, because whoever made it cannot know
+/// which places are wiped here, and has its runner ask for no updates.
 ///
 /// # Errors
 /// What is wrong with it, in words.
@@ -69,11 +88,11 @@ pub(super) fn given(encoded: &str, work_directory: &Path) -> Result<Given, Strin
                 |key: &str| runner.iter().find(|(known, _)| known.eq_ignore_ascii_case(key)).map(|(_, v)| v.clone());
             id = take("AgentId").and_then(|id| id.as_u64().or_else(|| id.as_str()?.parse().ok()));
             name = take("AgentName").and_then(|name| name.as_str().map(str::to_owned));
-            runner.retain(|key, _| !key.eq_ignore_ascii_case("WorkFolder"));
-            runner.insert("WorkFolder".to_owned(), work_directory.display().to_string().into());
+            set(&mut runner, "WorkFolder", &work_directory.display().to_string());
             *content = Zeroizing::new(serde_json::to_vec(&runner).map_err(|error| error.to_string())?);
         }
     }
+    let files = without_updates(files);
     let name = name.map(|name| name.chars().filter(|c| !c.is_control()).take(64).collect());
     let fingerprint = hex(digest(&SHA256, encoded.trim().as_bytes()).as_ref());
     Ok(Given { id, name, files, fingerprint })
@@ -111,6 +130,27 @@ mod tests {
         assert_ne!(one.fingerprint, other.fingerprint);
         assert_eq!(other.id, Some(13));
         assert!(given(&config("[]"), Path::new("/work")).unwrap_err().contains(".runner"));
+    }
+
+    #[test]
+    fn a_runner_asks_for_no_updates_and_nothing_else_of_it_changes() {
+        let files = |runner: &str| -> Files {
+            [(".credentials", "{\"a\": 1}"), (".runner", runner)]
+                .map(|(name, text)| (name.to_owned(), Zeroizing::new(text.as_bytes().to_vec())))
+                .into()
+        };
+        for before in ["", r#","DisableUpdate":"False""#, r#","disableUpdate":false"#] {
+            let text = format!("\u{feff}{{\"AgentId\":\"7\",\"Ephemeral\":\"True\",\"GitHubUrl\":null{before}}}");
+            let changed = without_updates(files(&text));
+            let runner: Value = serde_json::from_slice(&changed[1].1).unwrap();
+            let expected =
+                serde_json::json!({"AgentId": "7", "Ephemeral": "True", "GitHubUrl": null, "DisableUpdate": "True"});
+            assert_eq!(runner, expected, "{text}");
+            assert_eq!(*changed[0].1, b"{\"a\": 1}");
+        }
+        for unreadable in ["", "[]", "{", "\"DisableUpdate\""] {
+            assert_eq!(without_updates(files(unreadable)), files(unreadable));
+        }
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Api {
         }
         let answer: JustInTime = self.expect(&reply, 201, "make a just-in-time configuration")?.json()?;
         match jit::decode(answer.encoded_jit_config.expose()) {
-            Ok(files) => Ok((answer.runner.id, files)),
+            Ok(files) => Ok((answer.runner.id, jit::without_updates(files))),
             Err(why) => {
                 // The registration exists already; without its files it would stay for ever.
                 let url = format!("{}/runners/{}", self.scope_url(), answer.runner.id);
