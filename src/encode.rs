@@ -22,10 +22,15 @@ pub(crate) fn digest(texts: &[&str]) -> String {
 /// The day, in UTC, of a time in seconds since 1970: `2026-10-06`.
 #[must_use]
 pub(crate) fn day(seconds: u64) -> String {
+    rfc3339(seconds).split('T').next().unwrap_or_default().to_owned()
+}
+
+/// A time in seconds since 1970 as in `2026-10-06T11:12:13Z`.
+#[must_use]
+pub(crate) fn rfc3339(seconds: u64) -> String {
     // What comes from a file may be later than what can be written.
     let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds.min(LAST_SECOND)));
-    let text = humantime::format_rfc3339_seconds(at.unwrap_or(SystemTime::UNIX_EPOCH)).to_string();
-    text.split('T').next().unwrap_or_default().to_owned()
+    humantime::format_rfc3339_seconds(at.unwrap_or(SystemTime::UNIX_EPOCH)).to_string()
 }
 
 /// When such a day begins, in seconds since 1970; `None` for what is no day.

@@ -397,9 +397,15 @@ mod tests {
             ("Registration 1234 was not found.", Some(Marker::Sign(Sign::Unknown))),
             ("An error occurred: Registration 1234 was not found.", Some(Marker::Sign(Sign::Unknown))),
             ("Skipping message Job. Gone.", None),
+            ("Runner update in progress, do not shutdown runner.", Some(Marker::Sign(Sign::Updating))),
+            ("he said: Runner update in progress, do not shutdown runner.", None),
+            ("Runner update failed: Access to the path '/x' is denied.", None),
+            ("Agent update in progress, do not shutdown agent.", None),
         ] {
             assert_eq!(meaning(words, AGENT), marker, "{words}");
         }
+        let azures = meaning("Agent update in progress, do not shutdown agent.", &crate::provider::azure_devops::AGENT);
+        assert_eq!(azures, Some(Marker::Sign(Sign::Updating)));
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub struct AgentAge {
     pub update: String,
     /// A newer version that the forge offers, as far as it was asked.
     pub newer: Option<String>,
+    /// When the agent last said that the forge told it to become a newer version.
+    #[serde(default)]
+    pub urged: Option<String>,
     /// How many attempts in a row to fetch it have failed.
     pub failures: u32,
     /// Why the last one did.
@@ -48,8 +51,12 @@ impl AgentAge {
 impl fmt::Display for AgentAge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "age       {}", self.shown())?;
-        if let Some(newer) = &self.newer {
+        let newer = self.newer.as_deref().or(self.urged.is_some().then_some("a newer version"));
+        if let Some(newer) = newer {
             writeln!(f, "newer     {newer} is offered")?;
+        }
+        if let Some(urged) = &self.urged {
+            writeln!(f, "          the forge told the agent to update itself, last at {urged}")?;
         }
         if let Some(trouble) = &self.trouble {
             writeln!(f, "          not fetched ({} attempts): {trouble}", self.failures)?;

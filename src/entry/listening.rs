@@ -195,6 +195,10 @@ impl Session<'_> {
             Sign::Disconnected if !self.job.seen() => self.parts.means.board.disconnected(),
             Sign::Reconnected => self.parts.means.board.connected(),
             Sign::Refused => self.farewell = Some(Instant::now() + FAREWELL),
+            Sign::Updating => {
+                let Parts { registrar, keeper, update, .. } = &mut self.parts;
+                update.urged(&mut registrar.state, &keeper.outside);
+            }
             _ => {}
         }
         self.watchdog.heard(sign);

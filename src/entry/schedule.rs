@@ -39,6 +39,8 @@ pub(super) struct Memory {
     pub ours: Option<String>,
     /// When the forge may be asked next.
     pub ask_at: Option<u64>,
+    /// When our agent last said that the forge told it to become a newer one.
+    pub urged: Option<u64>,
     /// Since when newer ones are offered.
     pub newer_since: Option<u64>,
     /// What it offered last, if that is newer than ours.
@@ -82,7 +84,9 @@ impl Memory {
         if let Some(version) = version
             && self.ours.as_deref() != Some(version)
         {
-            *self = Self { ours: Some(version.to_owned()), ..Self::default() };
+            // What our agent said is about ours, whether its version was known then or not.
+            let urged = self.urged.filter(|_| self.ours.is_none());
+            *self = Self { ours: Some(version.to_owned()), urged, ..Self::default() };
         }
     }
 
@@ -96,7 +100,10 @@ impl Memory {
         let first = now.max(due);
         let ask_at = match self.ask_at {
             // What lies further ahead was written by a clock that was wrong.
-            Some(at) if at <= first.saturating_add(PAUSE) => at.max(due),
+            Some(at) if at <= first.saturating_add(PAUSE) => match self.urged == Some(at) {
+                true => at,
+                false => at.max(due),
+            },
             _ => {
                 let spread = match when {
                     When::AtOnce => 0,
@@ -140,6 +147,15 @@ impl Memory {
     /// The forge is about to be asked: not again for a while, whatever comes of it.
     pub(super) fn asks(&mut self, now: u64) {
         self.ask_at = Some(now.saturating_add(PAUSE));
+    }
+
+    /// Our agent says that the forge offers a newer one: which, the forge is asked now, however young ours is. A forge that says
+    /// so all the time is not asked more often for it.
+    pub(super) fn urge(&mut self, now: u64) {
+        let said = self.urged.replace(now);
+        if self.offer.is_none() && said.is_none_or(|said| said > now || now - said >= PAUSE) {
+            self.ask_at = Some(now);
+        }
     }
 
     /// The forge offers this. Whether it is newer than ours.
@@ -291,6 +307,41 @@ mod tests {
         assert!(matches!(at_once(&mut memory, RELEASED + 2), Next::Wait(_)));
         assert!(memory.told(package("2.339.0"), RELEASED + 2));
         assert_eq!(at_once(&mut memory, RELEASED + 2), Next::Fetch);
+    }
+
+    #[test]
+    fn what_our_agent_was_told_is_asked_at_once_and_fetched_when_its_time_comes() {
+        let due = RELEASED + 25 * DAY;
+        for when in [When::InTime, When::AtOnce] {
+            let next = |memory: &mut Memory, now| memory.next(when, Some(RELEASED), now, || unreachable!());
+            let now = RELEASED + DAY;
+            let mut memory = Memory { ask_at: Some(now + PAUSE), ..ours() };
+            assert!(matches!(next(&mut memory, now), Next::Wait(_)));
+            memory.urge(now);
+            assert_eq!(next(&mut memory, now), Next::Ask);
+            memory.asks(now);
+            assert!(matches!(next(&mut memory, now), Next::Wait(_)));
+            // Said again, by each listener, it is not asked again before its time.
+            memory.urge(now + 1);
+            assert!(matches!(next(&mut memory, now + 1), Next::Wait(_)));
+            assert!(memory.told(package("2.339.0"), now + 2));
+            assert_eq!(next(&mut memory, now + 3) == Next::Fetch, when == When::AtOnce);
+            assert_eq!(next(&mut memory, due), Next::Fetch);
+            memory.failed(String::new(), due);
+            memory.urge(due + 1);
+            assert!(matches!(next(&mut memory, due + 2), Next::Wait(_)), "what failed is tried again in its own time");
+        }
+        // It is known of an agent whose version is heard of later, and forgotten with that.
+        let mut memory = Memory::default();
+        memory.urge(5);
+        memory.is_about(Some("2.338.0"));
+        assert_eq!(memory.urged, Some(5));
+        memory.is_about(Some("2.339.0"));
+        assert_eq!(memory.urged, None);
+        // A clock that was wrong keeps nothing back.
+        let mut memory = Memory { urged: Some(RELEASED + 9 * DAY), ..ours() };
+        memory.urge(RELEASED);
+        assert_eq!(memory.ask_at, Some(RELEASED));
     }
 
     #[test]

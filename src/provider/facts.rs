@@ -112,6 +112,8 @@ pub enum Sign {
     Disconnected,
     /// It has got it back.
     Reconnected,
+    /// The forge told it to become a newer version.
+    Updating,
 }
 
 /// Words of an agent for people: all of a line, but for what varies in it.

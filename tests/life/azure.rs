@@ -10,7 +10,7 @@ use oscr_sim::forge::{
 };
 use oscr_sim::protocol::JobResult;
 
-use crate::harness::{Container, Forge, LIMIT, SECRET, each, until, write};
+use crate::harness::{Container, Forge, LIMIT, SECRET, WIPED, each, until, write};
 
 /// OSCR's requests, as `DELETE agents/ID 204`.
 pub fn calls(forge: &Forge) -> Vec<String> {
@@ -287,20 +287,43 @@ fn an_agent_that_must_be_another_version_says_which() {
 }
 
 #[test]
-#[ignore = "self-update: an agent that cannot rewrite its root says that an update is in progress and listens on; PID 1 does not \
-            know these words yet, and waits for an exit code that does not come"]
-fn an_agent_that_could_not_become_another_version_is_outdated() {
+fn an_agent_that_could_not_become_another_version_says_that_a_newer_one_is_offered() {
     let forge = Forge::start();
     forge.order(|orders| {
         orders.wanted_azure_version = Some("4.999.0".to_owned());
         orders.latest_azure_version = "4.999.0".to_owned();
     });
-    let mut container = Container::azure(&forge);
-    container.start();
-    container.wait_line("Agent update in progress");
-    let line = container.wait_line("trying again in");
-    assert!(line.contains("version 4.999.0") && line.contains("OSCR_AGENT_UPDATE"), "{line}");
-    assert_eq!(container.status()["phase"], "outdated");
+    let mut container = listening(&forge, &[]);
+    let line = container.wait_line("offers a newer version of the Azure Pipelines agent");
+    assert!(line.contains(" WARN ") && line.contains("pull an image"), "{line}");
+    assert!(line.ends_with("or set OSCR_AGENT_UPDATE=true"), "{line}");
+    let status = container.status();
+    assert_eq!((&status["phase"], status["agent_age"]["urged"].is_string()), (&"listening".into(), true), "{status}");
+    assert!(container.ask(&["status"]).1.contains("newer     a newer version is offered"));
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(container.lines_with("offers a newer version of").len(), 1);
+    assert!(!forge.requests().iter().any(|request| request.path.contains("/packages/") && !request.agent));
+}
+
+#[test]
+fn a_version_that_the_agent_is_told_of_while_it_listens_is_fetched_and_used() {
+    let forge = Forge::start();
+    let mut container = listening(&forge, &[("OSCR_AGENT_UPDATE", "true")]);
+    let (first, _) = forge.listening();
+    // It was asked before registering, and would not be asked again for hours.
+    forge.order(|orders| {
+        orders.wanted_azure_version = Some("4.999.0".to_owned());
+        orders.latest_azure_version = "4.999.0".to_owned();
+    });
+    container.wait_line("offers a newer version of the Azure Pipelines agent than ours: looking for it now");
+    forge.another(first);
+    assert_eq!(forge.wait_job(forge.job("true"), LIMIT).result, Some(JobResult::Succeeded));
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(container.names("var/cache/oscr/agents"), ["4.999.0"]);
+    for place in WIPED {
+        assert_eq!(container.names(place), Vec::<std::ffi::OsString>::new(), "{place}");
+    }
 }
 
 #[test]

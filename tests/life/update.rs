@@ -12,11 +12,11 @@ use std::time::{Duration, SystemTime};
 use nix::sys::signal::Signal;
 use oscr_sim::AGENT_VERSION;
 use oscr_sim::agent::Kind;
-use oscr_sim::forge::{Cut, Fault, PackageFault};
+use oscr_sim::forge::{Cut, Fault, PackageFault, Refresh};
 use oscr_sim::protocol::JobResult;
 use serde_json::{Value, json};
 
-use crate::harness::{Container, Forge, LIMIT, SECRET, allow, each, outcome, until, write};
+use crate::harness::{Container, Forge, LIMIT, SECRET, WIPED, allow, each, outcome, until, write};
 
 /// The version that the forge offers.
 const NEWER: &str = "2.1000.0";
@@ -470,6 +470,72 @@ fn an_agent_that_is_refused_is_replaced_however_young_it_is() {
     runs(&container, NEWER);
     works(&forge);
     assert_eq!(container.exit_code(), 0);
+}
+
+/// The forge tells the listener to become the newer version.
+fn refresh(forge: &Forge) {
+    let refresh = Refresh { version: NEWER.to_owned(), url: None, sha256: String::new() };
+    forge.order(|orders| orders.refresh = Some(refresh));
+}
+
+#[test]
+fn what_a_failed_update_of_the_agents_own_left_is_said_once_and_wiped() {
+    let forge = offering(NEWER);
+    let mut container = Container::new(&forge);
+    container.start();
+    for said in 1..=2 {
+        forge.listening();
+        refresh(&forge);
+        until("the agent has tried", || container.lines_with("agent: Runner update process finished.").len() == said);
+    }
+    let line = container.wait_line("offers a newer version of the GitHub Actions runner than ours");
+    assert!(line.ends_with("or set OSCR_AGENT_UPDATE=true") && line.contains(" WARN "), "{line}");
+    assert_eq!(container.lines_with("offers a newer version of").len(), 1);
+    let status = container.status();
+    assert_eq!((&status["phase"], &status["healthy"]), (&json!("listening"), &json!(true)));
+    assert!(status["agent_age"]["urged"].is_string() && status["agent_age"]["newer"].is_null(), "{status}");
+    let root = container.path("runner").join(&container.names("runner")[0]);
+    assert!(container.path("work/_update").exists() && root.join(format!("bin.{NEWER}")).exists());
+    works(&forge);
+    assert_eq!(container.exit_code(), 0);
+    for place in WIPED {
+        assert!(container.names(place).is_empty(), "{place}");
+    }
+    assert_eq!((asked(&forge, LIST), container.names(AGENTS).len()), (0, 0), "{:?}", forge.calls());
+}
+
+#[test]
+fn what_the_agent_is_told_of_is_asked_for_at_once_and_fetched_by_true() {
+    each(&["auto", "true"], |setting| {
+        let forge = offering(AGENT_VERSION);
+        let mut container = of_github(&forge, 1);
+        remember(&container, &json!({ "ours": AGENT_VERSION, "ask_at": now() + 3600 }));
+        container.set("OSCR_AGENT_UPDATE", setting);
+        container.start();
+        let (first, _) = forge.listening();
+        assert_eq!(asked(&forge, LIST), 0);
+        forge.order(|orders| NEWER.clone_into(&mut orders.latest_version));
+        refresh(&forge);
+        let said = container.wait_line("offers a newer version of the GitHub Actions runner than ours");
+        assert!(said.contains("looking for it now (OSCR_AGENT_UPDATE is "), "{said}");
+        container.wait_line(&format!("version {NEWER} of the agent is offered; ours is {AGENT_VERSION}"));
+        if *setting == "true" {
+            forge.another(first);
+            runs(&container, NEWER);
+            let age = age(&container);
+            assert_eq!((&age["version"], &age["urged"]), (&json!(NEWER), &json!(null)), "{age}");
+        } else {
+            let age = age(&container);
+            assert_eq!(age["newer"], NEWER, "{age}");
+            assert!(age["urged"].is_string(), "{age}");
+        }
+        works(&forge);
+        assert_eq!(container.exit_code(), 0);
+        let fetches = container.lines_with("fetching version").len();
+        // The newer one asks before it registers whether there is a newer one yet; ours is young.
+        let expected = if *setting == "true" { (2, 1) } else { (1, 0) };
+        assert_eq!((asked(&forge, LIST), fetches), expected, "{:?}", forge.calls());
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::rule::Rule;
 use crate::config::Common;
 use crate::control::AgentAge;
-use crate::encode::day;
+use crate::encode::{day, rfc3339};
 use crate::entry::in_use::InUse;
 use crate::entry::schedule::Memory;
 use crate::entry::state::StateFile;
@@ -16,6 +16,7 @@ pub(super) fn age_of(in_use: &InUse, rule: &Rule, memory: &Memory) -> AgentAge {
         released: in_use.release.released.map(day),
         update: rule.to_string(),
         newer: memory.newer().map(str::to_owned),
+        urged: memory.urged.map(rfc3339),
         failures: memory.failures,
         trouble: memory.trouble.clone(),
     }

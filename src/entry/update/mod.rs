@@ -49,6 +49,8 @@ pub(super) struct Update {
     at: Option<Instant>,
     /// Whether a step was given up for a job.
     cut: bool,
+    /// Whether it was said that the forge offers a newer one.
+    said: bool,
 }
 
 /// What there is to do about a newer agent.
@@ -62,7 +64,7 @@ pub(super) enum Turn {
 impl Update {
     pub(super) fn new(means: Rc<Means>) -> Self {
         let rule = Rule::of(&means.common, means.provider.as_ref());
-        Self { means, rule, step: None, at: None, cut: false }
+        Self { means, rule, step: None, at: None, cut: false, said: false }
     }
 
     /// Waits until there is something to do. Without a job, and only then, new steps begin.
@@ -163,6 +165,20 @@ impl Update {
             self.next_step(state, outside);
         }
         made
+    }
+
+    /// Our agent says that the forge told it to become a newer version. It cannot, but here it may be.
+    pub(super) fn urged(&mut self, state: &mut StateFile, outside: &Outside) {
+        if !std::mem::replace(&mut self.said, true) {
+            let title = self.means.provider.agent().title;
+            tracing::warn!("the forge offers a newer version of the {title} than ours: {}", self.rule.answer(title));
+        }
+        state.content.update.urge(now());
+        state.save_or_warn();
+        self.say_age(state);
+        if self.at.take().is_some() {
+            self.next_step(state, outside);
+        }
     }
 
     fn hear_offer(&self, answer: Result<(String, Package), String>, state: &mut StateFile) {

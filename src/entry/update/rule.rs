@@ -15,21 +15,33 @@ pub(crate) struct Rule {
     setting: AgentUpdate,
     /// When, or why never.
     pub when: Result<When, &'static str>,
+    /// Whether one could be fetched and kept here at all.
+    able: bool,
 }
 
 impl Rule {
     /// The rule for a runner of this configuration.
     pub(crate) fn of(common: &Common, provider: &dyn Provider) -> Self {
         let setting = common.agent_update;
+        let able = able(common, provider);
         let when = match setting {
             AgentUpdate::No => Err("it is switched off"),
-            AgentUpdate::Yes => able(common, provider).map(|()| When::AtOnce),
+            AgentUpdate::Yes => able.map(|()| When::AtOnce),
             AgentUpdate::Auto if !provider.starves_old_agents() => {
                 Err("only github.com and *.ghe.com give no jobs to old agents")
             }
-            AgentUpdate::Auto => able(common, provider).map(|()| When::InTime),
+            AgentUpdate::Auto => able.map(|()| When::InTime),
         };
-        Self { setting, when }
+        Self { setting, when, able: able.is_ok() }
+    }
+
+    /// What becomes of a newer agent of this title that the forge offers, or what a person can do about it.
+    pub(super) fn answer(&self, title: &str) -> String {
+        match (&self.when, self.able) {
+            (Ok(_), _) => format!("looking for it now (OSCR_AGENT_UPDATE is {self})"),
+            (Err(_), true) => format!("pull an image with a newer {title}, or set OSCR_AGENT_UPDATE=true"),
+            (Err(_), false) => format!("pull an image with a newer {title}"),
+        }
     }
 
     /// Whether somebody asked for what cannot be.

@@ -166,6 +166,8 @@ impl Watchdog {
             Sign::Disconnected if self.stage == Stage::Starting && self.can_ask => self.has_trouble(),
             Sign::Disconnected => {}
             Sign::Reconnected => self.doubt = None,
+            // It listens on, or ends and says by its code why.
+            Sign::Updating => {}
         }
     }
 

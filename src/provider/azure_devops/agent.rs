@@ -26,6 +26,7 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
         Line::new("A session for this agent already exists.", "", Meaning::Sign(Sign::Conflict)),
         Line::timed("Agent connect error: ", Meaning::Sign(Sign::Disconnected)),
         Line::timed("Agent reconnected.", Meaning::Sign(Sign::Reconnected)),
+        Line::new("Agent update in progress, do not shutdown agent.", "", Meaning::Sign(Sign::Updating)),
     ],
     traces: &[],
     configuration: &[".agent", ".credentials", ".credentials_rsaparams", CAPABILITIES],

@@ -27,6 +27,7 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
         Line::timed("Runner connect error: ", Meaning::Sign(Sign::Disconnected)),
         // Of a server's own (GHES); github.com's runner says nothing when its polls work again.
         Line::timed("Runner reconnected.", Meaning::Sign(Sign::Reconnected)),
+        Line::new("Runner update in progress, do not shutdown runner.", "", Meaning::Sign(Sign::Updating)),
     ],
     traces: &[
         ("BrokerMessageListener", "Acknowledging runner request ", Sign::Acquiring),
