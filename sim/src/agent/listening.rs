@@ -160,6 +160,7 @@ impl Listener {
             Ok(Event::Ended(code)) => return code,
             Ok(_) | Err(_) => {
                 self.trace.say("Exiting...");
+                self.take_session_back();
                 return 0;
             }
         }
@@ -184,6 +185,21 @@ impl Listener {
         match end {
             End::Coded(code) => code,
             End::JobDone | End::Gone | End::Consumed | End::Stopped => 0,
+        }
+    }
+
+    /// Closes a session that is granted in the moment of a signal: the next listener would find it taken. A forge that does not answer
+    /// is not waited for.
+    fn take_session_back(&self) {
+        let until = Instant::now() + Duration::from_secs(1);
+        while let Ok(event) = self.received.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            if matches!(event, Event::Open) {
+                // Errors of the deletion are ignored upstream too.
+                let _ = self.forge.close_session();
+            }
+            if matches!(event, Event::Open | Event::Ended(_)) {
+                return;
+            }
         }
     }
 
