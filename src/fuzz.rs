@@ -220,5 +220,5 @@ pub(crate) fn kind(text: &str) -> String {
 /// Fails for a text that could break a line of the log or a terminal.
 #[track_caller]
 pub(crate) fn assert_plain(text: &str) {
-    assert!(!text.chars().any(char::is_control), "{text:?}");
+    assert!(!text.chars().any(crate::plain::disturbs), "{text:?}");
 }

@@ -26,6 +26,7 @@
 //! | [`resolver`] | The addresses of hosts: `/etc/hosts` decides for the names that it has, the name servers of `/etc/resolv.conf` for all others, as in C libraries |
 //! | [`files`] | Files that are replaced in one step: whoever reads finds the old one or the new one, whole |
 //! | [`encode`] | Digests and times as others read them |
+//! | [`plain`] | Others' words, freed of what disturbs the line or the screen that shows them |
 //! | [`os`] | System calls that neither the standard library nor nix wraps safely, each in one small function |
 //! | [`exit`] | Exit codes, after `sysexits.h` where it has one |
 //!
@@ -52,6 +53,7 @@ pub mod init;
 pub(crate) mod log;
 pub mod metrics;
 pub mod os;
+pub(crate) mod plain;
 pub mod policy;
 pub mod provider;
 pub(crate) mod resolver;

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tracing::Level;
 
 use super::words::{LineReader, Marker};
+use crate::plain::disturbs;
 
 /// The longest line that is relayed whole, in bytes. The rest of a longer one follows as lines of their own.
 const LONGEST: u64 = 8 * 1024;
@@ -88,7 +89,7 @@ impl Relay {
     }
 }
 
-/// The text without control characters and terminal colours, which an agent writes for people.
+/// The text without what disturbs and without terminal colours, which an agent writes for people.
 fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut characters = text.chars();
@@ -100,7 +101,7 @@ fn plain(text: &str) -> String {
                     let _ = characters.by_ref().find(|c| c.is_ascii_alphabetic());
                 }
             }
-            c if c.is_control() => {}
+            c if disturbs(c) => {}
             c => plain.push(c),
         }
     }

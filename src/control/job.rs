@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::plain::plain;
+
 /// What is known of a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
@@ -26,13 +28,10 @@ pub struct Job {
 }
 
 impl Job {
-    /// The same with every text cut to a sane length and freed of control characters.
+    /// The same with every text cut to a sane length and freed of what disturbs a line.
     #[must_use]
     pub fn sanitised(self) -> Self {
-        let clean = |text: Option<String>| {
-            text.map(|text| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>())
-                .filter(|text| !text.is_empty())
-        };
+        let clean = |text: Option<String>| text.map(|text| plain(&text)).filter(|text| !text.is_empty());
         Self {
             name: clean(self.name),
             repository: clean(self.repository),

@@ -2,6 +2,7 @@
 
 use super::evidence::{Evidence, Origin, ReadOrigin, Whose};
 use super::pattern::{LONGEST, Pattern};
+use crate::plain::plain;
 
 /// What may run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,7 +79,7 @@ impl Policy {
         if let Some(named) = origin.repository.filter(|named| !named.eq_ignore_ascii_case(&repository)) {
             return Err(Denial::Unclear(format!(
                 "the agent names the repository {repository:?}, and the event's payload {:?}",
-                cut(&named)
+                plain(&named)
             )));
         }
         match origin.work {
@@ -93,22 +94,16 @@ fn listed(list: &[Pattern], what: &'static str, value: &str, setting: &'static s
     if list.iter().any(|pattern| pattern.fits(value)) {
         return Ok(());
     }
-    Err(Denial::Unlisted { what, value: cut(value), setting })
+    Err(Denial::Unlisted { what, value: plain(value), setting })
 }
 
 fn origin(evidence: &Evidence, read: ReadOrigin) -> Result<Origin, Denial> {
     let unclear = |why: &str| Denial::Unclear(format!("the event's payload {why}"));
     match &evidence.payload {
         None => Err(unclear("is missing")),
-        Some(Err(why)) => Err(unclear(&cut(why))),
+        Some(Err(why)) => Err(unclear(&plain(why))),
         Some(Ok(bytes)) => {
-            read(&evidence.facts, bytes).map_err(|why| unclear(&format!("makes no sense: {}", cut(&why))))
+            read(&evidence.facts, bytes).map_err(|why| unclear(&format!("makes no sense: {}", plain(&why))))
         }
     }
-}
-
-/// Text of others on one short line.
-#[must_use]
-pub(crate) fn cut(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(200).collect()
 }

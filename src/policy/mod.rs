@@ -12,5 +12,5 @@ mod judge;
 mod pattern;
 
 pub(crate) use evidence::{Evidence, Facts, LARGEST_PAYLOAD, Origin, ReadOrigin, Whose};
-pub(crate) use judge::{Denial, Policy, cut};
+pub(crate) use judge::{Denial, Policy};
 pub(crate) use pattern::{LONGEST, Pattern};

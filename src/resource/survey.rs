@@ -10,6 +10,7 @@ use super::claim::Claim;
 use super::directory::LockDirectory;
 use super::queue::{is_locked, numbers};
 use super::wanted::ResourceId;
+use crate::plain::plain;
 
 /// The state of one resource at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -76,12 +77,11 @@ impl Occupancy {
 fn read(path: &Path) -> Option<Claim> {
     let claim: Claim = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
     // Whoever may use the lock wrote it, and it is shown on others' terminals and in their jobs' logs.
-    let plain = |text: String| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>();
     Some(Claim {
-        who: plain(claim.who),
-        scope: claim.scope.map(plain),
-        run_url: claim.run_url.map(plain),
-        since: plain(claim.since),
+        who: plain(&claim.who),
+        scope: claim.scope.as_deref().map(plain),
+        run_url: claim.run_url.as_deref().map(plain),
+        since: plain(&claim.since),
     })
 }
 

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Secret;
 use crate::encode::hex;
+use crate::plain::disturbs;
 use crate::provider::agents::read_json;
 use crate::provider::registration::Files;
 
@@ -93,7 +94,7 @@ pub(super) fn given(encoded: &str, work_directory: &Path) -> Result<Given, Strin
         }
     }
     let files = without_updates(files);
-    let name = name.map(|name| name.chars().filter(|c| !c.is_control()).take(64).collect());
+    let name = name.map(|name| name.chars().filter(|c| !disturbs(*c)).take(64).collect());
     let fingerprint = hex(digest(&SHA256, encoded.trim().as_bytes()).as_ref());
     Ok(Given { id, name, files, fingerprint })
 }

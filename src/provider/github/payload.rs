@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::policy::{Facts, Origin, Whose, cut};
+use crate::plain::plain;
+use crate::policy::{Facts, Origin, Whose};
 use crate::provider::agents::read_json;
 
 /// The parts of a payload that matter. A field that is there twice is an error.
@@ -67,7 +68,9 @@ pub(super) fn origin(facts: &Facts, payload: &[u8]) -> Result<Origin, String> {
 fn work(event: &str, repository: &str, payload: &Payload) -> Whose {
     let outside = |head: Option<&Repository>, base: &str| match head {
         None => Some("a fork that has been deleted".to_owned()),
-        Some(head) if !head.full_name.eq_ignore_ascii_case(base) => Some(format!("the fork {}", cut(&head.full_name))),
+        Some(head) if !head.full_name.eq_ignore_ascii_case(base) => {
+            Some(format!("the fork {}", plain(&head.full_name)))
+        }
         Some(_) => None,
     };
     match &payload.pull_request {
@@ -105,7 +108,11 @@ fn work(event: &str, repository: &str, payload: &Payload) -> Whose {
     {
         return Whose::Outside(format!(
             "this job ({event}) is for a comment on a pull request by somebody from outside ({})",
-            if comment.author_association.is_empty() { "unknown".to_owned() } else { cut(&comment.author_association) }
+            if comment.author_association.is_empty() {
+                "unknown".to_owned()
+            } else {
+                plain(&comment.author_association)
+            }
         ));
     }
     Whose::Own

@@ -4,6 +4,7 @@ use reqwest::header::HeaderMap;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
+use crate::plain::disturbs;
 use crate::provider::fault::Fault;
 
 /// An answer that is neither a transport fault, nor a rate limit, nor a fault of the server.
@@ -59,7 +60,7 @@ impl Reply {
                 None if self.is_page() => String::new(),
                 None => String::from_utf8_lossy(&self.body[..self.body.len().min(200)]).into_owned(),
             };
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect::<String>().trim().to_owned()
+        text.chars().map(|c| if disturbs(c) { ' ' } else { c }).take(300).collect::<String>().trim().to_owned()
     }
 }
 
