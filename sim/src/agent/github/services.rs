@@ -86,8 +86,12 @@ impl Service {
 /// What of a step's lines stands on the job's page: errors that it printed as commands, and those of the runner itself.
 fn annotations(step: &StepReport) -> Value {
     let message = |line: &str| {
-        let command = line.strip_prefix("::error").and_then(|rest| Some(rest.split_once("::")?.1));
-        command.or_else(|| line.strip_prefix("##[error]")).map(str::to_owned)
+        let command =
+            line.trim_start().strip_prefix("::error").and_then(|rest| Some(unescaped(rest.split_once("::")?.1)));
+        // The runner looks for these anywhere in a line, but not in the titles that it prints itself.
+        let older =
+            || Some(line.split_once("##[error]").filter(|(before, _)| !before.starts_with("##["))?.1.to_owned());
+        command.or_else(older)
     };
     let of = |(at, (_, line)): (usize, &(Timestamp, String))| {
         let message = message(line)?;
@@ -96,6 +100,11 @@ fn annotations(step: &StepReport) -> Value {
         )
     };
     step.lines.iter().enumerate().filter_map(of).collect()
+}
+
+/// A command's text as it was before it was put on one line.
+fn unescaped(text: &str) -> String {
+    text.replace("%0D", "\r").replace("%0A", "\n").replace("%25", "%")
 }
 
 /// GitHub's worker's way to report.
