@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::job_log::JobLog;
 use crate::config::Places;
 use crate::control::{self, HookAnswer, HookEvent};
 use crate::policy::{Evidence, LARGEST_PAYLOAD};
@@ -63,26 +64,37 @@ pub(crate) fn run(forge: &Forge, event: HookEvent, socket: &Path, hooks: &Path) 
         (HookEvent::JobStarted, Some(known)) => Evidence { facts, payload: payload(known) },
         _ => Evidence::default(),
     };
-    let answer = control::client::hook(socket, event, job, &evidence, |why| println!("oscr: {why}"));
+    let log = JobLog { agent: known };
+    let mut failed = false;
+    let answer = control::client::hook(socket, event, job, &evidence, |answer| match answer {
+        HookAnswer::Wait { why } => log.say(why),
+        HookAnswer::Failed { why } => {
+            log.fail(why);
+            failed = true;
+        }
+        HookAnswer::Go { .. } | HookAnswer::Refused { .. } => {}
+    });
     match answer {
         Ok(HookAnswer::Go { resource: Some(resource) }) if event == HookEvent::JobStarted => {
-            println!("oscr: this job has {resource}");
+            log.say(&format!("this job has {resource}"));
             if let Err(error) = tell_job(known, &resource) {
-                eprintln!("oscr: OSCR_RESOURCE cannot be set: {error}");
+                log.say(&format!("OSCR_RESOURCE cannot be set: {error}"));
             }
         }
         Ok(HookAnswer::Go { .. } | HookAnswer::Wait { .. }) => {}
         Ok(HookAnswer::Refused { why } | HookAnswer::Failed { why }) => {
-            eprintln!("oscr: {why}");
+            log.fail(&why);
             return 1;
         }
-        Err(error) => {
-            eprintln!("oscr: PID 1 does not answer: {error}");
-            // Before a job, nobody else knows whether it has what it needs. After it, nothing depends on the answer.
-            if event == HookEvent::JobStarted {
-                return 1;
-            }
+        // The end of the listener that was to be waited for; the reason has been told.
+        Err(_) if failed => return 1,
+        // Before a job, nobody else knows whether it has what it needs.
+        Err(error) if event == HookEvent::JobStarted => {
+            log.fail(&format!("PID 1 does not answer: {error}"));
+            return 1;
         }
+        // After it, nothing depends on the answer.
+        Err(error) => log.say(&format!("PID 1 does not answer: {error}")),
     }
     let variable = match event {
         HookEvent::JobStarted => "JOB_STARTED",
@@ -103,11 +115,11 @@ pub(crate) fn run(forge: &Forge, event: HookEvent, socket: &Path, hooks: &Path) 
         match child.status() {
             Ok(status) if status.success() => {}
             Ok(status) => {
-                eprintln!("oscr: the hook {} failed: {status}", path.display());
+                log.fail(&format!("the hook {} failed: {status}", path.display()));
                 return status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1).max(1);
             }
             Err(error) => {
-                eprintln!("oscr: the hook {} cannot be run: {error}", path.display());
+                log.fail(&format!("the hook {} cannot be run: {error}", path.display()));
                 return 1;
             }
         }

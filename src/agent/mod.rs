@@ -3,6 +3,7 @@
 pub(crate) mod directory;
 pub(crate) mod env;
 pub(crate) mod hooks;
+mod job_log;
 mod line_origin;
 pub(crate) mod output;
 pub(crate) mod release;

@@ -75,7 +75,7 @@ pub(crate) fn ask(socket: &Path, request: &Request) -> Result<serde_json::Value,
     }
 }
 
-/// Reports a hook, prints what PID 1 says while the job must wait, and returns its last word.
+/// Reports a hook, hands on to `told` what PID 1 says until its last word, and returns that.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -84,7 +84,7 @@ pub(crate) fn hook(
     event: HookEvent,
     job: Job,
     evidence: &Evidence,
-    mut say: impl FnMut(&str),
+    mut told: impl FnMut(&HookAnswer),
 ) -> Result<HookAnswer, ClientError> {
     let mut stream = connect(socket)?;
     let (payload, bytes) = match &evidence.payload {
@@ -103,13 +103,14 @@ pub(crate) fn hook(
         if reader.read_line(&mut answer)? == 0 {
             return Err(ClientError::Ended);
         }
-        match serde_json::from_str(&answer)? {
-            HookAnswer::Wait { why } => say(&why),
-            HookAnswer::Failed { why } => {
-                say(&why);
+        let answer: HookAnswer = serde_json::from_str(&answer)?;
+        match answer {
+            HookAnswer::Wait { .. } => told(&answer),
+            HookAnswer::Failed { .. } => {
+                told(&answer);
                 reader.get_mut().write_all(b"\n")?;
             }
-            end @ (HookAnswer::Go { .. } | HookAnswer::Refused { .. }) => return Ok(end),
+            HookAnswer::Go { .. } | HookAnswer::Refused { .. } => return Ok(answer),
         }
     }
 }

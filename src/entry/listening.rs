@@ -69,6 +69,7 @@ impl Session<'_> {
                     tracing::warn!("cancelling the running job");
                 }
                 self.interrupted = true;
+                self.end_wait("the runner was told to stop").await;
                 return self.interrupt().await;
             }
             Event::WorkerGone => {
@@ -300,6 +301,14 @@ impl Session<'_> {
         self.interrupt().await
     }
 
+    /// Has a job that waits for its hardware say why it is about to be cancelled: its page would only say that it was.
+    async fn end_wait(&mut self, why: &str) {
+        if let Some((answers, told)) = self.admission.end_wait() {
+            let why = format!("this job is failed: {why} while this job waited for its hardware");
+            self.admission.refuse(answers, &told, why).await;
+        }
+    }
+
     async fn obey_watchdog(&mut self, due: Due) -> ControlFlow<Ended> {
         match due {
             Due::Ask if self.parts.registrar.nearly_used_up() => {
@@ -324,6 +333,7 @@ impl Session<'_> {
             }
             Due::Overdue => {
                 tracing::warn!("cancelling the running job: it has run for longer than OSCR_JOB_MAX allows");
+                self.end_wait("OSCR_JOB_MAX was over").await;
                 return self.interrupt().await;
             }
         }

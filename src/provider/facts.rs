@@ -81,6 +81,8 @@ pub struct JobHooks {
     pub origin: ReadOrigin,
     /// The variable that names the file by which a script gives variables to the job's steps, a line `NAME=value` each.
     pub step_variables: &'static str,
+    /// The one line by which a script puts this text on the job's page, as an error of ours.
+    pub annotation: fn(&str) -> String,
 }
 
 /// Looks a variable up.

@@ -6,23 +6,23 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use oscr_sim::forge::JobSpec;
+use oscr_sim::forge::{Job, JobSpec};
 use oscr_sim::protocol::{Condition, JobResult, Step};
 use serde_json::Value;
 
 use crate::harness::{Container, Forge, LIMIT, allow, write_program};
 
 /// A lock directory of the host, as a lab makes it.
-struct Boards(tempfile::TempDir);
+pub(crate) struct Boards(tempfile::TempDir);
 
 impl Boards {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("oscr-boards-").tempdir_in("/tmp").expect("a directory in /tmp");
         allow(folder.path(), 0o755);
         Self(folder)
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
@@ -40,7 +40,7 @@ impl Boards {
 
     /// Waits until so many wait for the board.
     #[track_caller]
-    fn wait_queue(&self, board: &str, length: usize) {
+    pub(crate) fn wait_queue(&self, board: &str, length: usize) {
         crate::harness::until(&format!("{length} in the queue of {board}"), || {
             self.status(board)["queue"].as_array().is_some_and(|queue| queue.len() == length)
         });
@@ -54,21 +54,11 @@ impl Boards {
     }
 
     /// Somebody on the host who takes the board with `flock(1)` until their input ends.
-    fn somebody(&self, board: &str) -> Person {
-        let lock = self.path().join(format!("{board}.lock"));
-        let mut child = Command::new("flock")
-            .arg(&lock)
-            .args(["sh", "-c", "echo has it; read line"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("flock(1)");
-        let mut line = [0; 7];
-        std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut line).expect("it has the lock");
-        Person(child)
+    pub(crate) fn somebody(&self, board: &str) -> Person {
+        Person::with(&self.path().join(format!("{board}.lock")))
     }
 
-    fn runner<'f>(&self, forge: &'f Forge, settings: &[(&str, &str)]) -> Container<'f> {
+    pub(crate) fn runner<'f>(&self, forge: &'f Forge, settings: &[(&str, &str)]) -> Container<'f> {
         let mut container = Container::new(forge);
         container
             .set_all(&[("RUNNER_RESOURCE_ID", "board-1"), ("RUNNER_LOCK_DIR", &self.path().display().to_string())]);
@@ -77,8 +67,23 @@ impl Boards {
     }
 }
 
-/// Holds a board until dropped.
-struct Person(Child);
+/// Holds a lock until dropped.
+pub(crate) struct Person(Child);
+
+impl Person {
+    pub(crate) fn with(lock: &Path) -> Self {
+        let mut child = Command::new("flock")
+            .arg(lock)
+            .args(["sh", "-c", "echo has it; read line"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("flock(1)");
+        let mut line = [0; 7];
+        std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut line).expect("it has the lock");
+        Self(child)
+    }
+}
 
 impl Drop for Person {
     fn drop(&mut self) {
@@ -90,6 +95,12 @@ impl Drop for Person {
 fn hook(container: &Container<'_>, name: &str, text: &str) {
     let path = container.path("etc/oscr/hooks.d").join(name);
     write_program(&path, &format!("#!/bin/bash\n{text}\n"));
+}
+
+/// The job's page says why it failed, once.
+#[track_caller]
+pub(crate) fn assert_reason(job: &Job, why: &str) {
+    assert_eq!(job.annotations.iter().filter(|text| text.contains(why)).count(), 1, "{why}: {:#?}", job.annotations);
 }
 
 #[test]
@@ -220,6 +231,7 @@ fn a_job_that_waits_too_long_fails_and_none_of_its_steps_runs() {
     let job = forge.wait_job(forge.submit(JobSpec::steps("job", steps)), LIMIT);
     assert_ne!(job.result, Some(JobResult::Succeeded));
     assert!(job.log.contains("board-1 did not become free within 1s"), "{}", job.log);
+    assert_reason(&job, "this job is failed: board-1 did not become free within 1s");
     assert!(!job.log.contains("\nran "), "{}", job.log);
     assert_eq!(container.exit_code(), 0);
     boards.wait_queue("board-1", 0);
@@ -301,6 +313,7 @@ fn hooks_between_holders_run_as_the_agent_and_a_failing_one_fails_the_job() {
     let job = forge.wait_job(forge.job("echo never"), LIMIT);
     assert_ne!(job.result, Some(JobResult::Succeeded));
     assert!(job.log.contains("20-broken failed (exit code 3)") && !job.log.contains("\nnever"), "{}", job.log);
+    assert_reason(&job, "20-broken failed (exit code 3)");
     container.exit_code();
     assert_eq!(container.lines_with("power off board-1").len(), 1, "the clean-up runs however it ended");
     boards.assert_free("board-1");
@@ -314,6 +327,7 @@ fn a_hook_that_hangs_is_ended_in_time() {
     container.start();
     let job = forge.wait_job(forge.job("echo never"), LIMIT);
     assert!(job.log.contains("took longer than 1s"), "{}", job.log);
+    assert_reason(&job, "took longer than 1s");
     container.exit_code();
     boards.assert_free("board-1");
 }

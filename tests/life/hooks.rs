@@ -44,9 +44,23 @@ fn a_hook_that_fails_fails_the_job_before_its_first_step() {
     assert_eq!(job.result, Some(JobResult::Failed));
     assert!(job.log.contains("no board"), "{}", job.log);
     assert!(job.log.contains("exit code 9"), "{}", job.log);
+    let said = |text: &&String| text.contains("job-started/10-no failed: exit status: 9");
+    assert_eq!(job.annotations.iter().filter(said).count(), 1, "{:?}", job.annotations);
     for absent in ["later", "\nthe step ran"] {
         assert!(!job.log.contains(absent), "{absent}: {}", job.log);
     }
+    assert_eq!(container.exit_code(), 0);
+}
+
+#[test]
+fn what_an_operators_hook_says_to_the_agent_reaches_it() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    hook(&container, "job-started/10-says", "echo '::error title=Lab::the%0Apower is off'");
+    container.start();
+    let job = forge.wait_job(forge.job("true"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    assert_eq!(job.annotations, ["the\npower is off"]);
     assert_eq!(container.exit_code(), 0);
 }
 

@@ -31,6 +31,7 @@ mod page;
 mod persistent;
 mod policy;
 mod privileges;
+mod reasons;
 mod secrets;
 mod stop;
 mod taint;

@@ -1,7 +1,7 @@
 //! Which jobs run: judged before their first step, told in their log, and stopped so that not even `always()` steps run.
 
 use nix::sys::signal::Signal;
-use oscr_sim::forge::JobSpec;
+use oscr_sim::forge::{Job, JobSpec};
 use oscr_sim::protocol::{Condition, JobResult, Step};
 use serde_json::{Value, json};
 
@@ -33,8 +33,8 @@ fn job(event: &str, payload: Value) -> JobSpec {
 
 type Settings = &'static [(&'static str, &'static str)];
 
-/// Runs the job on a runner with these settings, and gives its result and log.
-fn run(settings: Settings, job: JobSpec) -> (JobResult, String) {
+/// Runs the job on a runner with these settings, and gives what became of it.
+fn run(settings: Settings, job: JobSpec) -> Job {
     let forge = Forge::start();
     let mut container = Container::listening(&forge, settings);
     let job = forge.wait_job(forge.submit(job), LIMIT);
@@ -43,7 +43,7 @@ fn run(settings: Settings, job: JobSpec) -> (JobResult, String) {
     container.assert_state_empty();
     let denied = container.lines_with("the job is not run: ").len();
     assert_eq!(denied, usize::from(job.log.contains("this job is not run: ")), "{:#?}", container.lines());
-    (job.result.expect("it is over"), job.log)
+    job
 }
 
 #[test]
@@ -66,9 +66,11 @@ fn a_denied_job_says_why_and_none_of_its_steps_runs() {
         (&[("OSCR_ALLOW_REFS", "main"), ("OSCR_ALLOW_FORKS", "true")], "pull_request", fork(), "refs/pull/7/merge"),
     ];
     each(&cases, |(settings, event, payload, said)| {
-        let (result, log) = run(settings, job(event, payload.clone()));
-        assert_eq!(result, JobResult::Failed, "{log}");
+        let Job { result, log, annotations, .. } = run(settings, job(event, payload.clone()));
+        assert_eq!(result, Some(JobResult::Failed), "{log}");
         assert!(log.contains("this job is not run: ") && log.contains(said), "{said}: {log}");
+        let why: Vec<&String> = annotations.iter().filter(|text| text.starts_with("this job is not run: ")).collect();
+        assert!(why.len() == 1 && why[0].contains(said), "{said}: {annotations:?}");
         for step in ["step-1", "step-2", "step-3", "step-4"] {
             assert!(!log.contains(step), "{step}: {log}");
         }
@@ -88,8 +90,9 @@ fn an_allowed_job_runs_whatever_its_event() {
         (&[], "push", json!({ "commits": ["x".repeat(300_000)] })),
     ];
     each(&cases, |(settings, event, payload)| {
-        let (result, log) = run(settings, job(event, payload.clone()));
-        assert_eq!(result, JobResult::Succeeded, "{log}");
+        let Job { result, log, annotations, .. } = run(settings, job(event, payload.clone()));
+        assert_eq!(result, Some(JobResult::Succeeded), "{log}");
+        assert_eq!(annotations, Vec::<String>::new());
         for (step, ran) in [("step-1", true), ("step-2", false), ("step-3", true), ("step-4", false)] {
             assert_eq!(log.contains(step), ran, "{step}: {log}");
         }
@@ -121,7 +124,7 @@ fn somebody_elses_hook_is_no_verdict() {
     let container = Container::listening(&forge, &[]);
     // Before any job: as a process that has escaped every clean-up would try to be judged first.
     let socket = container.text("run/oscr/control.sock");
-    let (code, _, said) = container.ask(&["hook", "--hooks", "/none", "--socket", &socket, "job-started"]);
+    let (code, said, _) = container.ask(&["hook", "--hooks", "/none", "--socket", &socket, "job-started"]);
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("this is not the hook of a job of this runner"), "{said}");
     let job = forge.wait_job(forge.submit(job("pull_request", fork())), LIMIT);

@@ -67,6 +67,7 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
         payload: "GITHUB_EVENT_PATH",
         origin: payload::origin,
         step_variables: "GITHUB_ENV",
+        annotation: job::annotation,
     }),
     unpublished: None,
     proxy: None,
