@@ -125,9 +125,11 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// A secret, the name of a secret's file, or what only we tell the agent.
+/// A secret, the name of a secret's file, what only we tell the agent, or what would make its end unreadable.
 fn is_kept_back(sources: &Sources<'_>, name: &str) -> bool {
-    name.starts_with(sources.facts.input_prefix) || sources.forges.is_secret(name.strip_suffix("_FILE").unwrap_or(name))
+    name.starts_with(sources.facts.input_prefix)
+        || sources.facts.env_kept_back.contains(&name)
+        || sources.forges.is_secret(name.strip_suffix("_FILE").unwrap_or(name))
 }
 
 #[cfg(test)]
@@ -213,6 +215,13 @@ mod tests {
         assert_ne!(env["HOME"], "/root");
         assert!(!env.contains_key("GITHUB_PAT") && !env.contains_key("ACTIONS_RUNNER_INPUT_TOKEN"));
         assert_eq!(built_with(&system, [("PATH", "/mine")], &[])["PATH"], "/mine");
+    }
+
+    #[test]
+    fn what_changes_the_meaning_of_the_agents_end_is_kept_back_wherever_it_comes_from() {
+        let name = "ACTIONS_RUNNER_RETURN_JOB_RESULT_FOR_HOSTED";
+        let env = built_with(&[(name, "1")], [(name, "1")], &[name.to_owned()]);
+        assert!(!env.contains_key(name), "{env:?}");
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct AgentFacts {
     pub env: &'static [(&'static str, &'static str)],
     /// Names of variables, or prefixes ending in `*`, that the agent understands and the user may set.
     pub env_allowed: &'static [&'static str],
+    /// Variables that the agent understands and must not have: its end would mean something else with them.
+    pub env_kept_back: &'static [&'static str],
     /// Prefix of the variables that carry the agent's own input, which nobody but us may set.
     pub input_prefix: &'static str,
     /// The variable that names the variables which the agent must keep to itself, if it publishes its environment.

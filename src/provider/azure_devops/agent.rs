@@ -51,6 +51,7 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
         "VSTS_HTTP_RETRY",
         "VSTS_HTTP_TIMEOUT",
     ],
+    env_kept_back: &[],
     input_prefix: "VSTS_AGENT_INPUT_",
     // Whatever this does not name, and is shorter than 1024 characters, everybody who can see the pool can read.
     unpublished: Some("VSO_AGENT_IGNORE"),

@@ -58,6 +58,8 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
         "WORKER_LOGSIZE",
         "WORKER_LOGRETENTION",
     ],
+    // With it the listener ends with 100 and the job's result, and not with what its end means here.
+    env_kept_back: &["ACTIONS_RUNNER_RETURN_JOB_RESULT_FOR_HOSTED"],
     input_prefix: "ACTIONS_RUNNER_INPUT_",
     docker_label: LabelledBy::File(".runner"),
     hooks: Some(JobHooks {

@@ -56,6 +56,7 @@ const AGENT: AgentFacts = AgentFacts {
     configuration: &[".registration"],
     env: &[],
     env_allowed: &[],
+    env_kept_back: &[],
     input_prefix: "THIRD_INPUT_",
     unpublished: None,
     proxy: None,
