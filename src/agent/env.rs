@@ -16,6 +16,8 @@ const ALLOWED: &[&str] = &[
     "LC_*",
     "TZ",
     "TERM",
+    // Proved to lie in a place that is emptied.
+    TEMPORARY,
     "DEBIAN_FRONTEND",
     "DOCKER_HOST",
     "DOCKER_TLS_VERIFY",
@@ -31,6 +33,8 @@ const ALLOWED: &[&str] = &[
     "ImageOS",
     "ImageVersion",
 ];
+/// The variable that names the directory for temporary files.
+pub(crate) const TEMPORARY: &str = "TMPDIR";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What the environment is made from.
@@ -183,6 +187,8 @@ mod tests {
                 ("MY_FLAG", "1"),
                 ("LC_ALL", "C"),
                 ("ACTIONS_RUNNER_DEBUG", "1"),
+                ("DOTNET_SYSTEM_GLOBALIZATION_INVARIANT", "1"),
+                ("TMPDIR", "/work"),
             ],
             &["MY_*", "GITHUB_PAT", "ACTIONS_*", "ADO_*"].map(str::to_owned),
         );
@@ -192,9 +198,18 @@ mod tests {
         {
             assert!(!names.contains(&absent), "{absent} in {names:?}");
         }
-        for present in
-            ["MY_FLAG", "LC_ALL", "ACTIONS_RUNNER_DEBUG", "PATH", "HOME", "http_proxy", "HTTP_PROXY", "CURL_CA_BUNDLE"]
-        {
+        for present in [
+            "MY_FLAG",
+            "LC_ALL",
+            "ACTIONS_RUNNER_DEBUG",
+            "DOTNET_SYSTEM_GLOBALIZATION_INVARIANT",
+            "TMPDIR",
+            "PATH",
+            "HOME",
+            "http_proxy",
+            "HTTP_PROXY",
+            "CURL_CA_BUNDLE",
+        ] {
             assert!(names.contains(&present), "{present} in {names:?}");
         }
     }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use super::accounts::agent_account;
 use super::complain::misconfigured;
 use super::posture::Posture;
-use super::proof::invisible;
+use super::proof::{invisible, lasting_temporary};
+use super::setup::slate;
 use super::update::Rule;
 use crate::config::Environment;
 use crate::exit;
@@ -34,8 +35,9 @@ pub fn check(forges: Forges, out: &mut dyn io::Write) -> io::Result<ExitCode> {
         writeln!(out, "Note: {}", log::redacted(note))?;
     }
     let mut problems = Vec::new();
-    let (_, identity) = agent_account(&configured.common, &mut problems);
+    let (account, identity) = agent_account(&configured.common, &mut problems);
     problems.extend(invisible(identity.as_ref()));
+    problems.extend(lasting_temporary(&slate(&configured.common, &account), &environment));
     if !problems.is_empty() {
         return Ok(misconfigured(&problems));
     }

@@ -1,10 +1,10 @@
 //! What is proved of the container before anything begins: that no job reaches what is not for jobs, and that its end can be seen.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::private;
-use crate::agent::worker;
-use crate::config::{Common, Hardware, Problem};
+use crate::agent::{env, worker};
+use crate::config::{Common, Environment, Hardware, Problem};
 use crate::os::Identity;
 use crate::os::access::{READ, WRITE, may};
 use crate::provider::SharedDirectory;
@@ -47,6 +47,17 @@ pub(super) fn survivors(slate: &Slate, common: &Common) -> Vec<Problem> {
         Problem::of("OSCR_CACHE_DIRS", what, "name the directory inside that is to survive, such as /work/_tool")
     });
     unnamed.chain(too_much).collect()
+}
+
+/// That the directory for temporary files that the agent is told of is not emptied: what a job leaves there would be the next one's.
+pub(super) fn lasting_temporary(slate: &Slate, environment: &Environment) -> Option<Problem> {
+    let directory = Path::new(environment.get(env::TEMPORARY)?);
+    (!slate.is_emptied(directory)).then(|| {
+        let what = format!("{} is not emptied after each job, so the next one would find it", directory.display());
+        let cure =
+            format!("name a place that is, such as /tmp, {} or a directory in it; or unset it", slate.work.display());
+        Problem::of(env::TEMPORARY, what, cure)
+    })
 }
 
 /// The agent's user must not be able to take a lock, or to free one.

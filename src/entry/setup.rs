@@ -18,7 +18,7 @@ use super::numbers::{Numbers, count_request};
 use super::orders::obey;
 use super::outside::Outside;
 use super::posture::Posture;
-use super::proof::{out_of_reach, roots_alone, survivors};
+use super::proof::{lasting_temporary, out_of_reach, roots_alone, survivors};
 use super::registrar::Registrar;
 use super::space::space;
 use super::state::StateFile;
@@ -115,6 +115,7 @@ impl Prepared {
         });
         let slate = slate(&common, &account);
         problems.extend(survivors(&slate, &common));
+        problems.extend(lasting_temporary(&slate, environment));
         provider.http().observe(count_request);
         let numbers = Numbers::prepare(&common, identity.as_ref(), &mut problems);
         let (Some(state), Some(owned), Some(shims), true) = (state, owned, shims, problems.is_empty()) else {
@@ -204,7 +205,7 @@ impl Prepared {
 }
 
 /// What is emptied before and after each job.
-fn slate(common: &Common, account: &Account) -> Slate {
+pub(super) fn slate(common: &Common, account: &Account) -> Slate {
     let places = &common.places;
     let mut temporary = places.temporary().to_vec();
     temporary.push(places.session(account.identity.uid));

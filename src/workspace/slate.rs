@@ -1,6 +1,6 @@
 //! The places that make up a slate.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::Uid;
 
@@ -41,6 +41,13 @@ impl Slate {
         self.temporary.iter().chain([&self.agent_directories, &self.work]).chain(home).cloned()
     }
 
+    /// Whether what a job leaves in a directory is gone before the next one begins.
+    pub(crate) fn is_emptied(&self, directory: &Path) -> bool {
+        let plain = directory.components().all(|part| !matches!(part, Component::ParentDir));
+        let within = |place: &PathBuf| directory.starts_with(place);
+        plain && self.places().any(|place| within(&place)) && !self.kept.iter().any(within)
+    }
+
     /// Whose entries alone may be removed from a place, if not everybody's.
     pub(super) fn only_of(&self, place: &Path) -> Option<Uid> {
         if !Uid::effective().is_root() {
@@ -70,6 +77,20 @@ pub(super) mod tests {
             kept: Vec::new(),
             trash: Some(Trash::at(root.join("trash"))),
             origin: FirstMarks::at(root.join("marks.json")),
+        }
+    }
+
+    #[test]
+    fn a_directory_is_emptied_if_it_lies_in_a_place_and_is_not_kept() {
+        let mut slate = slate_in(Path::new("/r"));
+        slate.kept = vec!["/r/work/_tool".into()];
+        for emptied in ["/r/work", "/r/work/_temp", "/r/tmp", "/r/tmp/", "/r/home/runner/tmp", "/r/work/_tools"] {
+            assert!(slate.is_emptied(Path::new(emptied)), "{emptied}");
+        }
+        let lasting =
+            ["/data", "/r", "/r/workshop", "/r/work/_tool", "/r/work/_tool/tmp", "/r/work/../../data", "tmp", "work"];
+        for lasting in lasting {
+            assert!(!slate.is_emptied(Path::new(lasting)), "{lasting}");
         }
     }
 }

@@ -158,6 +158,30 @@ fn check_prints_what_is_in_force_without_the_secret_and_without_asking() {
 }
 
 #[test]
+fn a_directory_for_temporary_files_must_be_one_that_is_emptied() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let lasting = container.text("data");
+    container.set("TMPDIR", &lasting);
+    let wrong = format!("TMPDIR: {lasting} is not emptied after each job");
+    let (code, out, error) = container.ask(&["check"]);
+    assert_eq!(code, 78, "{out}");
+    assert!(error.contains(&wrong) && error.contains("or unset it"), "{error}");
+    container.start();
+    assert_eq!(container.exit_code(), 78);
+    container.wait_line(&wrong);
+    assert_eq!(forge.requests().len(), 0);
+    let work = container.text("work");
+    container.set("TMPDIR", &work);
+    let (code, _, error) = container.ask(&["check"]);
+    assert_eq!(code, 0, "{error}");
+    container.restart();
+    forge.listening();
+    let job = forge.job("echo \"for temporary files: $TMPDIR\"");
+    assert!(forge.wait_job(job, crate::harness::LIMIT).log.contains(&format!("for temporary files: {work}")));
+}
+
+#[test]
 fn names_of_other_containers_are_understood_and_said() {
     let names: [&[(&str, &str)]; 4] = [
         &[("REPO_URL", "/o/r"), ("RUNNER_SCOPE", "repo")],

@@ -39,6 +39,7 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
         "AZP_AGENT_DOWNGRADE_DISABLED",
         "AZP_AGENT_USE_HOST_GROUP_ID",
         "AZP_ENHANCED_WORKER_CRASH_HANDLING",
+        "DOTNET_*",
         "FAIL_JOB_WHEN_AGENT_DIES",
         "PROCESS_SIGINT_TIMEOUT",
         "PROCESS_SIGTERM_TIMEOUT",

@@ -47,6 +47,7 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
         "ACTIONS_RUNNER_*",
         "ACTIONS_CACHE_URL",
         "ACTIONS_RESULTS_URL",
+        "DOTNET_*",
         "GITHUB_ACTIONS_RUNNER_*",
         "GITHUB_ACTIONS_SERVICE_EXIT_AFTER_N_FAILURES",
         "PIPELINE_JOB_OOMSCOREADJ",
