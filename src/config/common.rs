@@ -20,6 +20,9 @@ use super::watch::Watch;
 use crate::log::Format;
 use crate::policy::Policy;
 
+/// With less, a job that is cancelled is killed more often than not.
+const ENOUGH_TO_CANCEL: Duration = Duration::from_secs(20);
+
 /// The settings that every provider has.
 #[derive(Debug, Clone)]
 pub struct Common {
@@ -139,7 +142,7 @@ impl Common {
             persistent: persistent.or(ephemeral.map(|ephemeral| !ephemeral)).unwrap_or(false),
             agent_user: reader.text("OSCR_AGENT_USER").unwrap_or_else(|| "runner".to_owned()),
             stop_timeout: reader.duration("OSCR_STOP_TIMEOUT", Duration::from_secs(30 * 60)),
-            kill_timeout: reader.duration("OSCR_KILL_TIMEOUT", Duration::from_secs(30)),
+            kill_timeout: kill_timeout(reader),
             min_uptime: reader.duration("OSCR_MIN_UPTIME", Duration::from_secs(10)),
             start_jitter: reader.duration("OSCR_START_JITTER", Duration::from_secs(2)),
             watch: Watch::read(reader),
@@ -176,6 +179,20 @@ impl Common {
             places: Places::below(PathBuf::from(reader.text("OSCR_ROOT").unwrap_or_else(|| "/".to_owned()))),
         }
     }
+}
+
+fn kill_timeout(reader: &mut Reader<'_>) -> Duration {
+    let problems = reader.problems();
+    let timeout = reader.duration("OSCR_KILL_TIMEOUT", Duration::from_secs(30));
+    if timeout < ENOUGH_TO_CANCEL && problems == reader.problems() {
+        reader.warning(format!(
+            "OSCR_KILL_TIMEOUT is {}, and an agent needs 12 to 23 s to cancel its job: its steps get SIGINT, 7.5 s later SIGTERM \
+             and 2.5 s later SIGKILL, and then it stores what the job said. Killed before that, it never tells the forge that \
+             the job is over, and a runner stays there that is busy with it: give it 20s or more",
+            humantime::format_duration(timeout)
+        ));
+    }
+    timeout
 }
 
 fn work_directory(reader: &mut Reader<'_>) -> String {
@@ -219,4 +236,29 @@ fn metrics_file(reader: &mut Reader<'_>) -> Option<PathBuf> {
         return None;
     }
     Some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, table};
+
+    #[test]
+    fn too_little_time_for_a_cancel_is_a_warning_that_says_why() {
+        let warnings = |given: &str| {
+            let environment = Environment::from([("OSCR_KILL_TIMEOUT", given)]);
+            let mut reader = Reader::new(&environment, vec![table::COMMON]);
+            Common::read(&mut reader);
+            reader.finish().map(|read| read.warnings).unwrap_or_default()
+        };
+        for short in ["0", "1", "19s"] {
+            let [ref warning] = warnings(short)[..] else { panic!("{short}: {:?}", warnings(short)) };
+            for part in ["OSCR_KILL_TIMEOUT", "12 to 23 s", "never tells the forge", "20s or more"] {
+                assert!(warning.contains(part), "{part}: {warning}");
+            }
+        }
+        for enough in ["", "20", "30s", "1m", "soon"] {
+            assert!(warnings(enough).is_empty(), "{enough}: {:?}", warnings(enough));
+        }
+    }
 }

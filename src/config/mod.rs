@@ -27,6 +27,7 @@ pub(crate) use hardware::{Hardware, LockScope};
 pub(crate) use network::Network;
 pub(crate) use places::Places;
 pub(crate) use problem::Problem;
+pub(crate) use reader::Read;
 pub use reader::Reader;
 pub(crate) use secret::SecretError;
 pub use secret::{Secret, SecretSource};

@@ -18,6 +18,7 @@ pub struct Reader<'a> {
     tables: Vec<&'static [Setting]>,
     problems: Vec<Problem>,
     notes: Vec<String>,
+    warnings: Vec<String>,
     effective: BTreeMap<String, String>,
     used: BTreeSet<String>,
     /// What there is to say about empty files of secrets, by setting.
@@ -33,6 +34,7 @@ impl<'a> Reader<'a> {
             tables,
             problems: Vec::new(),
             notes: Vec::new(),
+            warnings: Vec::new(),
             effective: BTreeMap::new(),
             used: BTreeSet::new(),
             empty: Vec::new(),
@@ -59,6 +61,11 @@ impl<'a> Reader<'a> {
     /// Records something that the user should know and that is not wrong.
     pub(crate) fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
+    }
+
+    /// Records something that can be meant, and will do harm.
+    pub(crate) fn warning(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
     }
 
     /// Records a value that was worked out, for `oscr-entry check`.
@@ -211,7 +218,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Ends the reading: the notes and the effective values, or all problems. A setting of ours that nobody asked for is
+    /// Ends the reading: the notes, the warnings and the effective values, or all problems. A setting of ours that nobody asked for is
     /// most likely a misspelt one and is noted.
     ///
     /// # Errors
@@ -227,7 +234,7 @@ impl<'a> Reader<'a> {
             self.notes.push(format!("{name} is no setting of OSCR and has no effect: is it misspelt?"));
         }
         if self.problems.is_empty() {
-            Ok(Read { notes: self.notes, effective: self.effective })
+            Ok(Read { notes: self.notes, warnings: self.warnings, effective: self.effective })
         } else {
             Err(self.problems)
         }
@@ -265,6 +272,8 @@ impl<'a> Reader<'a> {
 pub(crate) struct Read {
     /// For the log: names that were read as others, and so on.
     pub notes: Vec<String>,
+    /// For the log, louder: what can be meant, and will do harm.
+    pub warnings: Vec<String>,
     /// The effective value of each setting, secrets redacted.
     pub effective: BTreeMap<String, String>,
 }

@@ -34,6 +34,9 @@ pub fn check(forges: Forges, out: &mut dyn io::Write) -> io::Result<ExitCode> {
     for note in &configured.notes {
         writeln!(out, "Note: {}", log::redacted(note))?;
     }
+    for warning in &configured.warnings {
+        writeln!(out, "Warning: {}", log::redacted(warning))?;
+    }
     let mut problems = Vec::new();
     let (account, identity) = agent_account(&configured.common, &mut problems);
     problems.extend(invisible(identity.as_ref()));

@@ -53,10 +53,13 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) fn new(forges: Forges, environment: &Environment, configured: Configured) -> Result<Self, Vec<Problem>> {
-        let Configured { common, provider, notes, .. } = configured;
+        let Configured { common, provider, notes, warnings, .. } = configured;
         let board = Board::new(provider.name(), &provider.scope());
         for note in notes {
             tracing::info!("{note}");
+        }
+        for warning in warnings {
+            tracing::warn!("{warning}");
         }
         let mut problems = Vec::new();
         let (account, identity) = agent_account(&common, &mut problems);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::contract::Provider;
 use super::forges::Forges;
 use crate::config::table::COMMON;
-use crate::config::{Common, Environment, Problem, Reader};
+use crate::config::{Common, Environment, Problem, Read, Reader};
 
 /// A configuration that holds together.
 pub struct Configured {
@@ -15,6 +15,8 @@ pub struct Configured {
     pub provider: Box<dyn Provider>,
     /// Things to tell the user that are not wrong.
     pub notes: Vec<String>,
+    /// What can be meant, and will do harm.
+    pub warnings: Vec<String>,
     /// The effective value of each setting, secrets redacted.
     pub effective: BTreeMap<String, String>,
 }
@@ -53,7 +55,9 @@ pub fn configure(forges: Forges, environment: &Environment) -> Result<Configured
         reader.note_settings_of(other.name, other.settings);
     }
     match (reader.finish(), provider) {
-        (Ok(read), Some(provider)) => Ok(Configured { common, provider, notes: read.notes, effective: read.effective }),
+        (Ok(Read { notes, warnings, effective }), Some(provider)) => {
+            Ok(Configured { common, provider, notes, warnings, effective })
+        }
         (Err(problems), _) => Err(problems),
         (Ok(_), None) => {
             Err(vec![Problem::of("CI_PROVIDER", "cannot be used with this configuration", "please report this")])

@@ -52,6 +52,8 @@ fn single_mistakes_are_found_too() {
     each(&mistakes, |(name, value, setting)| {
         let forge = Forge::start();
         let mut container = Container::new(&forge);
+        // Which is warned of.
+        container.unset("OSCR_KILL_TIMEOUT");
         container.set(name, value);
         container.start();
         assert_eq!(container.exit_code(), 78, "{name}={value}");
@@ -140,6 +142,7 @@ fn check_prints_what_is_in_force_without_the_secret_and_without_asking() {
         "http://***@proxy:3128",
         "LABELS was read as RUNNER_LABELS",
         "OSCR_TYPO is no setting",
+        "Warning: OSCR_KILL_TIMEOUT is 10s",
         "30m",
     ] {
         assert!(out.contains(part), "{part}: {out}");
@@ -155,6 +158,14 @@ fn check_prints_what_is_in_force_without_the_secret_and_without_asking() {
     assert!(error.contains("3 problems"), "{error}");
     assert!(!error.contains(&forge.pat()), "{error}");
     assert_eq!(forge.requests().len(), 0);
+}
+
+#[test]
+fn too_little_time_for_a_cancel_is_a_warning_at_start() {
+    let forge = Forge::start();
+    let container = Container::listening(&forge, &[("OSCR_KILL_TIMEOUT", "19")]);
+    let said = container.lines_with("OSCR_KILL_TIMEOUT is 19s");
+    assert!(said.len() == 1 && said[0].contains(" WARN "), "{said:#?}");
 }
 
 #[test]
