@@ -102,6 +102,11 @@ impl Ending {
         self.loses_registration() || matches!(self, Self::Again(_) | Self::Outdated(_) | Self::Fatal(_))
     }
 
+    /// Whether this process registers again after it, unless it is asked to stop.
+    pub(super) fn goes_on(&self) -> bool {
+        !matches!(self, Self::JobDone | Self::JobBroken(_) | Self::Stopped(Why::Idle | Why::Asked))
+    }
+
     /// Whether it speaks of trouble, when it comes soon after the start and nobody wanted it.
     pub(super) fn is_trouble(&self) -> bool {
         matches!(self, Self::Again(_) | Self::Lost(_) | Self::Fatal(_))

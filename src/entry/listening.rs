@@ -16,7 +16,7 @@ use super::hardware::HardwareError;
 use super::hearing::Hearing;
 use super::means::Means;
 use super::report::JobReport;
-use super::retiring::{Retired, retire};
+use super::retiring::{Retired, WorkerWait, retire};
 use super::session::{Event, LOOK_AT_SPACE, Parts, Session};
 use super::stop::Urgency;
 use super::teardown::{end_processes, interrupt};
@@ -365,16 +365,21 @@ impl Session<'_> {
                 }
                 self.parts.means.board.enter(Phase::Draining);
             }
-            Retired::Assigned if self.retirement.wait_for_worker(self.parts.means.common.watch.worker) => {
-                tracing::info!("a job has been assigned: waiting for it");
-                self.job.expect();
-                self.parts.means.board.enter(Phase::Draining);
-            }
-            Retired::Assigned => {
-                tracing::warn!("the forge says that a job was assigned, but no worker runs it: giving it up");
-                self.interrupted = true;
-                return self.interrupt().await;
-            }
+            Retired::Assigned => match self.retirement.wait_for_worker(self.parts.means.common.watch.worker) {
+                WorkerWait::Over => {
+                    tracing::warn!("the forge says that a job was assigned, but no worker runs it: giving it up");
+                    self.interrupted = true;
+                    return self.interrupt().await;
+                }
+                wait => {
+                    // The forge is asked again and again meanwhile.
+                    if wait == WorkerWait::Begins {
+                        tracing::info!("a job has been assigned: waiting for it");
+                    }
+                    self.job.expect();
+                    self.parts.means.board.enter(Phase::Draining);
+                }
+            },
             Retired::Interrupted => {
                 self.interrupted = true;
                 return self.interrupt().await;

@@ -1,5 +1,6 @@
 //! Registrations: which there are, and how each is let go, now or by a later incarnation.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::ending::Ending;
 use super::means::Means;
 use super::state::{StateError, StateFile};
+use super::stop::Urgency;
 use super::teardown::interrupt;
 use crate::agent::words::Voice;
 use crate::control::Phase;
@@ -96,7 +98,7 @@ impl Registrar {
         known.is_some_and(|pace| pace.left().is_some())
     }
 
-    /// Makes sure that the forge does not have the registration any more, or that the next incarnation will.
+    /// Makes sure that the forge does not have the registration any more, or that it is a leftover.
     pub(super) async fn unregister(&mut self, directory: &Path, ending: &Ending) {
         if self.means.common.persistent && !ending.gives_registration_up() {
             return;
@@ -105,6 +107,10 @@ impl Registrar {
             return;
         }
         self.means.board.enter(Phase::Unregistering);
+        let next = match ending.goes_on() && self.means.stop.urgency() == Urgency::None {
+            true => "it is tried again before this container registers anew",
+            false => "it is tried again before this container leaves",
+        };
         let given_up = Instant::now() + self.means.common.kill_timeout;
         let mut pause = Duration::from_millis(250);
         loop {
@@ -115,7 +121,7 @@ impl Registrar {
                 }
                 Ok(Released::Busy) => "the forge still believes that a job runs".to_owned(),
                 Err(fault @ Fault::Denied { .. }) => {
-                    tracing::warn!("the registration cannot be removed: {fault}; the next incarnation will try");
+                    tracing::warn!("the registration cannot be removed: {fault}; {next}");
                     self.demote();
                     break;
                 }
@@ -127,7 +133,7 @@ impl Registrar {
                 }
             };
             if Instant::now() + pause >= given_up {
-                tracing::warn!("the registration could not be removed: {trouble}; the next incarnation will");
+                tracing::warn!("the registration could not be removed: {trouble}; {next}");
                 self.demote();
                 break;
             }
@@ -209,7 +215,14 @@ impl Registrar {
             self.state.content.leftovers.clear();
             return Ok(());
         }
-        // One by one, so that being cut short (by a stop, or a job that comes) forgets none.
+        let mut later = Later::default();
+        let released = self.release_each_leftover(&mut later).await;
+        later.say();
+        released
+    }
+
+    /// One by one, so that being cut short (by a stop, or a job that comes) forgets none.
+    async fn release_each_leftover(&mut self, later: &mut Later) -> Result<(), Fault> {
         for registration in self.state.content.leftovers.clone() {
             let foreign = registration.scope != self.means.provider.registration(&registration.name).scope;
             let released = if foreign {
@@ -222,10 +235,7 @@ impl Registrar {
             };
             match released {
                 Ok(Released::Busy) => {
-                    tracing::info!(
-                        "the forge believes that {} still runs a job; it is removed later",
-                        registration.name
-                    );
+                    later.busy.push(registration.name);
                     continue;
                 }
                 Ok(Released::Gone) => {
@@ -238,11 +248,8 @@ impl Registrar {
                     registration.scope
                 ),
                 Err(fault) if foreign => {
-                    tracing::warn!(
-                        "{} may still be registered at {}; it is tried again later: {fault}",
-                        registration.name,
-                        registration.scope
-                    );
+                    let why = (registration.scope, fault.to_string());
+                    later.away.entry(why).or_default().push(registration.name);
                     continue;
                 }
                 Err(fault) => return Err(fault),
@@ -278,6 +285,40 @@ impl Registrar {
     }
 }
 
+/// The leftovers that one round could not release, for one line however many they are.
+#[derive(Debug, Default)]
+struct Later {
+    /// The forge believes that these have a job.
+    busy: Vec<String>,
+    /// Of earlier configurations, by the scope and what became of the request.
+    away: BTreeMap<(String, String), Vec<String>>,
+}
+
+impl Later {
+    fn say(&self) {
+        match self.line() {
+            Some(line) if self.away.is_empty() => tracing::info!("{line}"),
+            Some(line) => tracing::warn!("{line}"),
+            None => {}
+        }
+    }
+
+    fn line(&self) -> Option<String> {
+        let busy = match &self.busy[..] {
+            [] => None,
+            [name] => Some(format!("the forge believes that {name} still runs a job; it is removed later")),
+            names => {
+                Some(format!("the forge believes that {} still run jobs; they are removed later", names.join(", ")))
+            }
+        };
+        let away = self.away.iter().map(|((scope, fault), names)| {
+            format!("{} may still be registered at {scope}; tried again later: {fault}", names.join(", "))
+        });
+        let parts: Vec<String> = busy.into_iter().chain(away).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+}
+
 pub(super) fn cannot_start(error: &SpawnError) -> Fault {
     Fault::Denied {
         what: format!("the agent cannot be started: {error}"),
@@ -287,4 +328,29 @@ pub(super) fn cannot_start(error: &SpawnError) -> Fault {
 
 pub(super) fn on_disk(error: &StateError) -> Fault {
     Fault::Denied { what: error.to_string(), cure: "free some space, or make that place writable".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_round_could_not_release_is_one_line() {
+        let mut later = Later::default();
+        assert_eq!(later.line(), None);
+        later.busy.push("a".to_owned());
+        assert_eq!(later.line().as_deref(), Some("the forge believes that a still runs a job; it is removed later"));
+        later.busy.push("b".to_owned());
+        for name in ["c", "d"] {
+            let why = ("https://old/o".to_owned(), "it does not answer".to_owned());
+            later.away.entry(why).or_default().push(name.to_owned());
+        }
+        assert_eq!(
+            later.line().as_deref(),
+            Some(
+                "the forge believes that a, b still run jobs; they are removed later; c, d may still be registered at \
+                 https://old/o; tried again later: it does not answer"
+            )
+        );
+    }
 }

@@ -46,12 +46,28 @@ impl Retirement {
         self.why.is_some()
     }
 
-    /// The forge says that a job was assigned. Tries again later, unless no worker has come within `patience`; `false` then.
-    pub(super) fn wait_for_worker(&mut self, patience: Duration) -> bool {
+    /// The forge says that a job was assigned. Tries again later, unless no worker has come within `patience`.
+    pub(super) fn wait_for_worker(&mut self, patience: Duration) -> WorkerWait {
+        let first = self.assigned.is_none();
         let since = *self.assigned.get_or_insert_with(Instant::now);
         self.at = Some(Instant::now() + ASK_AGAIN.min(patience));
-        since.elapsed() < patience
+        match since.elapsed() < patience {
+            true if first => WorkerWait::Begins,
+            true => WorkerWait::GoesOn,
+            false => WorkerWait::Over,
+        }
     }
+}
+
+/// How the wait for the worker of a job that was assigned goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WorkerWait {
+    /// It begins.
+    Begins,
+    /// The forge says again what it said before.
+    GoesOn,
+    /// No worker came in time.
+    Over,
 }
 
 /// What became of an idle listener that should stop.
@@ -124,4 +140,20 @@ pub(super) async fn retire(
         sleep(LOOK_EVERY).await;
     }
     Retired::Interrupted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_for_a_worker_begins_once_and_ends() {
+        let mut retirement = Retirement::default();
+        let patience = Duration::from_secs(3600);
+        assert_eq!(retirement.wait_for_worker(patience), WorkerWait::Begins);
+        for _ in 0..3 {
+            assert_eq!(retirement.wait_for_worker(patience), WorkerWait::GoesOn);
+        }
+        assert_eq!(retirement.wait_for_worker(Duration::ZERO), WorkerWait::Over);
+    }
 }

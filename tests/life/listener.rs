@@ -60,6 +60,23 @@ fn the_reason_that_is_shown_is_what_the_listener_said() {
 }
 
 #[test]
+fn a_registration_that_stays_for_now_is_said_to_be_tried_by_the_one_who_tries_it() {
+    let forge = Forge::start();
+    let container = Container::listening(&forge, &[]);
+    let (first, _) = forge.listening();
+    forge.fault("/runners/", Fault { status: Some(403), times: Some(1), ..Fault::default() });
+    forge.order(|orders| orders.listener_exit = Some(exit(2)));
+    forge.another(first);
+    let said = container.lines_with("the registration cannot be removed");
+    assert!(
+        said.len() == 1 && said[0].ends_with("; it is tried again before this container registers anew"),
+        "{said:#?}"
+    );
+    assert!(container.lines_with("the next incarnation").is_empty(), "{:#?}", container.lines());
+    assert_eq!(forge.runners().len(), 1);
+}
+
+#[test]
 fn a_listener_that_ends_by_itself_each_time_is_unhealthy_until_one_has_a_job() {
     let kinds: [for<'f> fn(&'f Forge) -> Container<'f>; 2] =
         [|forge| Container::new(forge), |forge| Container::azure(forge)];
