@@ -48,7 +48,13 @@ impl Forge {
             let mut idle = seen.runners.iter().filter(|r| r.status == "online" && !r.busy);
             let (first, second) = (idle.next()?, idle.next());
             let anew = last("runner_online", &first.name) > last("job_finished", &first.name);
-            (second.is_none() && anew).then(|| (first.id, first.name.clone()))
+            // One that has a session and did not ask for anything yet may still be told that it is gone.
+            let asked = |method: &str, ends: [&str; 2]| {
+                let mut to = seen.requests.iter().filter(|r| r.method == method);
+                to.rfind(|r| ends.iter().any(|end| r.path.ends_with(end))).map(|r| r.n)
+            };
+            let polled = asked("GET", ["/message", "/messages"]) >= asked("POST", ["/_broker/session", "/sessions"]);
+            (second.is_none() && anew && polled).then(|| (first.id, first.name.clone()))
         };
         let seen = self.wait("one runner that listens", LIMIT, |seen| idle(seen).is_some());
         idle(&seen).expect("it was there a moment ago")
