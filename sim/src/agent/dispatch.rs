@@ -21,6 +21,7 @@ use super::github::chatter::{Phase, finished};
 use super::kind::{Connection, Kind};
 use super::listening::Event;
 use super::narrator::Narrator;
+use super::process::exit_code;
 use super::trace::Trace;
 use crate::protocol::{JobResult, Manners};
 
@@ -103,9 +104,7 @@ impl Dispatcher<'_> {
         let (events, began) = (self.events.clone(), Instant::now());
         let (trace, narrator) = (Arc::clone(self.trace), Arc::clone(self.narrator));
         thread::spawn(move || {
-            use std::os::unix::process::ExitStatusExt as _;
-            let status = worker.wait().ok();
-            let code = status.and_then(|status| status.code().or(status.signal().map(|signal| 128 + signal)));
+            let code = worker.wait().ok().and_then(exit_code);
             // Somebody else may keep the pipes open.
             let _ = read.recv_timeout(OUTPUT);
             narrator.tell(Phase::WorkerGone);

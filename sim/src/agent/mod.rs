@@ -40,6 +40,9 @@ pub use worker::main as worker_main;
 /// The machine's architecture, as archives and `User-Agent` have it.
 const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
 
+/// The same as labels and variables have it.
+const ARCH_LABEL: &str = if cfg!(target_arch = "aarch64") { "ARM64" } else { "X64" };
+
 /// The agent's root: the parent of the real path of the `bin` folder that the program lies in.
 ///
 /// Upstream's apphost resolves its own path in the same way, so that a symlinked `bin` leads to the target's parent.

@@ -143,9 +143,14 @@ impl Process {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        let code = status.map_or(-1, |s| s.code().or(s.signal().map(|n| 128 + n)).unwrap_or(-1));
+        let code = status.and_then(exit_code).unwrap_or(-1);
         Outcome { code, pid: pid.as_raw().unsigned_abs(), took: began.elapsed() }
     }
+}
+
+/// The code of a process that has ended, 128 + n for a signal.
+pub(super) fn exit_code(status: ExitStatus) -> Option<i32> {
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal))
 }
 
 /// Upstream makes jobs the first to go when memory is short.

@@ -25,14 +25,13 @@ pub(super) fn system(root: &Path, name: &str, version: &str) -> Capabilities {
             found.insert(tool.into(), place.to_string_lossy().into_owned());
         }
     }
-    let arch = if cfg!(target_arch = "aarch64") { "ARM64" } else { "X64" };
     for (key, value) in [
         ("Agent.Name", name),
         ("Agent.Version", version),
         ("Agent.ComputerName", &super::super::host_name()),
         ("Agent.HomeDirectory", &root.to_string_lossy()),
         ("Agent.OS", "Linux"),
-        ("Agent.OSArchitecture", arch),
+        ("Agent.OSArchitecture", crate::agent::ARCH_LABEL),
         ("InteractiveSession", "False"),
     ] {
         found.insert(key.into(), value.into());

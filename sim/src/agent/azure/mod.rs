@@ -6,10 +6,10 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::ARCH;
 use super::assignment::Assignment;
 use super::client::Client;
 use super::kind::{Facts, Gone, Kind, Layout, tools_folder};
+use super::{ARCH, ARCH_LABEL};
 
 mod capabilities;
 mod configure;
@@ -124,7 +124,6 @@ fn lay_out(assignment: &Assignment) -> Layout {
     let temp = work.join("_temp");
     let tools = tools_folder(work, &["AGENT_TOOLSDIRECTORY"]);
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let arch = if cfg!(target_arch = "aarch64") { "ARM64" } else { "X64" };
     let env = vec![
         ("AGENT_BUILDDIRECTORY", text(&pipeline)),
         ("AGENT_HOMEDIRECTORY", text(root)),
@@ -132,7 +131,7 @@ fn lay_out(assignment: &Assignment) -> Layout {
         ("AGENT_MACHINENAME", super::host_name()),
         ("AGENT_NAME", runner.clone()),
         ("AGENT_OS", "Linux".into()),
-        ("AGENT_OSARCHITECTURE", arch.into()),
+        ("AGENT_OSARCHITECTURE", ARCH_LABEL.into()),
         ("AGENT_ROOTDIRECTORY", text(work)),
         ("AGENT_TEMPDIRECTORY", text(&temp)),
         ("AGENT_TOOLSDIRECTORY", text(&tools)),

@@ -17,7 +17,7 @@ use crate::agent::kind::{CLOSING, Configured, Connection, Next, Opened, Refresh}
 use crate::agent::listener::{CONFLICT, DEPRECATED, RETRYABLE, TERMINATED, text};
 use crate::agent::narrator::Narrator;
 use crate::agent::trace::Trace;
-use crate::agent::{flag, host_name, pause, version};
+use crate::agent::{ARCH_LABEL, flag, host_name, pause, version};
 use crate::protocol::Manners;
 
 /// So many tries in a row make one round of failing; people are told of the first.
@@ -183,8 +183,8 @@ impl Broker {
 
     /// What follows the session's id in the addresses of a poll and an acknowledgement.
     fn query(&self, session: &str, status: &str) -> String {
-        let arch = if cfg!(target_arch = "aarch64") { "ARM64" } else { "X64" };
-        format!("sessionId={session}&status={status}&runnerVersion={}&os=Linux&architecture={arch}", self.version)
+        let version = &self.version;
+        format!("sessionId={session}&status={status}&runnerVersion={version}&os=Linux&architecture={ARCH_LABEL}")
     }
 
     /// A request whose token may be out of date: it is asked for anew once, and nothing is said of it.

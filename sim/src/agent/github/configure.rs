@@ -15,7 +15,7 @@ use crate::agent::client::{Client, Refusal};
 use crate::agent::kind::Kind;
 use crate::agent::listener::{TERMINATED, number};
 use crate::agent::trace::Trace;
-use crate::agent::{credential, deleted, host_name, read_json, side, write_json};
+use crate::agent::{ARCH_LABEL, credential, deleted, host_name, read_json, side, write_json};
 use crate::forge::Scope;
 use crate::protocol::Address;
 
@@ -217,8 +217,7 @@ fn public_key() -> String {
 }
 
 fn labels(arguments: &Arguments) -> Value {
-    let arch = if cfg!(target_arch = "aarch64") { "ARM64" } else { "X64" };
-    let system = if arguments.flag("no-default-labels") { vec![] } else { vec!["self-hosted", "Linux", arch] };
+    let system = if arguments.flag("no-default-labels") { vec![] } else { vec!["self-hosted", "Linux", ARCH_LABEL] };
     let system = system.into_iter().map(|name| json!({"id": 0, "name": name, "type": "system"}));
     let own = arguments.value("labels").unwrap_or_default();
     let own = own.split(',').map(str::trim).filter(|name| !name.is_empty());

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use serde_json::Value;
 
+use super::ARCH_LABEL;
 use super::arguments::Arguments;
 use super::assignment::Assignment;
 use super::kind::{Facts, Gone, Layout, tools_folder};
@@ -155,7 +156,6 @@ fn lay_out(assignment: &Assignment) -> Layout {
     let tools = tools_folder(work, &["RUNNER_TOOLSDIRECTORY", "AGENT_TOOLSDIRECTORY", "RUNNER_TOOL_CACHE"]);
     let event = temp.join("_github_workflow/event.json");
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let arch = if cfg!(target_arch = "aarch64") { "ARM64" } else { "X64" };
     let mut env: Vec<(String, String)> = CONTEXT
         .into_iter()
         .map(|name| (format!("GITHUB_{}", name.to_uppercase()), of_context(name)))
@@ -167,7 +167,7 @@ fn lay_out(assignment: &Assignment) -> Layout {
             ("GITHUB_ACTIONS", "true".into()),
             ("GITHUB_EVENT_PATH", text(&event)),
             ("GITHUB_WORKSPACE", text(&workspace)),
-            ("RUNNER_ARCH", arch.into()),
+            ("RUNNER_ARCH", ARCH_LABEL.into()),
             ("RUNNER_ENVIRONMENT", "self-hosted".into()),
             ("RUNNER_NAME", runner.clone()),
             ("RUNNER_OS", "Linux".into()),

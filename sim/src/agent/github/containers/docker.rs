@@ -1,11 +1,11 @@
 //! Running the command line of Docker, as the log of a job shows it.
 
 use std::io;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::Lines;
+use crate::agent::process::exit_code;
 
 /// The command line of Docker, run in one folder.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Docker {
         };
         let lines = said(&output.stdout);
         lines.iter().chain(&said(&output.stderr)).for_each(|line| log(line));
-        let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or_default());
+        let code = exit_code(output.status).unwrap_or(128);
         Ok((code, lines))
     }
 }
@@ -66,10 +66,4 @@ pub(super) fn random_hex(digits: usize) -> String {
     let mut text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     text.truncate(digits);
     text
-}
-
-/// A random number from `least` to `most`.
-pub(super) fn random_between(least: u64, most: u64) -> u64 {
-    let random = getrandom::u64().expect("the kernel gives random bytes");
-    least + random % (most - least + 1)
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::agent::pause;
 use crate::scale::Scale;
 
 mod commands;
@@ -243,7 +244,7 @@ impl Containers {
             if tried == PULLS {
                 return Err(format!("Docker pull failed with exit code {code}"));
             }
-            let pause = self.machine.scale.of(Duration::from_millis(docker::random_between(1_000, 10_000)));
+            let pause = self.machine.scale.ms(pause::between(1_000, 10_000));
             log(&format!(
                 "##[warning]Docker pull failed with exit code {code}, back off {} seconds before retry.",
                 pause.as_secs_f64()
