@@ -251,6 +251,8 @@ pub fn rows(kind: Kind) -> Vec<Row> {
                 assert_small(container);
                 let job = forge.wait_job(forge.job("true"), LIMIT);
                 assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+                // That many lines are read for a while after the job.
+                assert_eq!(container.exit_code(), 0);
             },
         ),
         hangs(kind, Step::Listen, "hangs before it connects", "a stop removes the registration; exit 0"),

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use oscr_sim::agent::Kind;
 use oscr_sim::forge::{Fault, ServicePrincipal};
 use oscr_sim::protocol::JobResult;
@@ -114,8 +113,7 @@ pub fn finish(forge: &Forge, container: &mut Container<'_>) {
         // A stop would make it wait for a job that may have been assigned meanwhile.
         one_job(container);
     } else if container.runs() {
-        container.signal(Signal::SIGTERM);
-        container.exit_code();
+        container.stop();
     }
     restart(forge, container);
     one_job(container);

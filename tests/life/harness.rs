@@ -389,6 +389,18 @@ impl<'f> Container<'f> {
         kill(self.pid(), signal).expect("PID 1 runs");
     }
 
+    /// Stops it, as a person does who does not know whether it is about to end by itself, and waits for its end.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        let outer = self.running().outer.id();
+        let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).unwrap_or_default();
+        if let Ok(pid) = children.trim().parse() {
+            // Whoever has ended meanwhile needs no signal.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        self.exit_code();
+    }
+
     /// Waits for the end, and gives the code; 128 + n for a signal.
     #[track_caller]
     pub fn exit_code(&mut self) -> i32 {
