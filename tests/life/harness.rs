@@ -353,12 +353,17 @@ impl<'f> Container<'f> {
     /// PID 1 as this machine's own namespace knows it.
     #[track_caller]
     pub fn pid(&self) -> Pid {
+        self.pid_if_it_lives().expect("it has one child")
+    }
+
+    /// The same; `None` once it has ended.
+    #[track_caller]
+    pub fn pid_if_it_lives(&self) -> Option<Pid> {
         // Whoever has written a line is there.
         self.wait_line("");
         let outer = self.running().outer.id();
-        let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).expect("unshare runs");
-        let pid = children.trim().parse().expect("it has one child");
-        Pid::from_raw(pid)
+        let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).ok()?;
+        children.trim().parse().ok().map(Pid::from_raw)
     }
 
     /// Every process of the container.
@@ -387,18 +392,6 @@ impl<'f> Container<'f> {
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).expect("PID 1 runs");
-    }
-
-    /// Stops it, as a person does who does not know whether it is about to end by itself, and waits for its end.
-    #[track_caller]
-    pub fn stop(&mut self) {
-        let outer = self.running().outer.id();
-        let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).unwrap_or_default();
-        if let Ok(pid) = children.trim().parse() {
-            // Whoever has ended meanwhile needs no signal.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
-        self.exit_code();
     }
 
     /// Waits for the end, and gives the code; 128 + n for a signal.
