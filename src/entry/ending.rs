@@ -92,6 +92,11 @@ impl Ending {
         }
     }
 
+    /// Whether a job ended as jobs do.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self, Self::JobDone)
+    }
+
     /// Whether what is kept of the registration is worth nothing any more.
     pub(super) fn loses_registration(&self) -> bool {
         matches!(self, Self::Lost(_) | Self::Stopped(Why::Replace(_)))

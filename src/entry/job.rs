@@ -74,6 +74,11 @@ impl JobWatch {
         self.seen
     }
 
+    /// Whether there was a job and not only the forge's or the listener's word that one would come: it had a worker, or was named.
+    pub(super) fn was(&self) -> bool {
+        self.found_once || self.named
+    }
+
     /// Whether a job runs, or ran, for certain.
     pub(super) fn ran(&self) -> bool {
         self.found_once
@@ -212,7 +217,7 @@ impl JobWatch {
 
     /// How its time passed, if there was a job: the listener was `connected` since then, and the job `waited` for hardware.
     pub(super) fn spans(&self, connected: Option<Instant>, waited: Duration) -> Option<Spans> {
-        let began = self.began?;
+        let began = self.began.filter(|_| self.was())?;
         Some(Spans {
             idle: connected.map(|since| began.saturating_duration_since(since)).unwrap_or_default(),
             waited,

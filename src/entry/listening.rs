@@ -16,7 +16,6 @@ use super::hardware::HardwareError;
 use super::hearing::Hearing;
 use super::means::Means;
 use super::report::JobReport;
-use super::retiring::{Retired, WorkerWait, retire};
 use super::session::{Event, LOOK_AT_SPACE, Parts, Session};
 use super::stop::Urgency;
 use super::teardown::{end_processes, interrupt};
@@ -130,7 +129,7 @@ impl Session<'_> {
         ControlFlow::Continue(())
     }
 
-    async fn interrupt(&mut self) -> ControlFlow<Ended> {
+    pub(super) async fn interrupt(&mut self) -> ControlFlow<Ended> {
         ControlFlow::Break(interrupt(self.parts.means, &mut self.listener).await)
     }
 
@@ -145,10 +144,11 @@ impl Session<'_> {
         self.parts.patience.forget_failures(&mut self.parts.registrar.state);
     }
 
-    fn job_runs(&mut self) {
+    pub(super) fn job_runs(&mut self) {
         // From now on a job may write to its output.
         self.listener.works(true);
         self.watchdog.running();
+        self.parts.registrar.is_rightly_busy();
         self.parts.means.board.connected();
         self.proves_well();
     }
@@ -193,9 +193,17 @@ impl Session<'_> {
 
     fn heard_sign(&mut self, sign: Sign) {
         match sign {
+            Sign::Acquiring => self.ghosts.offered(),
+            Sign::Skipped => {
+                self.ghosts.vanished();
+                self.retirement.passed_over();
+            }
             Sign::Disconnected if !self.job.seen() => self.parts.means.board.disconnected(),
             Sign::Reconnected => self.parts.means.board.connected(),
-            Sign::Refused => self.farewell = Some(Instant::now() + FAREWELL),
+            Sign::Refused => {
+                self.ghosts.vanished();
+                self.farewell = Some(Instant::now() + FAREWELL);
+            }
             Sign::Updating => {
                 let Parts { registrar, keeper, update, .. } = &mut self.parts;
                 update.urged(&mut registrar.state, &keeper.outside);
@@ -328,60 +336,15 @@ impl Session<'_> {
                 self.retirement.begin(Why::Idle);
             }
             Due::Replace(why) => {
+                if self.watchdog.acquires_until().is_some() {
+                    self.ghosts.vanished();
+                }
                 tracing::warn!("replacing the listener: {why}");
                 self.retirement.begin(Why::Replace(why));
             }
             Due::Overdue => {
                 tracing::warn!("cancelling the running job: it has run for longer than OSCR_JOB_MAX allows");
                 self.end_wait("OSCR_JOB_MAX was over").await;
-                return self.interrupt().await;
-            }
-        }
-        ControlFlow::Continue(())
-    }
-
-    /// Stops the listener if it has no job.
-    async fn retire(&mut self) -> ControlFlow<Ended> {
-        self.retirement.at = None;
-        if self.job.over() {
-            // The listener is about to end.
-            return ControlFlow::Continue(());
-        }
-        let Parts { means, registrar, patience, .. } = &mut self.parts;
-        // A second signal must get through while the forge is being asked.
-        let retired = tokio::select! {
-            retired = retire(means, registrar, &mut patience.backoff, self.directory, &mut self.job, &mut self.hearing) => retired,
-            () = means.stop.reached(Urgency::Cancel) => return ControlFlow::Continue(()),
-        };
-        match retired {
-            Retired::Working => {
-                tracing::info!("a job is running: waiting for it to finish");
-                if let Some(finish) = self.parts.means.provider.agent().stop.finish {
-                    self.listener.signal(finish);
-                }
-                // Its beginning may still be to be heard, after all that was said before it.
-                if self.job.runs() {
-                    self.job_runs();
-                }
-                self.parts.means.board.enter(Phase::Draining);
-            }
-            Retired::Assigned => match self.retirement.wait_for_worker(self.parts.means.common.watch.worker) {
-                WorkerWait::Over => {
-                    tracing::warn!("the forge says that a job was assigned, but no worker runs it: giving it up");
-                    self.interrupted = true;
-                    return self.interrupt().await;
-                }
-                wait => {
-                    // The forge is asked again and again meanwhile.
-                    if wait == WorkerWait::Begins {
-                        tracing::info!("a job has been assigned: waiting for it");
-                    }
-                    self.job.expect();
-                    self.parts.means.board.enter(Phase::Draining);
-                }
-            },
-            Retired::Interrupted => {
-                self.interrupted = true;
                 return self.interrupt().await;
             }
         }
@@ -432,7 +395,7 @@ impl Session<'_> {
             why: self.retirement.why.take(),
             interrupted: self.interrupted,
             asked,
-            job_seen: self.job.seen(),
+            job_seen: self.job.was(),
             job_ran: self.job.ran(),
         };
         let ending = Ending::of(past, ended, self.parts.means.provider.as_ref());

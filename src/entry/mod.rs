@@ -16,6 +16,7 @@ mod doubt;
 mod emptying;
 mod ending;
 mod gate;
+mod ghosts;
 mod hardware;
 mod hearing;
 mod in_use;
@@ -46,6 +47,7 @@ mod teardown;
 mod trust;
 mod update;
 mod watchdog;
+mod withdrawal;
 mod work;
 
 use std::process::ExitCode;

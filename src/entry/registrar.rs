@@ -28,6 +28,8 @@ pub(super) struct Registrar {
     pub(super) state: StateFile,
     /// The fingerprint of the grant in use, if it is good for one job only.
     pub(super) once: Option<String>,
+    /// What the forge called busy in this life. It is believed for the rest of a listener's end, and of this life.
+    refused: Vec<String>,
 }
 
 impl Registrar {
@@ -37,7 +39,7 @@ impl Registrar {
             state.demote();
             state.forget_kept();
         }
-        Self { means, state, once: None }
+        Self { means, state, once: None, refused: Vec::new() }
     }
 
     /// The name of the registration in use.
@@ -107,18 +109,29 @@ impl Registrar {
             return;
         }
         self.means.board.enter(Phase::Unregistering);
-        let next = match ending.goes_on() && self.means.stop.urgency() == Urgency::None {
-            true => "it is tried again before this container registers anew",
-            false => "it is tried again before this container leaves",
+        let next = match (ending.goes_on(), self.means.stop.urgency()) {
+            (true, Urgency::None) => "it is tried again before this container registers anew",
+            (false, Urgency::None) => "it is tried again when this container starts again",
+            (_, Urgency::Finish | Urgency::Cancel) => "it is tried again before this container leaves",
         };
         let given_up = Instant::now() + self.means.common.kill_timeout;
         let mut pause = Duration::from_millis(250);
         loop {
-            let trouble = match self.release_current(directory, matches!(ending, Ending::JobDone)).await {
+            // Of a job that was ended or never was the forge learns by time alone, and by far more of it than is to be had here.
+            let in_vain = !ending.is_done() && self.means.stop.urgency() == Urgency::None;
+            if in_vain && self.is_refused(&self.name()) {
+                tracing::warn!(
+                    "the registration could not be removed: the forge still believes that a job runs; {next}"
+                );
+                self.demote();
+                break;
+            }
+            let trouble = match self.release_current(directory, ending.is_done()).await {
                 Ok(Released::Gone) => {
                     tracing::info!("the registration is gone");
                     break;
                 }
+                Ok(Released::Busy) if in_vain => continue,
                 Ok(Released::Busy) => "the forge still believes that a job runs".to_owned(),
                 Err(fault @ Fault::Denied { .. }) => {
                     tracing::warn!("the registration cannot be removed: {fault}; {next}");
@@ -163,12 +176,25 @@ impl Registrar {
                 Released::Gone
             }
         };
+        if released == Released::Busy {
+            self.refused.push(current.name.clone());
+        }
         if released == Released::Gone {
             metrics::registration(Registered::Removed);
             self.state.content.current = None;
             self.state.save_or_warn();
         }
         Ok(released)
+    }
+
+    /// The registration in use is busy with a job that is there: that it was called so says nothing of what comes after it.
+    pub(super) fn is_rightly_busy(&mut self) {
+        self.refused.clear();
+    }
+
+    /// Whether the forge has called it busy in this life.
+    fn is_refused(&self, name: &str) -> bool {
+        self.refused.iter().any(|refused| refused == name)
     }
 
     /// One request, and where the forge knows that, one before it, so that no job is given out between the two.
@@ -265,7 +291,10 @@ impl Registrar {
         if !self.means.common.persistent {
             self.demote();
         }
-        if self.has_leftovers() {
+        // What the forge has just called busy is no less so now; whoever was stopped may not come back.
+        let in_vain = !self.means.stop.signalled()
+            && self.state.content.leftovers.iter().all(|leftover| self.is_refused(&leftover.name));
+        if self.has_leftovers() && !in_vain {
             self.means.board.enter(Phase::Unregistering);
             let released = timeout(self.means.common.kill_timeout, self.release_leftovers()).await;
             let trouble = match released {

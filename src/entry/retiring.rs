@@ -16,8 +16,8 @@ use crate::provider::{Fault, Released, Standing};
 
 /// How long a job may still turn up after the forge let an idle registration go: the assignment may have crossed.
 const CROSSING: Duration = Duration::from_secs(3);
-/// How long after a refusal for being busy the release is tried again, if no worker has appeared.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How long a listener has to show something of a job once the forge says that there is one.
+const SHOW: Duration = Duration::from_secs(5);
 /// How long a forge may take to say whether a registration that stays has a job.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -28,8 +28,8 @@ pub(super) struct Retirement {
     pub(super) why: Option<Why>,
     /// When it is tried next.
     pub(super) at: Option<Instant>,
-    /// Since when the forge has said that a job was assigned, without a worker.
-    assigned: Option<Instant>,
+    /// Whether the forge said that a job was assigned. It is not asked again.
+    refused: bool,
 }
 
 impl Retirement {
@@ -46,28 +46,28 @@ impl Retirement {
         self.why.is_some()
     }
 
-    /// The forge says that a job was assigned. Tries again later, unless no worker has come within `patience`.
-    pub(super) fn wait_for_worker(&mut self, patience: Duration) -> WorkerWait {
-        let first = self.assigned.is_none();
-        let since = *self.assigned.get_or_insert_with(Instant::now);
-        self.at = Some(Instant::now() + ASK_AGAIN.min(patience));
-        match since.elapsed() < patience {
-            true if first => WorkerWait::Begins,
-            true => WorkerWait::GoesOn,
-            false => WorkerWait::Over,
+    /// The forge says that a job was assigned: its listener is looked at again once it had time to show it.
+    pub(super) fn refused(&mut self) {
+        self.refused = true;
+        self.at = Some(Instant::now() + SHOW);
+    }
+
+    /// Whether the forge said so.
+    pub(super) fn was_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// The listener passed a job over. The forge may give it another one.
+    pub(super) fn passed_over(&mut self) {
+        if self.refused {
+            self.at = Some(Instant::now() + SHOW);
         }
     }
-}
 
-/// How the wait for the worker of a job that was assigned goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WorkerWait {
-    /// It begins.
-    Begins,
-    /// The forge says again what it said before.
-    GoesOn,
-    /// No worker came in time.
-    Over,
+    /// It is looked at again at this moment.
+    pub(super) fn wait_until(&mut self, moment: Instant) {
+        self.at = Some(moment);
+    }
 }
 
 /// What became of an idle listener that should stop.
@@ -146,14 +146,17 @@ pub(super) async fn retire(
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_wait_for_a_worker_begins_once_and_ends() {
+    #[tokio::test(start_paused = true)]
+    async fn after_a_refusal_each_job_that_is_passed_over_gives_the_next_one_a_moment() {
         let mut retirement = Retirement::default();
-        let patience = Duration::from_secs(3600);
-        assert_eq!(retirement.wait_for_worker(patience), WorkerWait::Begins);
-        for _ in 0..3 {
-            assert_eq!(retirement.wait_for_worker(patience), WorkerWait::GoesOn);
-        }
-        assert_eq!(retirement.wait_for_worker(Duration::ZERO), WorkerWait::Over);
+        retirement.passed_over();
+        assert_eq!((retirement.at, retirement.was_refused()), (None, false));
+        retirement.begin(Why::Idle);
+        retirement.refused();
+        assert_eq!(retirement.at, Some(Instant::now() + SHOW));
+        tokio::time::advance(SHOW / 2).await;
+        retirement.passed_over();
+        assert_eq!(retirement.at, Some(Instant::now() + SHOW));
+        assert!(retirement.was_refused());
     }
 }

@@ -12,6 +12,7 @@ use super::children::Running;
 use super::cleaning::Keeper;
 use super::docker::JobsDocker;
 use super::gate::{Gate, Yielding};
+use super::ghosts::Ghosts;
 use super::hardware::HardwareError;
 use super::hearing::Hearing;
 use super::job::JobWatch;
@@ -59,6 +60,7 @@ pub(super) struct Session<'a> {
     pub(super) watchdog: Watchdog,
     /// The watchdog's question to the forge.
     pub(super) asking: Option<Answer<'static, Standing>>,
+    pub(super) ghosts: Ghosts,
     pub(super) retirement: Retirement,
     /// Whether we interrupted the listener because it was idle, or a job had to be cancelled.
     pub(super) interrupted: bool,
@@ -133,6 +135,7 @@ impl<'a> Session<'a> {
             admission: Admission::default(),
             watchdog,
             asking: None,
+            ghosts: Ghosts::default(),
             retirement: Retirement::default(),
             interrupted: false,
             connected: None,
@@ -150,6 +153,8 @@ impl<'a> Session<'a> {
     pub(super) async fn next(&mut self) -> Event {
         let idle = !self.retirement.begun() && !self.job.seen();
         let watched = self.asking.is_none() && (!self.retirement.begun() || self.job.runs());
+        // One that has got hold of a job and shows none proves nothing.
+        let well = !self.watchdog.doubts() && self.watchdog.acquires_until().is_none();
         let Parts { means: Means { board, stop, .. }, keeper, gate, update, .. } = &mut self.parts;
         tokio::select! {
             biased;
@@ -169,7 +174,7 @@ impl<'a> Session<'a> {
             () = at(self.leftovers_at) => Event::Leftovers,
             () = space_due(board, self.space_at), if idle => Event::Space,
             () = at(self.farewell) => Event::Overstays,
-            () = at(self.well_at), if !self.watchdog.doubts() => Event::Well,
+            () = at(self.well_at), if well => Event::Well,
             result = keeper.emptier.ended() => Event::Emptied(result),
             turn = update.turn(idle) => Event::Update(turn),
         }

@@ -63,6 +63,7 @@ pub(super) struct Counters {
     pub(super) version: u32,
     pub(super) incarnations: u64,
     pub(super) jobs: BTreeMap<String, u64>,
+    pub(super) ghost_jobs: u64,
     pub(super) registrations: BTreeMap<String, u64>,
     pub(super) api_requests: BTreeMap<String, u64>,
     pub(super) job_seconds: Histogram,

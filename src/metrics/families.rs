@@ -51,6 +51,12 @@ pub(super) const INCARNATIONS: Family =
     family("oscr_incarnations_total", MetricKind::Counter, &[], "Incarnations of this container, this one included.");
 pub(super) const JOBS: Family =
     family("oscr_jobs_total", MetricKind::Counter, &["result"], "Jobs that are over, by their result.");
+pub(super) const GHOST_JOBS: Family = family(
+    "oscr_ghost_jobs_total",
+    MetricKind::Counter,
+    &[],
+    "Jobs that the forge gave out and that never were: taken back, or refused to the agent, before a worker began them.",
+);
 pub(super) const JOB_SECONDS: Family = family(
     "oscr_job_seconds",
     MetricKind::Histogram(JOB),
@@ -145,6 +151,7 @@ pub const FAMILIES: &[Family] = &[
     STARTED,
     INCARNATIONS,
     JOBS,
+    GHOST_JOBS,
     JOB_SECONDS,
     LOCK_WAIT_SECONDS,
     WIPE_SECONDS,

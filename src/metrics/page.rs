@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use super::counters::{Histogram, Metrics, Registered};
 use super::families::{
     AGENT_FAILURES, AGENT_NEWER, AGENT_RELEASED, API_LEFT, API_LIMIT, API_REQUESTS, API_RESET, DISK_FREE, DISK_LEAST,
-    EVICTED, Family, HEALTHY, INCARNATIONS, INFO, JOB_SECONDS, JOBS, LEFTOVERS, LOCK_WAIT_SECONDS, MetricKind, PHASE,
-    PHASE_SINCE, REGISTRATIONS, REMOVAL_SECONDS, STARTED, WIPE_SECONDS,
+    EVICTED, Family, GHOST_JOBS, HEALTHY, INCARNATIONS, INFO, JOB_SECONDS, JOBS, LEFTOVERS, LOCK_WAIT_SECONDS,
+    MetricKind, PHASE, PHASE_SINCE, REGISTRATIONS, REMOVAL_SECONDS, STARTED, WIPE_SECONDS,
 };
 use super::job_result::JobResult;
 
@@ -58,6 +58,7 @@ pub(super) fn text(metrics: &Metrics, now: &Now) -> String {
     // All of the few results are always there, so that the first of a kind is an increase and not a new series.
     let of = |counts: &BTreeMap<String, u64>, name: &str| counts.get(name).copied().unwrap_or(0);
     page.samples(JOBS, JobResult::ALL.map(|result| (vec![result.name()], of(&counters.jobs, result.name()))));
+    page.samples(GHOST_JOBS, [(vec![], counters.ghost_jobs)]);
     page.histogram(JOB_SECONDS, &counters.job_seconds);
     page.histogram(LOCK_WAIT_SECONDS, &counters.lock_wait_seconds);
     page.histogram(WIPE_SECONDS, &counters.wipe_seconds);

@@ -26,6 +26,11 @@ pub(crate) fn job_over(result: JobResult, ran: Duration) {
     });
 }
 
+/// A job that was given out never was.
+pub(crate) fn ghost_job() {
+    with(|metrics| metrics.counters.ghost_jobs = metrics.counters.ghost_jobs.saturating_add(1));
+}
+
 /// Shared hardware is had, after so long.
 pub(crate) fn lock_waited(waited: Duration) {
     with(|metrics| metrics.counters.lock_wait_seconds.add(WAIT, waited));

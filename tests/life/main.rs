@@ -16,6 +16,7 @@ mod doctor;
 mod faults;
 mod filter;
 mod forge;
+mod ghosts;
 mod happy;
 mod harness;
 mod hooks;

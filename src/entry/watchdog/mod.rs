@@ -140,6 +140,7 @@ impl Watchdog {
             Sign::Skipped if self.ephemeral => {
                 let why = "the listener passed its one job over and listens on, although its registration is used up";
                 self.verdict = Some(why.to_owned());
+                self.enter(Stage::Listening);
             }
             // It stays registered, and the next job may be well.
             Sign::Skipped => self.enter(Stage::Listening),
@@ -169,6 +170,11 @@ impl Watchdog {
             // It listens on, or ends and says by its code why.
             Sign::Updating => {}
         }
+    }
+
+    /// Until when its worker may take to appear, while the listener has taken a job and shows none.
+    pub(super) fn acquires_until(&self) -> Option<Instant> {
+        (self.stage == Stage::Acquiring).then(|| self.since + self.limits.worker)
     }
 
     fn has_trouble(&mut self) {
