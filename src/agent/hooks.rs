@@ -116,10 +116,12 @@ pub(crate) fn run(forge: &Forge, event: HookEvent, socket: &Path, hooks: &Path) 
             Ok(status) if status.success() => {}
             Ok(status) => {
                 log.fail(&format!("the hook {} failed: {status}", path.display()));
+                control::client::hook_failed(socket, event);
                 return status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1).max(1);
             }
             Err(error) => {
                 log.fail(&format!("the hook {} cannot be run: {error}", path.display()));
+                control::client::hook_failed(socket, event);
                 return 1;
             }
         }

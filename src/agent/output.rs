@@ -72,6 +72,10 @@ impl Relay {
     fn hear(&mut self, text: &str) -> Option<Level> {
         let heard = self.reader.read(text, self.working.get());
         if let Some(marker) = heard.marker {
+            if matches!(marker, Marker::Running(_)) {
+                // The rest of its name may be what comes next, on lines of their own.
+                self.working.set(true);
+            }
             let _ = self.markers.send(marker);
         }
         if heard.for_people && !text.is_empty() {
@@ -177,7 +181,7 @@ mod tests {
                         crate::fuzz::assert_plain(result);
                     }
                     Some(Marker::Running(text) | Marker::Version(text)) => crate::fuzz::assert_plain(text),
-                    Some(Marker::Listening | Marker::Sign(_)) | None => {}
+                    Some(Marker::Listening | Marker::Sign(_) | Marker::Finished(..)) | None => {}
                 }
                 kinds.push((heard.level, heard.marker.map(|marker| std::mem::discriminant(&marker))));
             }

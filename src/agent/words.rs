@@ -27,6 +27,8 @@ pub(crate) enum Marker {
     Version(String),
     /// How it is.
     Sign(Sign),
+    /// A process that it started, of this number, ended with this code.
+    Finished(i32, i32),
 }
 
 /// Whose words they are, and so how many people should see of them.
@@ -98,7 +100,13 @@ impl LineReader {
 
     /// Reads a line. `working` says whether a worker lives, so that a job may have written it.
     pub(crate) fn read(&mut self, line: &str, working: bool) -> Heard {
-        match origin(line) {
+        let origin = match meaning(line, self.facts) {
+            // Only words for people begin like this, and a job may be named like any trace.
+            Some(Marker::Running(_) | Marker::Completed(..)) => LineOrigin::Words(line),
+            _ if self.facts.traces.is_empty() => LineOrigin::Words(line),
+            _ => origin(line),
+        };
+        match origin {
             LineOrigin::Workers(text) => {
                 // The worker's own text comes later if this one is of another process.
                 let of_others = |text: &str| text.starts_with(LISTENERS) || self.said.borrow_mut().take(text, true);
@@ -116,7 +124,11 @@ impl LineReader {
             LineOrigin::Trace(source, text) => {
                 let means = |&&(from, start, _): &&(&str, &str, Sign)| from == source && text.starts_with(start);
                 let sign = self.facts.traces.iter().find(means).map(|(.., sign)| Marker::Sign(*sign));
-                Heard { level: self.traced(text), marker: sign, ..Heard::default() }
+                let finished = || {
+                    let (number, code) = self.facts.process_end?.read(source, text)?;
+                    Some(Marker::Finished(number, code))
+                };
+                Heard { level: self.traced(text), marker: sign.or_else(finished), ..Heard::default() }
             }
             LineOrigin::Copy(text) => {
                 let marker = self.unless_said(meaning(text, self.facts), text, true);
@@ -236,7 +248,7 @@ mod tests {
         let (configure, listen) = lines.split_at(CONFIGURED);
         let [mut step, _] = LineReader::pair(AGENT, Voice::Step);
         let (shown, markers) = read(&mut step, configure.iter().copied());
-        assert_eq!(markers, []);
+        assert!(markers.iter().all(|marker| matches!(marker, Marker::Finished(..))), "{markers:?}");
         assert!(shown.iter().all(|(level, _)| *level == Level::DEBUG));
         let pictured = shown
             .iter()
@@ -250,6 +262,7 @@ mod tests {
             Marker::Listening,
             Marker::Sign(Sign::Acquiring),
             Marker::Running("small".to_owned()),
+            Marker::Finished(279, 100),
             Marker::Completed("small".to_owned(), "Succeeded".to_owned()),
         ];
         assert_eq!(markers, expected);

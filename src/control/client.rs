@@ -92,7 +92,7 @@ pub(crate) fn hook(
         Some(Ok(bytes)) => (PayloadHead::Bytes(bytes.len() as u64), bytes.as_slice()),
         Some(Err(why)) => (PayloadHead::Unreadable(why.clone()), &[][..]),
     };
-    let request = HookRequest { event, job, facts: evidence.facts.clone(), payload };
+    let request = HookRequest { event, job, facts: evidence.facts.clone(), failed: false, payload };
     let mut line = serde_json::to_vec(&Request::Hook(Box::new(request)))?;
     line.push(b'\n');
     stream.write_all(&line)?;
@@ -113,6 +113,12 @@ pub(crate) fn hook(
             HookAnswer::Go { .. } | HookAnswer::Refused { .. } => return Ok(answer),
         }
     }
+}
+
+/// Tells that a hook failed, and with it the job. Whether anybody hears it changes nothing for the job.
+pub(crate) fn hook_failed(socket: &Path, event: HookEvent) {
+    let (job, facts, payload) = Default::default();
+    let _ = ask(socket, &Request::Hook(Box::new(HookRequest { event, job, facts, failed: true, payload })));
 }
 
 /// Asks for the status.

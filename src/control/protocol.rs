@@ -31,6 +31,9 @@ pub(crate) struct HookRequest {
     /// What it is judged by.
     #[serde(default)]
     pub facts: Facts,
+    /// It has failed, or one of the operator's that it runs, and so fails the job: nothing is asked.
+    #[serde(default)]
+    pub failed: bool,
     /// The event's payload, which follows the request's line.
     #[serde(default)]
     pub payload: PayloadHead,

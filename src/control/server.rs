@@ -53,6 +53,8 @@ pub(crate) struct Hooked {
     pub event: HookEvent,
     /// Around which job.
     pub job: Job,
+    /// It has failed, and wants nothing.
+    pub failed: bool,
     /// What the job is judged by.
     pub evidence: Evidence,
     /// The process that asks.
@@ -179,7 +181,7 @@ async fn answer(
         Err(error) => json!({ "error": format!("no request: {error}") }),
         Ok(Request::Status) => json!(board.status()),
         Ok(Request::Hook(request)) => {
-            let HookRequest { event, job, facts, payload } = *request;
+            let HookRequest { event, job, facts, failed, payload } = *request;
             let payload = match payload {
                 PayloadHead::None => None,
                 PayloadHead::Unreadable(why) => Some(Err(why)),
@@ -192,6 +194,7 @@ async fn answer(
             let _ = orders.send(Order::Hook(Box::new(Hooked {
                 event,
                 job,
+                failed,
                 evidence,
                 peer: peer.pid,
                 answers,

@@ -6,8 +6,8 @@ use crate::provider::{Provider, Reading};
 /// How the time with one listener ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// A job ran and is over.
-    JobDone,
+    /// A job ran and is over; `by_us` where we made its listener end.
+    JobDone { by_us: bool },
     /// A job ran, and the listener died under it.
     JobBroken(String),
     /// It was stopped.
@@ -42,7 +42,7 @@ pub(super) enum Why {
 }
 
 /// What went before a listener's end.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Past {
     /// Why it was to be stopped, if it was.
     pub(super) why: Option<Why>,
@@ -54,12 +54,16 @@ pub(super) struct Past {
     pub(super) job_seen: bool,
     /// Whether a job ran for certain.
     pub(super) job_ran: bool,
+    /// Whether it was over, and its end told, before a listener's end that takes nothing back.
+    pub(super) job_stands: bool,
+    /// Whether we made the listener end, be it after its job.
+    pub(super) by_us: bool,
 }
 
 impl Ending {
     /// Tells from what went before, and from the listener's own exit code where that leaves it open.
     pub(super) fn of(past: Past, ended: Ended, provider: &dyn Provider) -> Self {
-        let Past { why, interrupted, asked, job_seen, job_ran } = past;
+        let Past { why, interrupted, asked, job_seen, job_ran, job_stands, by_us } = past;
         match why {
             _ if interrupted && asked => return Self::Stopped(Why::Asked),
             Some(why @ (Why::Yield | Why::Full | Why::Unclean | Why::Update)) if interrupted && !job_seen => {
@@ -70,7 +74,8 @@ impl Ending {
             _ => {}
         }
         match provider.read_exit(ended, job_seen) {
-            Reading::Done => Self::JobDone,
+            Reading::Done => Self::JobDone { by_us },
+            _ if job_stands => Self::JobDone { by_us },
             Reading::Retry(why) | Reading::Lost(why) | Reading::Outdated(why) | Reading::Fatal(why) if job_seen => {
                 Self::JobBroken(why)
             }
@@ -94,7 +99,12 @@ impl Ending {
 
     /// Whether a job ended as jobs do.
     pub(super) fn is_done(&self) -> bool {
-        matches!(self, Self::JobDone)
+        matches!(self, Self::JobDone { .. })
+    }
+
+    /// Whether its job ended by itself, so that the forge, if it does not know it yet, is about to.
+    pub(super) fn is_known_soon(&self) -> bool {
+        matches!(self, Self::JobDone { by_us: false })
     }
 
     /// Whether what is kept of the registration is worth nothing any more.
@@ -109,7 +119,7 @@ impl Ending {
 
     /// Whether this process registers again after it, unless it is asked to stop.
     pub(super) fn goes_on(&self) -> bool {
-        !matches!(self, Self::JobDone | Self::JobBroken(_) | Self::Stopped(Why::Idle | Why::Asked))
+        !matches!(self, Self::JobDone { .. } | Self::JobBroken(_) | Self::Stopped(Why::Idle | Why::Asked))
     }
 
     /// Whether it speaks of trouble, when it comes soon after the start and nobody wanted it.
@@ -124,7 +134,16 @@ mod tests {
     use crate::config::Environment;
     use crate::provider::{FORGES, configure};
 
-    const IDLE: Past = Past { why: None, interrupted: false, asked: false, job_seen: false, job_ran: false };
+    const IDLE: Past = Past {
+        why: None,
+        interrupted: false,
+        asked: false,
+        job_seen: false,
+        job_ran: false,
+        job_stands: false,
+        by_us: false,
+    };
+    const DONE: Ending = Ending::JobDone { by_us: false };
     const WITH_JOB: Past = Past { job_seen: true, job_ran: true, ..IDLE };
 
     fn of(past: Past, code: i32) -> Ending {
@@ -164,9 +183,21 @@ mod tests {
     #[test]
     fn a_job_that_came_meanwhile_counts_for_more_than_the_reason_to_stop() {
         for why in [Why::Yield, Why::Full, Why::Unclean, Why::Update, Why::Idle, Why::Replace(String::new())] {
-            assert_eq!(of(Past { why: Some(why), ..WITH_JOB }, 0), Ending::JobDone);
+            assert_eq!(of(Past { why: Some(why), ..WITH_JOB }, 0), DONE);
         }
         assert!(matches!(of(Past { why: Some(Why::Asked), ..WITH_JOB }, 5), Ending::JobBroken(_)));
+    }
+
+    #[test]
+    fn a_job_whose_end_was_told_stands_whatever_its_listener_ends_with() {
+        let told = Past { job_stands: true, ..WITH_JOB };
+        for code in [0, 1, 2, 3, 4, 7] {
+            assert_eq!(of(told.clone(), code), DONE, "{code}");
+        }
+        assert_eq!(of(Past { by_us: true, ..told }, 137), Ending::JobDone { by_us: true });
+        for code in [1, 3, 4, 7] {
+            assert!(matches!(of(WITH_JOB, code), Ending::JobBroken(_)), "{code}: nobody told its end");
+        }
     }
 
     #[test]
@@ -185,6 +216,6 @@ mod tests {
         assert!(lost.loses_registration() && !again.loses_registration());
         assert!(lost.gives_registration_up() && again.gives_registration_up());
         assert!(Ending::Stopped(Why::Replace(String::new())).loses_registration());
-        assert!(!Ending::Stopped(Why::Asked).gives_registration_up() && !Ending::JobDone.gives_registration_up());
+        assert!(!Ending::Stopped(Why::Asked).gives_registration_up() && !DONE.gives_registration_up());
     }
 }

@@ -88,10 +88,10 @@ impl Incarnation {
             means.board.set_job(None);
             registrar.unregister(&directory, &ending).await;
             match ending {
-                Ending::JobDone if means.common.persistent && means.stop.urgency() == Urgency::None => {
+                Ending::JobDone { .. } if means.common.persistent && means.stop.urgency() == Urgency::None => {
                     patience.forget_failures(&mut registrar.state);
                 }
-                Ending::JobDone => {
+                Ending::JobDone { .. } => {
                     patience.forget_failures(&mut registrar.state);
                     registrar.state.content.alone = means.stop.urgency() == Urgency::None;
                     return exit::DONE;

@@ -1,6 +1,6 @@
 //! The job under a listener: whether there is one, what is known about it, and where its worker is.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
@@ -10,7 +10,7 @@ use super::report::Spans;
 use crate::agent::worker::{self, Worker};
 use crate::init::process::{Stat, descends};
 use crate::metrics::JobResult;
-use crate::provider::JobSign;
+use crate::provider::{AgentFacts, JobSign};
 
 /// How often we look for a worker that must be about to appear, and for how long after its job was announced.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -23,6 +23,19 @@ enum Shown {
     Worker(Worker),
     /// The listener's word.
     Word,
+}
+
+/// When a job was announced, for measuring and for people.
+#[derive(Debug, Clone, Copy)]
+struct Began {
+    at: Instant,
+    time: SystemTime,
+}
+
+impl Began {
+    fn now() -> Self {
+        Self { at: Instant::now(), time: SystemTime::now() }
+    }
 }
 
 /// What is known about a job under the listener.
@@ -41,13 +54,16 @@ pub(super) struct JobWatch {
     /// Whether a job ran for certain.
     found_once: bool,
     /// When it was announced, and when it was over.
-    began: Option<Instant>,
+    began: Option<Began>,
     ended: Option<Instant>,
-    /// Whether the listener has named it. What follows in its output may be the job's own words.
-    named: bool,
+    /// What the listener called it, once it did. What follows in its output may be the job's own words.
+    named: Option<String>,
     /// Its name and result, as the listener last said. The job's own words come before its worker's end, the listener's after it.
     completed: Option<(String, String)>,
-    /// Whether the log has that.
+    /// The number of its worker, once that was found, and the exit code that the listener traces for it.
+    worker: Option<Pid>,
+    code: Option<i32>,
+    /// Whether the log has what the listener said.
     told: bool,
 }
 
@@ -63,8 +79,10 @@ impl JobWatch {
             found_once: false,
             began: None,
             ended: None,
-            named: false,
+            named: None,
             completed: None,
+            worker: None,
+            code: None,
             told: false,
         }
     }
@@ -76,7 +94,7 @@ impl JobWatch {
 
     /// Whether there was a job and not only the forge's or the listener's word that one would come: it had a worker, or was named.
     pub(super) fn was(&self) -> bool {
-        self.found_once || self.named
+        self.found_once || self.is_named()
     }
 
     /// Whether a job runs, or ran, for certain.
@@ -96,12 +114,12 @@ impl JobWatch {
 
     /// Whether the listener has named it.
     pub(super) fn is_named(&self) -> bool {
-        self.named
+        self.named.is_some()
     }
 
     /// The listener names it.
-    pub(super) fn begins(&mut self) {
-        self.named = true;
+    pub(super) fn begins(&mut self, name: &str) {
+        self.named = Some(name.to_owned());
         match self.sign {
             JobSign::Worker(_) => self.expect(),
             JobSign::Words => self.found(Shown::Word),
@@ -111,7 +129,7 @@ impl JobWatch {
     /// A job was announced: its worker, if its kind has one, must be about to appear.
     pub(super) fn expect(&mut self) {
         self.seen = true;
-        self.began.get_or_insert_with(Instant::now);
+        self.began.get_or_insert_with(Began::now);
         if self.sign != JobSign::Words && self.running.is_none() && !self.found_once {
             self.look_until = Some(Instant::now() + LOOK_FOR);
         }
@@ -120,9 +138,12 @@ impl JobWatch {
     /// It runs.
     fn found(&mut self, evidence: Shown) {
         self.seen = true;
-        self.began.get_or_insert_with(Instant::now);
+        self.began.get_or_insert_with(Began::now);
         self.found_once = true;
         self.look_until = None;
+        if let Shown::Worker(worker) = &evidence {
+            self.worker = Some(worker.pid);
+        }
         self.running = Some(evidence);
     }
 
@@ -146,9 +167,27 @@ impl JobWatch {
         }
     }
 
+    /// The listener, or the job in its name, says that a process ended with this code. That of its worker counts, and the last one
+    /// as above.
+    pub(super) fn finished(&mut self, process: i32, code: i32) {
+        if self.worker.is_some_and(|worker| worker.as_raw() == process) {
+            self.code = Some(code);
+        }
+    }
+
+    /// The listener has ended: what shows a job shows none any more, unless it is a worker that lives on.
+    pub(super) fn outlived(&mut self) -> bool {
+        let outlived = matches!(&self.running, Some(Shown::Worker(worker)) if worker.lives());
+        if self.running.is_some() && !outlived {
+            self.ended();
+        }
+        outlived
+    }
+
     /// Says once in the log how the job ended.
     pub(super) fn tell(&mut self) {
         if let Some((job, result)) = self.completed.as_ref().filter(|_| !self.told) {
+            let job = self.named.as_ref().unwrap_or(job);
             tracing::info!("agent: Job {job} completed with result: {result}");
             self.told = true;
         }
@@ -206,19 +245,18 @@ impl JobWatch {
         })
     }
 
-    /// How it ended; `lost` when the listener died under it.
-    pub(super) fn result(&self, lost: bool) -> JobResult {
-        match &self.completed {
-            _ if lost => JobResult::Lost,
-            Some((_, result)) => JobResult::read(result),
-            None => JobResult::Unknown,
-        }
+    /// What the forge was told of it, as far as it is known here: by its worker's exit code, or else by the listener's last word.
+    pub(super) fn told_result(&self, agent: &AgentFacts) -> Option<JobResult> {
+        let known = |code: i32| agent.worker_codes.iter().find(|(known, _)| *known == code).map(|(_, word)| *word);
+        let said = || self.completed.as_ref().map(|(_, result)| result.as_str());
+        self.code.and_then(known).or_else(said).map(JobResult::read)
     }
 
     /// How its time passed, if there was a job: the listener was `connected` since then, and the job `waited` for hardware.
     pub(super) fn spans(&self, connected: Option<Instant>, waited: Duration) -> Option<Spans> {
-        let began = self.began.filter(|_| self.was())?;
+        let Began { at: began, time } = self.began.filter(|_| self.was())?;
         Some(Spans {
+            began: time,
             idle: connected.map(|since| began.saturating_duration_since(since)).unwrap_or_default(),
             waited,
             lasted: self.ended.unwrap_or_else(Instant::now).saturating_duration_since(began),

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, timeout};
 
 use super::admission::{Objection, turn_away_stranger};
+use super::ended_by::EndedBy;
 use super::ending::{Ending, Past, Why};
 use super::hardware::HardwareError;
 use super::hearing::Hearing;
@@ -24,11 +25,14 @@ use crate::agent::words::{Marker, Voice};
 use crate::control::server::Hooked;
 use crate::control::{HookAnswer, Job, Phase};
 use crate::init::Ended;
+use crate::metrics::JobResult;
 use crate::provider::{Sign, Step};
 use crate::resource::Held;
 
 /// How long the listener may take to end by itself once its only job's worker is gone.
 const FAREWELL: Duration = Duration::from_secs(60);
+/// The same where it has to tell the forge of the job's end first, and tries again if that fails.
+const REPORT: Duration = Duration::from_secs(120);
 /// A listener that has listened for so long, and has not lost its connection, is well: earlier failures are history.
 const WELL_AFTER: Duration = Duration::from_secs(30);
 /// After how long they are tried again at most.
@@ -66,6 +70,11 @@ impl Session<'_> {
             Event::Cancel => {
                 if self.job.runs() {
                     tracing::warn!("cancelling the running job");
+                    self.ends_job(if self.parts.means.stop.timed_out() {
+                        EndedBy::StopTimeout
+                    } else {
+                        EndedBy::Signal
+                    });
                 }
                 self.interrupted = true;
                 self.end_wait("the runner was told to stop").await;
@@ -130,7 +139,13 @@ impl Session<'_> {
     }
 
     pub(super) async fn interrupt(&mut self) -> ControlFlow<Ended> {
+        self.made_to_end = true;
         ControlFlow::Break(interrupt(self.parts.means, &mut self.listener).await)
+    }
+
+    /// The job is to end before its steps are over; the first reason stays.
+    fn ends_job(&mut self, why: EndedBy) {
+        self.ended_by.get_or_insert(why);
     }
 
     /// A job is there, or must be about to come.
@@ -160,8 +175,8 @@ impl Session<'_> {
     }
 
     async fn heard(&mut self, marker: Marker) {
-        // What is said later may be a job's words.
-        let no_job_yet = !self.job.ran();
+        // What is said later may be a job's words; the first of them are its name's.
+        let no_job_yet = !self.job.ran() && !self.job.is_named();
         match marker {
             Marker::Sign(sign) if no_job_yet => self.heard_sign(sign),
             Marker::Listening if self.job.runs_by_word() => {
@@ -187,6 +202,7 @@ impl Session<'_> {
             Marker::Running(name) if !self.job.is_named() => self.begins(name),
             // The last one counts, which is written once the worker is gone.
             Marker::Completed(job, result) => self.job.completed(job, result),
+            Marker::Finished(process, code) => self.job.finished(process, code),
             late => tracing::debug!("is not believed, because a job may have written it: {late:?}"),
         }
     }
@@ -216,7 +232,7 @@ impl Session<'_> {
     /// The listener says that it begins a job.
     fn begins(&mut self, name: String) {
         tracing::info!("agent: Running job: {name}");
-        self.job.begins();
+        self.job.begins(&name);
         self.parts.registrar.use_up();
         self.watchdog.acquiring();
         self.enter_job();
@@ -233,7 +249,8 @@ impl Session<'_> {
         self.listener.works(false);
         self.watchdog.done();
         // A persistent runner's listener ends after its one job too.
-        self.farewell = Some(Instant::now() + FAREWELL);
+        let patience = if self.parts.means.provider.listener_reports() { REPORT } else { FAREWELL };
+        self.farewell = Some(Instant::now() + patience);
         if let Some(guard) = self.parts.gate.guard.clone()
             && let Some(held) = self.parts.gate.held.take()
         {
@@ -248,6 +265,13 @@ impl Session<'_> {
     async fn asked(&mut self, hooked: Hooked) -> ControlFlow<Ended> {
         self.look();
         let ours = self.job.includes(hooked.peer);
+        if hooked.failed {
+            if ours {
+                self.ends_job(EndedBy::Hook);
+            }
+            let _ = hooked.answers.send(HookAnswer::Go { resource: None });
+            return ControlFlow::Continue(());
+        }
         let Means { common, provider, .. } = self.parts.means;
         match self.admission.judge(&hooked, ours, &common.policy, provider.agent().read_origin()) {
             Ok(()) => {}
@@ -258,6 +282,7 @@ impl Session<'_> {
             Err(Objection::Denied(denial)) => {
                 self.parts.registrar.use_up();
                 tracing::warn!("the job is not run: {denial}");
+                self.ends_job(EndedBy::Policy);
                 return self.fail_job(hooked.answers, &hooked.told, format!("this job is not run: {denial}")).await;
             }
         }
@@ -283,6 +308,7 @@ impl Session<'_> {
             }
             Err(HardwareError::Abandoned) => {
                 tracing::error!("the job is failed: its hook was killed while it waited for the hardware");
+                self.ends_job(EndedBy::Hook);
                 if !self.job.runs() {
                     return self.interrupt().await;
                 }
@@ -293,6 +319,7 @@ impl Session<'_> {
             }
             Err(error) => {
                 tracing::error!("the job is failed: {error}");
+                self.ends_job(EndedBy::Lock);
                 self.fail_job(answers, &told, format!("this job is failed: {error}")).await
             }
         }
@@ -344,6 +371,7 @@ impl Session<'_> {
             }
             Due::Overdue => {
                 tracing::warn!("cancelling the running job: it has run for longer than OSCR_JOB_MAX allows");
+                self.ends_job(EndedBy::JobMaximum);
                 self.end_wait("OSCR_JOB_MAX was over").await;
                 return self.interrupt().await;
             }
@@ -374,12 +402,11 @@ impl Session<'_> {
                 Marker::Running(name) if !self.job.is_named() => self.begins(name),
                 Marker::Listening if self.job.runs_by_word() => self.job.ended(),
                 Marker::Completed(job, result) => self.job.completed(job, result),
+                Marker::Finished(process, code) => self.job.finished(process, code),
                 _ => {}
             }
         }
-        if self.job.runs_by_word() {
-            self.job.ended();
-        }
+        let outlived = self.job.outlived();
         self.job.tell();
         self.parts.update.cut_short(&mut self.parts.registrar.state);
         self.admission.end();
@@ -391,12 +418,18 @@ impl Session<'_> {
         self.parts.means.board.listener_gone();
         let asked = self.parts.means.stop.urgency() > Urgency::None;
         let ended_by_us = self.retirement.begun() || asked;
+        let agent = self.parts.means.provider.agent();
+        let stands =
+            !outlived && (self.made_to_end || matches!(ended, Ended::Code(code) if agent.own_codes.contains(&code)));
+        let result = self.job.told_result(agent);
         let past = Past {
             why: self.retirement.why.take(),
             interrupted: self.interrupted,
             asked,
             job_seen: self.job.was(),
             job_ran: self.job.ran(),
+            job_stands: stands && result.is_some(),
+            by_us: self.made_to_end,
         };
         let ending = Ending::of(past, ended, self.parts.means.provider.as_ref());
         // What it says on its way out after an end that it chose tells nothing.
@@ -410,16 +443,18 @@ impl Session<'_> {
         if ending.is_trouble() && soon && !ended_by_us && self.farewell.is_none() {
             self.parts.means.board.ended_early();
         }
-        self.report(&ending);
+        let lost = !stands || matches!(ending, Ending::JobBroken(_));
+        self.report(if lost { JobResult::Lost } else { result.unwrap_or(JobResult::Unknown) });
         ending
     }
 
     /// Leaves the job's summary to be completed once the slate is clean.
-    fn report(&mut self, ending: &Ending) {
+    fn report(&mut self, result: JobResult) {
         let Some(spans) = self.job.spans(self.connected, self.admission.waited) else { return };
-        let result = self.job.result(matches!(ending, Ending::JobBroken(_)));
+        let by_forge = !self.made_to_end && matches!(result, JobResult::Canceled | JobResult::Abandoned);
+        let ended_by = self.ended_by.or(by_forge.then_some(EndedBy::Forge));
         let status = self.parts.means.board.status();
         let runner = status.runner.map(|runner| runner.name).unwrap_or_default();
-        self.parts.keeper.job_over(JobReport::new(status.job.unwrap_or_default(), runner, result, spans));
+        self.parts.keeper.job_over(JobReport::new(status.job.unwrap_or_default(), runner, result, ended_by, spans));
     }
 }

@@ -14,6 +14,7 @@ mod docker;
 mod doctor;
 mod doubt;
 mod emptying;
+mod ended_by;
 mod ending;
 mod gate;
 mod ghosts;

@@ -19,6 +19,7 @@ pub(super) async fn obey(
                 tracing::info!("asked to drain");
                 stop.drain(exit);
             }
+            Order::Hook(hooked) if hooked.failed => drop(jobs.send(*hooked)),
             Order::Hook(hooked) => {
                 let job = hooked.job.clone();
                 match hooked.event {

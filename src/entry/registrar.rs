@@ -118,7 +118,7 @@ impl Registrar {
         let mut pause = Duration::from_millis(250);
         loop {
             // Of a job that was ended or never was the forge learns by time alone, and by far more of it than is to be had here.
-            let in_vain = !ending.is_done() && self.means.stop.urgency() == Urgency::None;
+            let in_vain = !ending.is_known_soon() && self.means.stop.urgency() == Urgency::None;
             if in_vain && self.is_refused(&self.name()) {
                 tracing::warn!(
                     "the registration could not be removed: the forge still believes that a job runs; {next}"

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use super::ended_by::EndedBy;
 use crate::control::Job;
 use crate::log;
 use crate::metrics::{self, JobResult};
@@ -15,6 +16,7 @@ pub(super) struct JobReport {
     runner: String,
     began: SystemTime,
     result: JobResult,
+    ended_by: Option<EndedBy>,
     idle: Duration,
     waited: Duration,
     ran: Duration,
@@ -32,6 +34,7 @@ struct Summary<'a> {
     run_url: Option<&'a str>,
     runner: &'a str,
     result: &'static str,
+    ended_by: Option<&'static str>,
     began: String,
     /// No forge tells its agent for how long the job had been waiting for one.
     queued: Option<f64>,
@@ -42,8 +45,10 @@ struct Summary<'a> {
 }
 
 /// When which part of a job's time began and ended.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Spans {
+    /// When the job was announced.
+    pub began: SystemTime,
     /// For how long the runner had listened.
     pub idle: Duration,
     /// For how long the job waited for shared hardware.
@@ -53,13 +58,12 @@ pub(super) struct Spans {
 }
 
 impl JobReport {
-    /// A job is over; counts it.
+    /// A job is over, and may have been `ended_by` something before its steps were; counts it.
     #[must_use]
-    pub(super) fn new(job: Job, runner: String, result: JobResult, spans: Spans) -> Self {
+    pub(super) fn new(job: Job, runner: String, result: JobResult, ended_by: Option<EndedBy>, spans: Spans) -> Self {
         let ran = spans.lasted.saturating_sub(spans.waited);
         metrics::job_over(result, ran);
-        let began = SystemTime::now().checked_sub(spans.lasted).unwrap_or(SystemTime::UNIX_EPOCH);
-        Self { job, runner, began, result, idle: spans.idle, waited: spans.waited, ran }
+        Self { job, runner, began: spans.began, result, ended_by, idle: spans.idle, waited: spans.waited, ran }
     }
 
     /// Writes the line; `wiped` is how long the slate took, if it came clean.
@@ -75,6 +79,7 @@ impl JobReport {
             run_url: self.job.run_url.as_deref(),
             runner: &self.runner,
             result: self.result.name(),
+            ended_by: self.ended_by.map(EndedBy::name),
             began: humantime::format_rfc3339_seconds(self.began).to_string(),
             queued: None,
             idle: seconds(self.idle),

@@ -11,6 +11,7 @@ use super::backoff;
 use super::children::Running;
 use super::cleaning::Keeper;
 use super::docker::JobsDocker;
+use super::ended_by::EndedBy;
 use super::gate::{Gate, Yielding};
 use super::ghosts::Ghosts;
 use super::hardware::HardwareError;
@@ -64,6 +65,10 @@ pub(super) struct Session<'a> {
     pub(super) retirement: Retirement,
     /// Whether we interrupted the listener because it was idle, or a job had to be cancelled.
     pub(super) interrupted: bool,
+    /// Whether we made it end, for whatever reason.
+    pub(super) made_to_end: bool,
+    /// What ended its job before its steps were over.
+    pub(super) ended_by: Option<EndedBy>,
     pub(super) connected: Option<Instant>,
     /// When it will have proved itself, if there is anything that it would make history.
     pub(super) well_at: Option<Instant>,
@@ -138,6 +143,8 @@ impl<'a> Session<'a> {
             ghosts: Ghosts::default(),
             retirement: Retirement::default(),
             interrupted: false,
+            made_to_end: false,
+            ended_by: None,
             connected: None,
             well_at: None,
             farewell: None,

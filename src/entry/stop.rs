@@ -83,6 +83,13 @@ impl Stop {
         self.requests.borrow().signals > 0
     }
 
+    /// Whether it is as urgent as it is only because the time of the first signal was over.
+    #[must_use]
+    pub(super) fn timed_out(&self) -> bool {
+        let requests = *self.requests.borrow();
+        requests.signals < 2 && requests.now_too_late
+    }
+
     /// Waits until it is at least so urgent. The deadline of the first signal makes it a cancel.
     pub(super) async fn reached(&self, urgency: Urgency) {
         let mut watcher = self.requests.subscribe();
@@ -140,6 +147,9 @@ mod tests {
             stop.reached(Urgency::Cancel).await;
             assert_eq!((Instant::now() - before).as_secs(), 60);
             assert_eq!(stop.urgency(), Urgency::Cancel);
+            assert!(stop.timed_out());
+            stop.signal();
+            assert!(!stop.timed_out());
         });
     }
 

@@ -93,6 +93,19 @@ mod tests {
     }
 
     #[test]
+    fn a_jobs_end_is_reported_by_the_listener_but_for_githubs_own_host() {
+        let reports = |environment| {
+            let configured = configure(FORGES, &environment).map_err(|problems| format!("{problems:?}")).unwrap();
+            configured.provider.listener_reports()
+        };
+        let github = |host| Environment::from([("GITHUB_HOST", host), ("GITHUB_OWNER", "o"), ("GITHUB_PAT", "t")]);
+        assert!(!reports(github("github.com")) && !reports(github("acme.ghe.com")));
+        assert!(reports(github("github.example.com")));
+        let azure = [("CI_PROVIDER", "azure-devops"), ("ADO_ORG_URL", "https://dev.azure.com/o"), ("ADO_PAT", "t")];
+        assert!(reports(Environment::from(azure)));
+    }
+
+    #[test]
     fn fuzz_settings() {
         const TOKEN: &str = "fuzzed-token-that-nobody-may-see";
         crate::fuzz::run("settings", |bytes| {

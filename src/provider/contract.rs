@@ -70,6 +70,10 @@ pub trait Provider {
     fn run(&self, registration: &Registration, grant: &Grant) -> Step;
     /// What the listener's end means; `job_seen` when a worker ran.
     fn read_exit(&self, ended: Ended, job_seen: bool) -> Reading;
+    /// Whether the listener tells the forge of a job's end, and not its worker.
+    fn listener_reports(&self) -> bool {
+        false
+    }
     /// How a registration is let go; `job_done` when its one job ran to the end.
     fn releasing(&self, job_done: bool) -> Releasing;
     /// Has the forge give this registration no more jobs, where it knows such a thing: then it is asked to before it is asked

@@ -18,6 +18,12 @@ pub struct AgentFacts {
     pub words: &'static [Line],
     /// What its traces mean, where it has them on its output: the part of it that traces, how the text begins, and what it says.
     pub traces: &'static [(&'static str, &'static str, Sign)],
+    /// Its trace of the end of a process that it started, where it has them on its output.
+    pub process_end: Option<ProcessEnd>,
+    /// What the worker's exit codes say of its job: what the forge was told, in the words for results.
+    pub worker_codes: &'static [(i32, &'static str)],
+    /// The codes with which the listener ends by itself. A job that was over by then stands, whichever of them it is.
+    pub own_codes: &'static [i32],
     /// The files in the root that make up a configuration, for a registration that is kept.
     pub configuration: &'static [&'static str],
     /// Variables of ours that the agent gets whatever the user says.
@@ -45,6 +51,27 @@ impl AgentFacts {
     #[must_use]
     pub fn read_origin(&self) -> ReadOrigin {
         self.hooks.as_ref().map_or(|_, _| Err("it is of no known form".to_owned()), |hooks| hooks.origin)
+    }
+}
+
+/// A trace of a process' end: its number and its exit code stand between these words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessEnd {
+    /// The part of the agent that traces it.
+    pub source: &'static str,
+    /// What stands before the number.
+    pub before: &'static str,
+    /// What stands between the number and the code.
+    pub between: &'static str,
+}
+
+impl ProcessEnd {
+    /// The number and the code in a text of this source.
+    pub(crate) fn read(self, source: &str, text: &str) -> Option<(i32, i32)> {
+        let (number, rest) =
+            text.strip_prefix(self.before).filter(|_| source == self.source)?.split_once(self.between)?;
+        let code = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+        Some((number.parse().ok()?, code.parse().ok()?))
     }
 }
 

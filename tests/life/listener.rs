@@ -163,17 +163,18 @@ fn a_listener_that_says_2_after_its_job_has_done_it() {
 fn a_listener_that_dies_under_its_job_makes_the_container_start_anew() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
-    // So long may the forge take to believe that its agent is dead.
-    container.set("OSCR_KILL_TIMEOUT", "100");
     let (job, _gate) = container.start_with_job();
     let runner = forge.runner_of(job);
     nix::sys::signal::kill(container.listener(), Signal::SIGKILL).expect("it runs");
-    // The forge believes in the job, and lets the registration go when it does so no longer.
-    forge.let_go_once_refused(runner);
+    // The forge believes in the job, and the next life lets the registration go.
     assert_eq!(container.exit_code(), 75);
     assert!(!container.lines_with("the job was lost").is_empty());
+    assert!(forge.let_go(runner));
     assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Abandoned));
-    forge.wait_nobody();
+    container.restart();
+    container.wait_line("of an earlier incarnation is not registered any more");
+    assert_eq!(forge.wait_job(forge.job("true"), LIMIT).result, Some(JobResult::Succeeded));
+    assert_eq!(container.exit_code(), 0);
     container.assert_state_empty();
 }
 

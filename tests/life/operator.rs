@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::harness::{Container, Forge, LIMIT, allow, each, until};
 
 /// The summaries of the running incarnation, or of the last.
-fn summaries(container: &Container<'_>) -> Vec<Value> {
+pub(crate) fn summaries(container: &Container<'_>) -> Vec<Value> {
     let lines = container.lines_with("\"job summary\"");
     lines.iter().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["summary"].clone()).collect()
 }

@@ -7,6 +7,7 @@ use oscr_sim::protocol::JobResult;
 use serde_json::json;
 
 use crate::harness::{Container, Forge, LIMIT, each};
+use crate::operator::summaries;
 
 /// Whatever a job is named after, or writes in its listener's name.
 const SAID: [&str; 6] = [
@@ -21,10 +22,9 @@ const SAID: [&str; 6] = [
 /// The job summary in the log.
 #[track_caller]
 fn summary(container: &Container<'_>) -> serde_json::Value {
-    let lines = container.lines_with("job summary");
-    assert_eq!(lines.len(), 1, "{lines:?}");
-    let line: serde_json::Value = serde_json::from_str(&lines[0]).expect("a line of JSON");
-    line["summary"].clone()
+    let all = summaries(container);
+    assert_eq!(all.len(), 1, "{all:?}");
+    all[0].clone()
 }
 
 #[test]

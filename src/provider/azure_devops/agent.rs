@@ -21,6 +21,8 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
         Line::timed("Listening for Jobs", Meaning::Listening),
         Line::timed("Running job: ", Meaning::Running),
         Line::timed("Job ", Meaning::Completed(" completed with result: ")),
+        // The last line of a job's name that has several.
+        Line::new("", "", Meaning::Completed(" completed with result: ")),
         // Only its configure step says it, in a picture.
         Line::new("agent v", "", Meaning::Version),
         Line::new("A session for this agent already exists.", "", Meaning::Sign(Sign::Conflict)),
@@ -29,6 +31,9 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
         Line::new("Agent update in progress, do not shutdown agent.", "", Meaning::Sign(Sign::Updating)),
     ],
     traces: &[],
+    process_end: None,
+    worker_codes: &[],
+    own_codes: &[0, 1, 2, 3, 4],
     configuration: &[".agent", ".credentials", ".credentials_rsaparams", CAPABILITIES],
     env: &[],
     env_allowed: &[

@@ -138,6 +138,10 @@ impl Provider for AzureDevOps {
         agent::read_exit(ended, job_seen)
     }
 
+    fn listener_reports(&self) -> bool {
+        true
+    }
+
     fn releasing(&self, _job_done: bool) -> Releasing {
         // After its one job the agent stays listed, offline.
         Releasing::Request

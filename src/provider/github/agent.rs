@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use super::{job, payload};
 use crate::init::Ended;
 use crate::provider::contract::Reading;
-use crate::provider::facts::{AgentFacts, JobHooks, JobSign, LabelledBy, Line, Meaning, Sign, StopPlan};
+use crate::provider::facts::{AgentFacts, JobHooks, JobSign, LabelledBy, Line, Meaning, ProcessEnd, Sign, StopPlan};
 
 /// The program that configures itself, listens and removes itself.
 pub(super) const LISTENER: &str = "bin/Runner.Listener";
@@ -34,6 +34,13 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
         ("Runner", "Acknowledge returned job-not-found ", Sign::Refused),
         ("Runner", "Skipping message Job.", Sign::Skipped),
     ],
+    process_end: Some(ProcessEnd {
+        source: "ProcessInvokerWrapper",
+        before: "Finished process ",
+        between: " with exit code ",
+    }),
+    worker_codes: &[(100, "succeeded"), (102, "failed"), (103, "canceled")],
+    own_codes: &[0, 1, 2, 3, 4, 7],
     configuration: &[".runner", ".credentials", ".credentials_rsaparams"],
     env: &[
         // Without it, a version that GitHub refuses ends the listener with 1, like many other things.

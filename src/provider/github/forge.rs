@@ -165,6 +165,11 @@ impl Provider for GitHub {
         agent::read_exit(ended, job_seen)
     }
 
+    fn listener_reports(&self) -> bool {
+        // A server of one's own hears of it by the way of the older protocol.
+        !self.settings.host.is_github_com()
+    }
+
     fn releasing(&self, job_done: bool) -> Releasing {
         match &self.settings.credential {
             Credential::Pat(_) | Credential::App(_) => Releasing::Request,
