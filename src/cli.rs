@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use nix::sys::signal::Signal;
 
 use crate::agent::hooks;
+use crate::agent::interpreter::Interpreters;
 use crate::config::Places;
 use crate::config::values::{parse_duration, parse_flag};
 use crate::control::client::{self, ClientError};
@@ -156,6 +157,12 @@ struct HookArgs {
     /// The directory of the user's hooks
     #[arg(long, value_name = "PATH")]
     hooks: PathBuf,
+    /// The image's agent, whose Node.js runs some of them
+    #[arg(long, value_name = "PATH")]
+    agent: Option<PathBuf>,
+    /// The directory of agents that were fetched in its place
+    #[arg(long, value_name = "PATH")]
+    fetched: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -306,7 +313,11 @@ fn hook(forges: Forges, arguments: &HookArgs) -> ExitCode {
         eprintln!("oscr-entry: {named:?} is no forge that this program knows");
         return ExitCode::from(exit::USAGE);
     };
-    ExitCode::from(hooks::run(forge, arguments.event, &arguments.socket, &arguments.hooks))
+    let HookArgs { event, socket, hooks, agent, fetched, .. } = arguments;
+    let usual = Interpreters::of(&Places::below(root()));
+    let interpreters =
+        Interpreters { agent: agent.clone().unwrap_or(usual.agent), fetched: fetched.clone().unwrap_or(usual.fetched) };
+    ExitCode::from(hooks::run(forge, *event, socket, hooks, &interpreters))
 }
 
 fn health(socket: SocketArgs) -> ExitCode {

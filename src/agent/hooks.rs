@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::interpreter::Interpreters;
 use super::job_log::JobLog;
 use crate::config::Places;
 use crate::control::{self, HookAnswer, HookEvent};
@@ -38,10 +39,12 @@ pub(crate) fn write_shims(places: &Places, forge: &str) -> io::Result<Shims> {
         let path = directory.join(format!("{event}.sh"));
         // `exec`, because bash would hold back the signals that the agent sends to a hook it cancels.
         let text = format!(
-            "#!/bin/bash\nexec {} hook --forge {forge} --socket {} --hooks {} {event}\n",
+            "#!/bin/bash\nexec {} hook --forge {forge} --socket {} --hooks {} --agent {} --fetched {} {event}\n",
             quote(&program),
             quote(&control::socket(places)),
             quote(&places.hooks()),
+            quote(&places.agent()),
+            quote(&places.fetched_agents()),
         );
         fs::write(&path, text)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
@@ -57,7 +60,7 @@ fn quote(path: &Path) -> String {
 /// `oscr-entry hook <event>`: tells PID 1, then runs the user's hooks in order. Returns the exit code: the first that fails
 /// fails the job, as the agent's contract has it.
 #[must_use]
-pub(crate) fn run(forge: &Forge, event: HookEvent, socket: &Path, hooks: &Path) -> u8 {
+pub(crate) fn run(forge: &Forge, event: HookEvent, socket: &Path, hooks: &Path, interpreters: &Interpreters) -> u8 {
     let known = forge.agent.hooks.as_ref();
     let (job, facts) = known.map(|known| (known.describe)(&|name| std::env::var(name).ok())).unwrap_or_default();
     let evidence = match (event, known) {
@@ -105,12 +108,26 @@ pub(crate) fn run(forge: &Forge, event: HookEvent, socket: &Path, hooks: &Path) 
     });
     let mut commands: Vec<OsString> = executables(&hooks.join(event.to_string()));
     commands.extend(chained.map(|(_, script)| script));
+    let search = std::env::var_os("PATH");
     for command in commands {
         let path = Path::new(&command);
-        let mut child = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("js") => with_interpreter("node", path),
-            Some("sh") => with_interpreter("bash", path),
-            _ => Command::new(path),
+        let mut child = if path.extension().is_some_and(|extension| extension == "sh") {
+            let mut bash = Command::new("bash");
+            // As the agent runs a hook.
+            bash.arg("-e").arg(path);
+            bash
+        } else {
+            match interpreters.command(path, search.as_deref()) {
+                Ok((program, arguments)) => {
+                    let mut child = Command::new(program);
+                    child.args(arguments);
+                    child
+                }
+                Err(why) => {
+                    log.fail(&format!("the hook {} cannot be run: {why}", path.display()));
+                    return 1;
+                }
+            }
         };
         match child.status() {
             Ok(status) if status.success() => {}
@@ -141,16 +158,6 @@ fn payload(known: &JobHooks) -> Option<Result<Vec<u8>, String>> {
         Ok(_) => Ok(bytes),
         Err(error) => Err(format!("({}) cannot be read: {error}", file.display())),
     })
-}
-
-fn with_interpreter(interpreter: &str, script: &Path) -> Command {
-    let mut command = Command::new(interpreter);
-    if interpreter == "bash" {
-        // As the agent runs a hook.
-        command.arg("-e");
-    }
-    command.arg(script);
-    command
 }
 
 /// Sets `OSCR_RESOURCE` for the job's steps, in the agent's way.
@@ -198,6 +205,10 @@ mod tests {
         });
     }
 
+    fn interpreters() -> Interpreters {
+        Interpreters::of(&Places::below("/nonexistent".into()))
+    }
+
     const FORGE: &Forge = crate::provider::FORGES.usual();
 
     #[test]
@@ -212,16 +223,16 @@ mod tests {
         script(&started, "10-one.sh", &line("one"), 0o755);
         script(&started, "15-not-executable", &line("no"), 0o644);
         script(&started, "30-three", &line("three"), 0o755);
-        assert_eq!(run(FORGE, HookEvent::JobStarted, &socket, hooks.path()), 7);
+        assert_eq!(run(FORGE, HookEvent::JobStarted, &socket, hooks.path(), &interpreters()), 7);
         assert_eq!(fs::read_to_string(&seen).unwrap(), "one\ntwo\n");
-        assert_eq!(run(FORGE, HookEvent::JobCompleted, &socket, hooks.path()), 0);
+        assert_eq!(run(FORGE, HookEvent::JobCompleted, &socket, hooks.path(), &interpreters()), 0);
     }
 
     #[test]
     fn a_job_does_not_begin_without_an_answer_but_ends_without_one() {
         let nowhere = tempfile::tempdir().unwrap();
         let socket = nowhere.path().join("socket");
-        assert_eq!(run(FORGE, HookEvent::JobStarted, &socket, nowhere.path()), 1);
-        assert_eq!(run(FORGE, HookEvent::JobCompleted, &socket, nowhere.path()), 0);
+        assert_eq!(run(FORGE, HookEvent::JobStarted, &socket, nowhere.path(), &interpreters()), 1);
+        assert_eq!(run(FORGE, HookEvent::JobCompleted, &socket, nowhere.path(), &interpreters()), 0);
     }
 }

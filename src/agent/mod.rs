@@ -3,6 +3,7 @@
 pub(crate) mod directory;
 pub(crate) mod env;
 pub(crate) mod hooks;
+pub(crate) mod interpreter;
 mod job_log;
 mod line_origin;
 pub(crate) mod output;

@@ -122,8 +122,13 @@ impl Starter {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub(super) fn command(&self, program: OsString, env: Vec<(OsString, OsString)>) -> Result<Running, SpawnError> {
-        let what = Spawn { program, args: Vec::new(), env: Some(env), directory: Some("/".into()), captured: true };
+    pub(super) fn command(
+        &self,
+        program: OsString,
+        args: Vec<OsString>,
+        env: Vec<(OsString, OsString)>,
+    ) -> Result<Running, SpawnError> {
+        let what = Spawn { program, args, env: Some(env), directory: Some("/".into()), captured: true };
         self.launch(&what, self.unprivileged())
     }
 

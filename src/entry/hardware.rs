@@ -12,7 +12,8 @@ use tokio::time::{Instant, interval_at, timeout};
 
 use super::children::{Running, Starter};
 use crate::agent::hooks::executables;
-use crate::config::{Hardware, LockScope};
+use crate::agent::interpreter::Interpreters;
+use crate::config::{Hardware, LockScope, Places};
 use crate::control::{Board, WaitNotice};
 use crate::init::SpawnError;
 use crate::metrics;
@@ -30,6 +31,7 @@ pub(super) struct Guard {
     scope: LockScope,
     starter: Starter,
     hooks: PathBuf,
+    interpreters: Interpreters,
     board: Board,
 }
 
@@ -61,10 +63,11 @@ pub(super) enum HardwareError {
 }
 
 impl Guard {
-    pub(super) fn new(hardware: Hardware, locks: Locks, starter: Starter, hooks: PathBuf, board: Board) -> Self {
+    pub(super) fn new(hardware: Hardware, locks: Locks, starter: Starter, places: &Places, board: Board) -> Self {
         let by_agent = if starter.facts.hooks.is_some() { LockScope::Job } else { LockScope::Listener };
         let scope = hardware.scope.unwrap_or(by_agent);
-        Self { hardware, locks, scope, starter, hooks, board }
+        let (hooks, interpreters) = (places.hooks(), Interpreters::of(places));
+        Self { hardware, locks, scope, starter, hooks, interpreters, board }
     }
 
     /// When the resource is taken.
@@ -169,7 +172,10 @@ impl Guard {
             let shown = PathBuf::from(&hook).display().to_string();
             let mut env = self.starter.env.clone();
             env.push(("OSCR_RESOURCE".into(), held.names().into()));
-            let mut running = match self.starter.command(hook, env) {
+            let search = env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
+            let command = self.interpreters.command(hook.as_ref(), search).map_err(|why| why.to_string());
+            let (program, arguments) = command.map_err(|why| format!("the hook {shown} cannot be run: {why}"))?;
+            let mut running = match self.starter.command(program, arguments, env) {
                 Ok(running) => running,
                 Err(error) => return Err(format!("the hook {shown} cannot be run: {error}")),
             };

@@ -175,8 +175,7 @@ impl Prepared {
         let starter =
             Starter::new(children.clone(), self.identity, self.agent_env, self.provider.agent(), self.common.sudo);
         let guard = self.common.hardware.clone().zip(self.locks).map(|(hardware, locks)| {
-            let hooks = self.common.places.hooks();
-            Rc::new(Guard::new(hardware, locks, starter.clone(), hooks, self.board.clone()))
+            Rc::new(Guard::new(hardware, locks, starter.clone(), &self.common.places, self.board.clone()))
         });
         let outside = Outside::of(&self.common, &*self.provider, &self.slate, starter.identity.as_ref());
         let means = Rc::new(Means {

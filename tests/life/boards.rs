@@ -302,9 +302,15 @@ fn hooks_between_holders_run_as_the_agent_and_a_failing_one_fails_the_job() {
     let mut container = boards.runner(&forge, &[]);
     hook(&container, "resource-acquired/10-power", "echo \"power on $OSCR_RESOURCE as $(id -u)\"");
     hook(&container, "resource-released/10-power", "echo \"power off $OSCR_RESOURCE\"");
+    hook(&container, "resource-released/20-log.js", "exit 1");
+    write_program(
+        &container.path("opt/oscr/agent/externals/node24/bin/node"),
+        "#!/bin/sh\necho node24 runs ${1##*/}\n",
+    );
     container.start();
     assert_eq!(forge.wait_job(forge.job("true"), LIMIT).result, Some(JobResult::Succeeded));
     container.exit_code();
+    assert_eq!(container.lines_with("node24 runs 20-log.js").len(), 1);
     assert_eq!(container.lines_with(&format!("power on board-1 as {}", container.uid)).len(), 1);
     assert_eq!(container.lines_with("power off board-1").len(), 1);
 

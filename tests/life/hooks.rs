@@ -1,10 +1,11 @@
 //! The user's hooks around a job.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use oscr_sim::protocol::JobResult;
 
-use crate::harness::{Container, Forge, LIMIT, allow, write_program};
+use crate::harness::{Container, Forge, LIMIT, allow, write, write_program};
 
 fn hook(container: &Container<'_>, name: &str, text: &str) {
     let path = container.path("etc/oscr/hooks.d").join(name);
@@ -101,4 +102,68 @@ fn a_job_cannot_change_what_runs_around_the_next_one() {
         assert!(!job.log.contains(did), "{}", job.log);
     }
     assert!(fs::metadata(container.path("run/oscr/hooks/job-started.sh")).is_ok());
+}
+
+#[test]
+fn hooks_are_run_by_the_agents_newest_node_and_by_powershell() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    for node in ["node9", "node24", "node30_alpine"] {
+        let program = container.path("opt/oscr/agent/externals").join(node).join("bin/node");
+        write_program(&program, &format!("#!/bin/sh\necho {node} runs $(basename \"$1\") with $2.\n"));
+    }
+    write_program(&container.path("opt/tools/pwsh"), "#!/bin/sh\necho pwsh \"$1 $2\"\n");
+    let path = format!("{}:{}", container.text("opt/tools"), container.setting("PATH"));
+    container.set("PATH", &path);
+    // None of them could be executed by itself.
+    for name in ["job-started/10-first.js", "job-started/20-second.ps1"] {
+        write(&container.path("etc/oscr/hooks.d").join(name), "first();\n", 0o755);
+    }
+    let own = container.path("own.js");
+    write(&own, "last();\n", 0o644);
+    container.set("ACTIONS_RUNNER_HOOK_JOB_STARTED", &own.display().to_string());
+    container.start();
+    let job = forge.wait_job(forge.job("true"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    let second = container.path("etc/oscr/hooks.d/job-started/20-second.ps1");
+    let said = [
+        "node24 runs 10-first.js with .".to_owned(),
+        format!("pwsh -command . '{}'", second.display()),
+        "node24 runs own.js with .".to_owned(),
+    ];
+    let at: Vec<usize> =
+        said.iter().map(|line| job.log.find(line).unwrap_or_else(|| panic!("no {line:?} in {}", job.log))).collect();
+    assert!(at.is_sorted(), "{}", job.log);
+    assert_eq!(container.exit_code(), 0);
+}
+
+#[test]
+fn a_hook_whose_interpreter_is_missing_fails_its_job_and_says_what_to_add() {
+    let cases =
+        [("10-hook.js", "Node.js, which is neither in "), ("10-hook.ps1", "PowerShell, and no pwsh is in PATH: ")];
+    for (name, words) in cases {
+        let forge = Forge::start();
+        let mut container = Container::new(&forge);
+        // All that this machine has, but what is missing.
+        let tools = container.path("opt/tools");
+        fs::create_dir_all(&tools).expect("a directory");
+        for directory in std::env::split_paths(container.setting("PATH")) {
+            for program in fs::read_dir(directory).into_iter().flatten().flatten() {
+                if !["node", "pwsh"].iter().any(|missing| program.file_name() == *missing) {
+                    // The first of a name is found first.
+                    let _ = symlink(program.path(), tools.join(program.file_name()));
+                }
+            }
+        }
+        container.set("PATH", &tools.display().to_string());
+        write(&container.path("etc/oscr/hooks.d/job-started").join(name), "first();\n", 0o755);
+        container.start();
+        let job = forge.wait_job(forge.job("echo the 'step' ran"), LIMIT);
+        assert_eq!(job.result, Some(JobResult::Failed), "{}", job.log);
+        assert!(!job.log.contains("the step ran"), "{}", job.log);
+        let said = format!("job-started/{name} cannot be run: it needs {words}");
+        let told = |text: &&String| text.contains(&said) && text.contains("to the image");
+        assert_eq!(job.annotations.iter().filter(told).count(), 1, "{:?}", job.annotations);
+        assert_eq!(container.exit_code(), 0);
+    }
 }
