@@ -45,6 +45,7 @@ mod space;
 mod state;
 mod stop;
 mod teardown;
+mod trial;
 mod trust;
 mod update;
 mod watchdog;

@@ -89,6 +89,10 @@ impl Registrar {
             Ok(())
         };
         unless_stopped(&stop, swept).await?;
+        if self.agent_failed {
+            let tried = unless_stopped(&stop, self.try_agent()).await;
+            self.agent_was_tried(tried)?;
+        }
         // A name that was tried and may or may not be known to the forge is tried again: then one clean-up covers both.
         let name = match &self.state.content.current {
             Some(pending) => pending.name.clone(),
@@ -99,7 +103,13 @@ impl Registrar {
         self.means.board.set_runner(Some(Runner { name: name.clone(), id: None }));
         let work_directory = self.means.common.work_directory.clone();
         let wanted = Candidate { name: &name, work_directory: &work_directory };
-        let grant = match unless_stopped(&stop, self.means.provider.grant(wanted)).await {
+        // At the same time, so that it costs no time of its own. Neither answer is lost for the other.
+        let (granted, tried) = tokio::join!(
+            unless_stopped(&stop, self.means.provider.grant(wanted)),
+            unless_stopped(&stop, self.try_agent())
+        );
+        let tried = self.agent_was_tried(tried);
+        let grant = match granted {
             Ok(grant) => grant,
             Err(fault) => {
                 if matches!(fault, Fault::NameTaken(_)) {
@@ -119,7 +129,13 @@ impl Registrar {
             self.state.content.current = Some(registration.clone());
             self.save()?;
         }
-        let (directory, registration) = match self.make_use_of(&grant, wanted).await {
+        let made = match tried {
+            Ok(()) => self.make_use_of(&grant, wanted).await,
+            // Nothing is registered yet, and the name is as good for the next try.
+            Err(fault) if grant.registration.is_none() => return Err(fault),
+            Err(fault) => Err(fault),
+        };
+        let (directory, registration) = match made {
             Ok(made) => made,
             Err(fault) => {
                 self.demote();
@@ -163,11 +179,19 @@ impl Registrar {
             self.demote_known();
             return Ok(None);
         };
-        let known = match self.means.provider.releasing(false) {
-            Releasing::Request => self.means.provider.standing(&current).await? != Standing::Unknown,
-            // Without a credential that could ask, the listener itself will find out.
-            Releasing::Command { .. } | Releasing::ByForge => true,
+        let known = async {
+            match self.means.provider.releasing(false) {
+                Releasing::Request => {
+                    Ok::<_, Fault>(self.means.provider.standing(&current).await? != Standing::Unknown)
+                }
+                // Without a credential that could ask, the listener itself will find out.
+                Releasing::Command { .. } | Releasing::ByForge => Ok(true),
+            }
         };
+        let (known, tried) = tokio::join!(known, self.try_agent());
+        let tried = self.agent_was_tried(tried);
+        let known = known?;
+        tried?;
         if !known {
             tracing::warn!("the forge does not know {} any more: registering anew", current.name);
             self.state.forget_kept();

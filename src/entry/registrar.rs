@@ -30,6 +30,8 @@ pub(super) struct Registrar {
     pub(super) once: Option<String>,
     /// What the forge called busy in this life. It is believed for the rest of a listener's end, and of this life.
     refused: Vec<String>,
+    /// The agent was tried and does not run: the forge is asked for nothing before it does.
+    pub(super) agent_failed: bool,
 }
 
 impl Registrar {
@@ -39,7 +41,7 @@ impl Registrar {
             state.demote();
             state.forget_kept();
         }
-        Self { means, state, once: None, refused: Vec::new() }
+        Self { means, state, once: None, refused: Vec::new(), agent_failed: false }
     }
 
     /// The name of the registration in use.

@@ -9,7 +9,7 @@ use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::in_use::Fetched;
+use super::in_use::{BuildStamp, Fetched};
 use super::schedule::Memory;
 use crate::docker::Label;
 use crate::files;
@@ -36,6 +36,9 @@ pub(super) struct State {
     /// The agent that was fetched in place of the image's.
     #[serde(default)]
     pub agent: Option<Fetched>,
+    /// The image's listener, as it was when it was found to run here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<BuildStamp>,
     /// What is known of newer agents.
     #[serde(default)]
     pub update: Memory,

@@ -9,7 +9,7 @@ use oscr_sim::agent::Kind;
 use oscr_sim::forge::{JobStatus, ListenerExit, LostAssignments, Removal, Snapshot};
 use oscr_sim::protocol::JobResult;
 
-use crate::harness::{Container, Forge, LIMIT, allow, until, write_program};
+use crate::harness::{Container, Forge, LIMIT, allow, until, write, write_program};
 use crate::table::{Row, Step};
 use crate::world::{STOP, assert_denied, assert_said, believes_busy, correct, listens, registrations, restart};
 
@@ -80,6 +80,25 @@ fn cannot_run(kind: Kind, fault: &str, spoil: fn(&Container<'_>), words: &'stati
         correct(forge, container);
         listens(container);
     })
+}
+
+/// The agent says its version and cannot do more, until somebody corrects the image.
+fn cannot_configure(kind: Kind) -> Row {
+    let must = "`denied`: one line with the cause, unhealthy, slow";
+    Row::new(
+        kind,
+        Step::Configure,
+        "misses a library that its version does not need (127)",
+        must,
+        |forge, container| {
+            container.replace_listener("[ \"$1\" = configure ] && exit 127");
+            container.start();
+            assert_denied(forge, container, &["127", "libraries"]);
+            repair(container);
+            correct(forge, container);
+            listens(container);
+        },
+    )
 }
 
 /// Asserts that PID 1 never took much memory, whatever it was told.
@@ -201,6 +220,33 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             },
             &["127", "libraries"],
         ),
+        Row::new(
+            kind,
+            Step::Configure,
+            "cannot even say its version, as without ICU",
+            "`denied`: one line with the cause, unhealthy, slow; nothing is registered",
+            |forge, container| {
+                let words =
+                    "echo \"Process terminated. Couldn't find a valid ICU package\" >&2; echo '   at A.B()' >&2";
+                let broken = container.path("broken");
+                write(&broken, "", 0o444);
+                let script =
+                    format!("[ \"$1\" = --version ] && [ -e {} ] && {{ {words}; kill -ABRT $$; }}", broken.display());
+                container.replace_listener(&script);
+                container.start();
+                let libraries = "the libraries that the agent needs, such as ICU";
+                assert_denied(
+                    forge,
+                    container,
+                    &["SIGABRT", "\"Process terminated. Couldn't find a valid ICU package\"", libraries],
+                );
+                assert!(container.lines_with("registered with").is_empty() && forge.runners().is_empty());
+                fs::remove_file(&broken).expect("our own file");
+                correct(forge, container);
+                listens(container);
+            },
+        ),
+        cannot_configure(kind),
         another_try(kind, Step::Configure, "crashes", "kill -SEGV $$", &["configure step failed"]),
         another_try(kind, Step::Configure, "says that it did, and did not", "exit 0", &["code 1"]),
         another_try(kind, Step::Listen, "crashes", "kill -SEGV $$", &["died"]),

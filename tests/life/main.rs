@@ -38,5 +38,6 @@ mod results;
 mod secrets;
 mod stop;
 mod taint;
+mod trial;
 mod update;
 mod watchdog;

@@ -4,28 +4,21 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufReader};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use nix::sys::signal::Signal;
-use tokio::time::timeout;
 
 use super::archive::{Archives, shortage};
 use super::halt::Halt;
-use crate::agent::directory;
-use crate::agent::words::Voice;
-use crate::entry::children::{Running, Starter};
+use crate::entry::children::Starter;
+use crate::entry::trial::{Unsaid, version_of};
 use crate::entry::work::on_a_thread;
 use crate::init::Ended;
 use crate::os::Identity;
 use crate::os::priority;
-use crate::provider::{Package, Step};
+use crate::provider::Package;
+use crate::workspace::Space;
 use crate::workspace::taint::Custody;
-use crate::workspace::{Space, Spare, wipe};
 
 /// What an agent may have unpacked, in bytes: GitHub's has some 700 MB.
 const LARGEST: u64 = 4 << 30;
-/// How long it may take to say its version.
-const SAY: Duration = Duration::from_secs(30);
 
 /// Why no agent was made.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,58 +98,12 @@ impl Bench {
     /// # Errors
     /// Why it did not say it.
     pub(super) async fn version_of(&self, agent: &Path) -> Result<String, Unmade> {
-        let mut starter = self.starter.clone();
-        // With what a listener is told about its words, they would be more than the version.
-        starter.env.retain(|(name, _)| !starter.facts.env.iter().any(|(told, _)| name == told));
-        let directory = self.roots.join("its-version");
-        let mut trial = Trial { running: None, directory: directory.clone() };
-        trial.clean_up();
-        let fault = |error: &dyn std::error::Error| Unmade::Fault(format!("it cannot be tried: {error}"));
-        // Where links cannot be made, files are copied.
-        let (from, roots, user) = (agent.to_owned(), self.roots.clone(), self.agent.clone());
-        let made = on_a_thread(move || directory::make(&from, &roots, "its-version", &user)).await;
-        made.map_err(|error| fault(&error))?;
-        let step = Step { program: starter.facts.listener, args: vec!["--version".to_owned()], secrets: Vec::new() };
-        let (running, _) = starter.start(&directory, &step, Voice::Step).map_err(|error| fault(&error))?;
-        let running = trial.running.insert(running);
-        let Ok(ended) = timeout(SAY, running.ended()).await else {
-            return Err(Unmade::Fault(format!("it did not say its version within {} s", SAY.as_secs())));
-        };
-        let words = running.tail.last_words().await;
-        trial.running = None;
-        let plain = |line: &&str| !line.is_empty() && line.chars().all(|c| c.is_ascii_digit() || c == '.');
-        let version = words.iter().map(|line| line.trim()).find(plain);
-        let why = || format!("asked for its version it ended with {ended} and said {:?}", words.join(" "));
-        match (ended, version) {
-            (Ended::Code(0), Some(version)) => Ok(version.to_owned()),
-            (Ended::Code(_), _) => Err(Unmade::Unfit(why())),
-            // Somebody ended it.
-            _ => Err(Unmade::Fault(why())),
-        }
-    }
-}
-
-/// An agent that is asked for its version. Given up, it is ended, and its root goes.
-struct Trial {
-    running: Option<Running>,
-    directory: PathBuf,
-}
-
-impl Trial {
-    fn clean_up(&self) {
-        if self.directory.exists() && wipe(&self.directory, &Spare::default()).is_ok() {
-            let _ = fs::remove_dir(&self.directory);
-        }
-    }
-}
-
-impl Drop for Trial {
-    fn drop(&mut self) {
-        if let Some(running) = &self.running {
-            running.signal(Signal::SIGKILL);
-        }
-        // What it still writes goes with the slate.
-        self.clean_up();
+        let said = version_of(agent, &self.roots, &self.agent, &self.starter).await;
+        said.map_err(|why| match why {
+            Unsaid::Ended { ended: Ended::Code(_), .. } => Unmade::Unfit(why.to_string()),
+            // Somebody ended it, or it is not its fault.
+            _ => Unmade::Fault(why.to_string()),
+        })
     }
 }
 

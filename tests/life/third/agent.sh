@@ -1,6 +1,7 @@
 #!/bin/bash
 # The agent of the third forge: one program, which takes one task. `MAILBOX` and `WORK` are written in by the test.
 root=$(dirname "$(dirname "$0")")
+if [ "$1" = --version ]; then echo 3.0; exit 0; fi
 [ "$1" = work ] || exit 64
 printf '%s %s %s' "$2" "$(cat "$root/.registration")" "$THIRD_INPUT_KEY" >MAILBOX/.seen && mv MAILBOX/.seen MAILBOX/seen
 trap 'exit 130' INT
