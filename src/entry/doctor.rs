@@ -30,7 +30,7 @@ use crate::provider::http::{Obstacle, Reached};
 use crate::provider::{Fault, Forges, Provider, configure};
 use crate::resource::Locks;
 use crate::workspace::space::{shortage, shown};
-use crate::workspace::{Spare, wipe};
+use crate::workspace::{RootsLock, Spare, wipe};
 
 /// A clock that differs by more makes tokens fail; by more than the first number of seconds it is worth a word.
 const SKEW_REMARKABLE: u64 = 30;
@@ -211,7 +211,8 @@ fn version(
     let fail = |what: String| Finding::fail("agent", what, cure);
     let (in_use, _) = update::age(common, provider);
     directory::check(&in_use.place, facts.listener).map_err(|error| fail(error.to_string()))?;
-    // It writes into its root, so it gets one, as for a job.
+    // It writes into its root, so it gets one, as for a job; and while it has it, PID 1 does not empty that place.
+    let _held = RootsLock::of(&common.places).hold();
     let name = format!("doctor-{}", std::process::id());
     let made = directory::make(&in_use.place, &common.places.agent_directories(), &name, &account.identity);
     let made = made.map_err(|error| fail(error.to_string()))?;

@@ -9,6 +9,7 @@ use super::patience::Patience;
 use super::registrar::{Registrar, cannot_start, on_disk};
 use super::stop::{Stop, Urgency};
 use super::teardown::interrupt;
+use super::work::on_a_thread;
 use crate::agent::directory;
 use crate::agent::words::{Marker, Voice};
 use crate::config::name::Naming;
@@ -16,7 +17,7 @@ use crate::control::{Phase, Runner};
 use crate::init::Ended;
 use crate::metrics;
 use crate::provider::{Candidate, Fault, Files, Grant, Registration, Releasing, Standing, Step};
-use crate::workspace::{Spare, wipe};
+use crate::workspace::{RootsLock, Spare, wipe};
 
 /// How long the agent's configure step may take.
 const CONFIGURE: Duration = Duration::from_secs(5 * 60);
@@ -154,7 +155,7 @@ impl Registrar {
 
     /// Turns what the forge granted into a registered agent.
     async fn make_use_of(&self, grant: &Grant, wanted: Candidate<'_>) -> Result<(PathBuf, Registration), Fault> {
-        let directory = self.make_agent_directory(wanted.name, &grant.files)?;
+        let directory = self.make_agent_directory(wanted.name, &grant.files).await?;
         if let Some(step) = self.means.provider.configure(grant, wanted) {
             self.configure(&directory, &step).await?;
         }
@@ -198,20 +199,25 @@ impl Registrar {
             self.state.content.current = None;
             return Ok(None);
         }
-        let directory = self.make_agent_directory(&current.name, &files)?;
+        let directory = self.make_agent_directory(&current.name, &files).await?;
         self.means.board.set_runner(Some(Runner { name: current.name.clone(), id: current.id }));
         tracing::debug!("taking up the registration {}", current.name);
         let grant = Grant { files, ..Grant::default() };
         Ok(Some(Ready { directory, run: self.means.provider.run(&current, &grant) }))
     }
 
-    fn make_agent_directory(&self, name: &str, files: &Files) -> Result<PathBuf, Fault> {
-        let roots = self.means.common.places.agent_directories();
+    async fn make_agent_directory(&self, name: &str, files: &Files) -> Result<PathBuf, Fault> {
+        let places = &self.means.common.places;
+        let (roots, lock) = (places.agent_directories(), RootsLock::of(places));
         let fault =
             |what: String| Fault::Denied { what, cure: "check the disk and the permissions of that place".to_owned() };
         // An earlier attempt may have left one.
-        wipe(&roots, &Spare::default())
-            .map_err(|error| fault(format!("{} cannot be emptied: {error}", roots.display())))?;
+        let all = roots.clone();
+        let wiped = on_a_thread(move || {
+            let _held = lock.hold();
+            wipe(&all, &Spare::default())
+        });
+        wiped.await.map_err(|error| fault(format!("{} cannot be emptied: {error}", roots.display())))?;
         let agent = &self.means.agent;
         let made = directory::make(&self.means.in_use(&self.state).place, &roots, name, agent)
             .map_err(|error| fault(error.to_string()))?;

@@ -34,7 +34,7 @@ use crate::init::{Role, Signals, adopt_orphans};
 use crate::os::Identity;
 use crate::provider::{Configured, Forges, Provider, SharedDirectory};
 use crate::resource::Locks;
-use crate::workspace::{FirstMarks, Owned, Slate, Trash, take_for_root};
+use crate::workspace::{FirstMarks, Owned, RootsLock, Slate, Trash, take_for_root};
 
 /// Everything that can be proved and set up before the first event.
 pub(super) struct Prepared {
@@ -218,6 +218,7 @@ pub(super) fn slate(common: &Common, account: &Account) -> Slate {
     Slate {
         work: common.work_directory.clone(),
         agent_directories: places.agent_directories(),
+        roots: RootsLock::of(places),
         temporary,
         home: account.home.clone(),
         pristine_home: places.pristine_home(),

@@ -34,6 +34,7 @@ impl Slate {
             // The agents' programs are links to the image's: removing one changes the time of the other's last change, which must not
             // happen once all has been found well.
             let aside = heap.as_ref().filter(|_| place != self.agent_directories).map(AsFd::as_fd);
+            let _held = (place == self.agent_directories).then(|| self.roots.hold());
             // What is mounted further in comes later in the list.
             let mounted = self.mounts_to_empty(&place);
             for place in mounted.iter().rev().chain([&place]) {

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::unistd::Uid;
 
 use super::origin::FirstMarks;
+use super::roots::RootsLock;
 use super::trash::Trash;
 use crate::os::Identity;
 
@@ -15,6 +16,8 @@ pub(crate) struct Slate {
     pub work: PathBuf,
     /// Where the agents' roots are made, one per incarnation.
     pub agent_directories: PathBuf,
+    /// By what nobody uses one of them while they are emptied.
+    pub roots: RootsLock,
     /// Directories for temporary files.
     pub temporary: Vec<PathBuf>,
     /// The agent's home and the pristine copy that it is restored from.
@@ -64,12 +67,14 @@ impl Slate {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::config::Places;
 
     /// A slate below `root` whose agent is ourselves.
     pub(in crate::workspace) fn slate_in(root: &Path) -> Slate {
         Slate {
             work: root.join("work"),
             agent_directories: root.join("runner"),
+            roots: RootsLock::of(&Places::below(root.to_owned())),
             temporary: vec![root.join("tmp"), root.join("dev/shm")],
             home: root.join("home/runner"),
             pristine_home: root.join("pristine"),

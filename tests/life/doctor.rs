@@ -4,11 +4,13 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::{Child, Stdio};
 
+use nix::sys::signal::Signal;
 use oscr_sim::forge::{Fault, Match};
 use serde_json::json;
 
-use crate::harness::{Container, Forge, SECRET, allow, each, write, write_program};
+use crate::harness::{Container, Forge, Gate, SECRET, allow, each, until, write, write_program};
 
 /// The lines of one examination: verdict, topic, and the rest with its cure.
 struct Report {
@@ -20,7 +22,11 @@ struct Report {
 impl Report {
     #[track_caller]
     fn of(container: &Container<'_>) -> Self {
-        let (code, text, error) = container.ask(&["doctor"]);
+        Self::read(container.ask(&["doctor"]))
+    }
+
+    #[track_caller]
+    fn read((code, text, error): (i32, String, String)) -> Self {
         assert_eq!(error, "", "{text}");
         let mut lines: Vec<(String, String, String)> = Vec::new();
         for line in text.lines() {
@@ -122,6 +128,50 @@ fn a_running_runner_can_be_examined() {
     assert_eq!(report.code, 0, "{}", report.text);
     assert_eq!(forge.wait_idle(1, crate::harness::LIMIT).len(), 1);
     assert_eq!(container.status()["phase"], "listening");
+}
+
+/// A container that listens, and a doctor that waits at a gate while the agent says its version to it.
+fn examined_at_a_gate<'f>(forge: &'f Forge) -> (Container<'f>, Gate, Child) {
+    let mut container = healthy(forge);
+    let (gate, armed, reached) = (container.gate(), container.path("armed"), container.path("reached"));
+    std::fs::create_dir(&reached).expect("a directory");
+    allow(&reached, 0o777);
+    let wait = format!("mkdir {}/x; read -r _ <'{}'", reached.display(), container.text("gate"));
+    container.replace_listener(&format!("[ \"$1\" = --version ] && [ -e {} ] && {{ {wait}; }}", armed.display()));
+    container.start();
+    forge.listening();
+    write(&armed, "", 0o444);
+    let mut command = container.command(&["doctor"]);
+    let doctor = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    until("the agent is asked", || reached.join("x").exists());
+    container.signal(Signal::SIGTERM);
+    container.wait_line("waiting for a doctor");
+    (container, gate, doctor)
+}
+
+#[test]
+fn a_root_that_it_uses_is_wiped_by_nobody_else() {
+    let forge = Forge::start();
+    let (mut container, mut gate, doctor) = examined_at_a_gate(&forge);
+    assert_eq!(container.names("runner").len(), 2, "{:?}", container.names("runner"));
+    gate.open();
+    let output = doctor.wait_with_output().expect("it ends");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let report = Report::read((output.status.code().expect("a code"), text(&output.stdout), text(&output.stderr)));
+    assert!(report.verdicts("FAIL").is_empty() && report.text.contains(oscr_sim::AGENT_VERSION), "{}", report.text);
+    assert_eq!(container.exit_code(), 0);
+    assert!(container.names("runner").is_empty());
+}
+
+#[test]
+fn a_root_that_a_killed_one_left_goes() {
+    let forge = Forge::start();
+    let (mut container, mut gate, mut doctor) = examined_at_a_gate(&forge);
+    doctor.kill().expect("it lives");
+    doctor.wait().expect("it ends");
+    assert_eq!(container.exit_code(), 0);
+    assert!(container.names("runner").is_empty());
+    gate.open();
 }
 
 #[test]
