@@ -282,7 +282,7 @@ impl Registrar {
 }
 
 /// Why a step failed: the agent's last words, and what the forge had to say, which the agent shows as it came.
-fn reason(said: &[String]) -> String {
+pub(super) fn reason(said: &[String]) -> String {
     let message = |line: &String| {
         let answer: serde_json::Value = serde_json::from_str(line).ok()?;
         Some(answer.get("message")?.as_str()?.to_owned())

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::ending::Ending;
 use super::means::Means;
+use super::registering::reason;
 use super::state::{StateError, StateFile};
 use super::stop::Urgency;
 use super::teardown::interrupt;
@@ -217,11 +218,11 @@ impl Registrar {
         if ended == Ended::Code(0) {
             return Ok(Released::Gone);
         }
-        let words = agent.tail.last_words().await.join(" ");
-        if busy.iter().any(|busy| words.contains(busy)) {
+        let said = agent.tail.last_words().await;
+        if busy.iter().any(|busy| said.iter().any(|words| words.contains(busy))) {
             return Ok(Released::Busy);
         }
-        Err(Fault::Unreachable(format!("the agent's remove command failed ({ended}): {words}")))
+        Err(Fault::Unreachable(format!("the agent's remove command failed ({ended}): {}", reason(&said))))
     }
 
     /// Lets go of what earlier incarnations could not. What is busy stays for later; what another scope refuses is given up.

@@ -3,6 +3,7 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
+use oscr_sim::agent::Kind;
 use oscr_sim::forge::{Fault, ListenerExit, Match};
 use oscr_sim::protocol::JobResult;
 
@@ -40,6 +41,33 @@ fn a_failed_configure_step_is_told_in_the_agents_words_and_the_forges() {
     let line = container.wait_line("configure step failed");
     assert!(line.contains("Response status code does not indicate success: 403 (Forbidden)."), "{line}");
     assert!(line.contains("(Resource not accessible by this token)"), "{line}");
+}
+
+#[test]
+fn a_failed_configure_step_is_told_in_the_last_words_of_either_pipe() {
+    let kinds: [for<'f> fn(&'f Forge) -> Container<'f>; 2] =
+        [|forge| Container::new(forge), |forge| Container::azure(forge)];
+    let cases: Vec<_> = kinds.into_iter().flat_map(|kind| [(kind, 1, 2), (kind, 2, 1)]).collect();
+    each(&cases, |(container, first, last)| {
+        let forge = Forge::start();
+        let mut container = container(&forge);
+        let mut gate = container.gate();
+        let trace = match container.kind {
+            Kind::GitHub => {
+                "[RUNNER 2026-11-29 10:31:56Z INFO Listener] Runner execution has finished with return code 1"
+            }
+            Kind::Azure => "",
+        };
+        container.replace_listener(&format!(
+            "if [ \"$1\" = configure ]; then echo at the gate >&{first}; read -r _ <'{}'; echo no pool here >&{last}; echo '{trace}'; exit 1; fi",
+            container.text("gate")
+        ));
+        container.start();
+        container.wait_line("at the gate");
+        gate.open();
+        let line = container.wait_line("configure step failed");
+        assert!(line.contains("configure step failed (exit code 1): no pool here"), "{line}");
+    });
 }
 
 #[test]

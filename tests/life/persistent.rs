@@ -117,6 +117,21 @@ fn with_token_only<'f>(forge: &'f Forge, token: &str) -> Container<'f> {
 }
 
 #[test]
+fn a_remove_command_that_fails_is_told_in_the_agents_last_words_and_the_forges() {
+    let forge = Forge::start();
+    let mut container = with_token_only(&forge, &forge.registration_token());
+    container.set("OSCR_KILL_TIMEOUT", "1");
+    let said = "echo '{\"message\":\"Not allowed\"}' >&2; echo It went wrong >&2";
+    container.replace_listener(&format!("if [ \"$1\" = remove ]; then {said}; exit 1; fi"));
+    container.start();
+    forge.listening();
+    container.signal(Signal::SIGTERM);
+    let line = container.wait_line("remove command failed");
+    assert!(line.contains("(exit code 1): It went wrong (Not allowed)"), "{line}");
+    assert_eq!(container.exit_code(), 0);
+}
+
+#[test]
 fn a_registration_token_is_enough_for_a_job_and_for_a_stop() {
     let forge = Forge::start();
     let token = forge.registration_token();
