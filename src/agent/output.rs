@@ -154,6 +154,19 @@ impl Drop for Tail {
     }
 }
 
+/// Why a step failed: the agent's last words, and what the forge had to say, which the agent shows as it came.
+pub(crate) fn reason(said: &[String]) -> String {
+    let message = |line: &String| {
+        let answer: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(answer.get("message")?.as_str()?.to_owned())
+    };
+    let last = said.iter().rfind(|line| message(line).is_none()).cloned().unwrap_or_default();
+    match said.iter().rev().find_map(message) {
+        Some(message) => format!("{last} ({message})"),
+        None => last,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

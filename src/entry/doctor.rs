@@ -212,7 +212,7 @@ fn version(
     let (in_use, _) = update::age(common, provider);
     directory::check(&in_use.place, facts.listener).map_err(|error| fail(error.to_string()))?;
     // It writes into its root, so it gets one, as for a job; and while it has it, PID 1 does not empty that place.
-    let _held = RootsLock::of(&common.places).hold();
+    let _held = RootsLock::below(&common.places.run()).hold();
     let name = format!("doctor-{}", std::process::id());
     let made = directory::make(&in_use.place, &common.places.agent_directories(), &name, &account.identity);
     let made = made.map_err(|error| fail(error.to_string()))?;

@@ -11,6 +11,7 @@ use super::stop::{Stop, Urgency};
 use super::teardown::interrupt;
 use super::work::on_a_thread;
 use crate::agent::directory;
+use crate::agent::output::reason;
 use crate::agent::words::{Marker, Voice};
 use crate::config::name::Naming;
 use crate::control::{Phase, Runner};
@@ -208,7 +209,7 @@ impl Registrar {
 
     async fn make_agent_directory(&self, name: &str, files: &Files) -> Result<PathBuf, Fault> {
         let places = &self.means.common.places;
-        let (roots, lock) = (places.agent_directories(), RootsLock::of(places));
+        let (roots, lock) = (places.agent_directories(), RootsLock::below(&places.run()));
         let fault =
             |what: String| Fault::Denied { what, cure: "check the disk and the permissions of that place".to_owned() };
         // An earlier attempt may have left one.
@@ -278,19 +279,6 @@ impl Registrar {
             }
             Err(fault) => tracing::warn!("old agents cannot be looked for: {fault}"),
         }
-    }
-}
-
-/// Why a step failed: the agent's last words, and what the forge had to say, which the agent shows as it came.
-pub(super) fn reason(said: &[String]) -> String {
-    let message = |line: &String| {
-        let answer: serde_json::Value = serde_json::from_str(line).ok()?;
-        Some(answer.get("message")?.as_str()?.to_owned())
-    };
-    let last = said.iter().rfind(|line| message(line).is_none()).cloned().unwrap_or_default();
-    match said.iter().rev().find_map(message) {
-        Some(message) => format!("{last} ({message})"),
-        None => last,
     }
 }
 

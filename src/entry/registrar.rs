@@ -9,10 +9,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::ending::Ending;
 use super::means::Means;
-use super::registering::reason;
 use super::state::{StateError, StateFile};
 use super::stop::Urgency;
 use super::teardown::interrupt;
+use crate::agent::output::reason;
 use crate::agent::words::Voice;
 use crate::control::Phase;
 use crate::init::{Ended, SpawnError};

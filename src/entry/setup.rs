@@ -218,7 +218,7 @@ pub(super) fn slate(common: &Common, account: &Account) -> Slate {
     Slate {
         work: common.work_directory.clone(),
         agent_directories: places.agent_directories(),
-        roots: RootsLock::of(places),
+        roots: RootsLock::below(&places.run()),
         temporary,
         home: account.home.clone(),
         pristine_home: places.pristine_home(),

@@ -6,13 +6,11 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
-
-use crate::config::Places;
 
 /// How long one waits for the other. An agent says its version in less than a second.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,10 +24,10 @@ pub(crate) struct RootsLock {
 }
 
 impl RootsLock {
-    /// The one of a container.
+    /// The one of a container, in the place for what ends with it.
     #[must_use]
-    pub(crate) fn of(places: &Places) -> Self {
-        Self { file: places.run().join("roots.lock"), patience: PATIENCE }
+    pub(crate) fn below(run: &Path) -> Self {
+        Self { file: run.join("roots.lock"), patience: PATIENCE }
     }
 
     /// Waits until nobody else needs the roots, but not for ever. They are ours until the result is dropped, if there is one.
@@ -63,10 +61,10 @@ mod tests {
     #[test]
     fn one_has_the_roots_and_nobody_waits_for_ever() {
         let root = tempfile::tempdir().unwrap();
-        let places = Places::below(root.path().to_owned());
-        assert!(RootsLock::of(&places).hold().is_none(), "there is no place for it");
-        std::fs::create_dir_all(places.run()).unwrap();
-        let lock = RootsLock { patience: PAUSE, ..RootsLock::of(&places) };
+        let run = root.path().join("run");
+        assert!(RootsLock::below(&run).hold().is_none(), "there is no place for it");
+        std::fs::create_dir(&run).unwrap();
+        let lock = RootsLock { patience: PAUSE, ..RootsLock::below(&run) };
         let held = lock.hold();
         assert!(held.is_some() && lock.hold().is_none());
         assert_eq!(std::fs::metadata(&lock.file).unwrap().permissions().mode() & 0o777, 0o600);

@@ -67,14 +67,13 @@ impl Slate {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::config::Places;
 
     /// A slate below `root` whose agent is ourselves.
     pub(in crate::workspace) fn slate_in(root: &Path) -> Slate {
         Slate {
             work: root.join("work"),
             agent_directories: root.join("runner"),
-            roots: RootsLock::of(&Places::below(root.to_owned())),
+            roots: RootsLock::below(root),
             temporary: vec![root.join("tmp"), root.join("dev/shm")],
             home: root.join("home/runner"),
             pristine_home: root.join("pristine"),
