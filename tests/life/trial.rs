@@ -2,8 +2,6 @@
 
 use std::fs;
 
-use nix::sys::signal::Signal;
-
 use crate::harness::{Container, Forge, LIMIT, SECRET, each, until, write, write_program};
 
 const KINDS: [for<'f> fn(&'f Forge) -> Container<'f>; 2] =
@@ -29,11 +27,6 @@ fn touch_secret(forge: &Forge, container: &Container<'_>) {
     fs::rename(&new, container.path(SECRET)).expect("the same directory");
 }
 
-fn stop(container: &mut Container<'_>) {
-    container.signal(Signal::SIGTERM);
-    assert_eq!(container.exit_code(), 0);
-}
-
 #[test]
 fn an_agent_is_tried_once_in_a_container_and_another_one_again() {
     each(&KINDS, |container| {
@@ -47,17 +40,17 @@ fn an_agent_is_tried_once_in_a_container_and_another_one_again() {
         let (first, _) = forge.listening();
         assert_eq!(tried(), [format!("as {} in {}", container.uid, container.text("runner/its-version"))]);
         assert_eq!(container.names("runner").len(), 1, "its root is gone: {:?}", container.names("runner"));
-        stop(&mut container);
+        container.stop();
         container.restart();
         let second = forge.another(first).id;
         assert_eq!(tried().len(), 1, "it is the same agent");
-        stop(&mut container);
+        container.stop();
         let script = fs::read_to_string(container.listener_program()).expect("the script");
         write_program(&container.listener_program(), &format!("{script}\n"));
         container.restart();
         forge.another(second);
         assert_eq!(tried().len(), 2);
-        stop(&mut container);
+        container.stop();
     });
 }
 
@@ -73,7 +66,7 @@ fn the_forge_is_asked_meanwhile() {
         assert!(forge.runners().is_empty());
         gate.open();
         forge.listening();
-        stop(&mut container);
+        container.stop();
     });
 }
 
@@ -84,7 +77,7 @@ fn a_stop_ends_a_trial() {
     asked_for_its_version(&container, "echo hanging; exec sleep 1000");
     container.start();
     container.wait_line("hanging");
-    stop(&mut container);
+    container.stop();
     assert!(forge.runners().is_empty());
 }
 
@@ -106,7 +99,7 @@ fn what_was_granted_to_an_agent_that_cannot_run_is_released_and_no_more_is_asked
     touch_secret(&forge, &container);
     forge.listening();
     assert_eq!(forge.calls().len(), 3, "{:?}", forge.calls());
-    stop(&mut container);
+    container.stop();
 }
 
 #[test]
@@ -114,7 +107,7 @@ fn a_registration_is_kept_while_another_agent_cannot_run() {
     let forge = Forge::start();
     let mut container = Container::listening(&forge, &[("RUNNER_PERSISTENT", "true")]);
     let (id, _) = forge.listening();
-    stop(&mut container);
+    container.stop();
     let broken = broken(&container);
     container.restart();
     container.wait_line("trying again in");
