@@ -1,6 +1,7 @@
 //! Trying an agent: whoever can say its version has all its libraries.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -19,8 +20,8 @@ use crate::workspace::{Spare, wipe};
 
 /// How long it may take to say its version.
 const SAY: Duration = Duration::from_secs(30);
-/// The name of the root that it has meanwhile.
-const ROOT: &str = "its-version";
+/// How many were tried: a root that is still being made for one that was given up is in nobody's way.
+static TRIED: AtomicU32 = AtomicU32::new(0);
 
 /// Why an agent did not say its version.
 #[derive(Debug, thiserror::Error)]
@@ -57,12 +58,14 @@ pub(super) async fn version_of(
     let mut starter = starter.clone();
     // With what a listener is told about its words, they would be more than the version.
     starter.env.retain(|(name, _)| !starter.facts.env.iter().any(|(told, _)| name == told));
-    let directory = roots.join(ROOT);
+    let name = format!("its-version-{}", TRIED.fetch_add(1, Ordering::Relaxed));
+    let directory = roots.join(&name);
     let mut trial = Trial { running: None, directory: directory.clone() };
+    // One of an earlier life.
     trial.clean_up();
     // Where links cannot be made, files are copied.
     let (from, roots, user) = (agent.to_owned(), roots.to_owned(), user.clone());
-    on_a_thread(move || directory::make(&from, &roots, ROOT, &user)).await.map_err(Unsaid::Root)?;
+    on_a_thread(move || directory::make(&from, &roots, &name, &user)).await.map_err(Unsaid::Root)?;
     let step = Step { program: starter.facts.listener, args: vec!["--version".to_owned()], secrets: Vec::new() };
     let (running, _) = starter.start(&directory, &step, Voice::Step).map_err(Unsaid::Start)?;
     let running = trial.running.insert(running);

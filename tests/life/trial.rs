@@ -38,7 +38,7 @@ fn an_agent_is_tried_once_in_a_container_and_another_one_again() {
         let tried = || fs::read_to_string(&tries).expect("our own file").lines().map(str::to_owned).collect::<Vec<_>>();
         container.start();
         let (first, _) = forge.listening();
-        assert_eq!(tried(), [format!("as {} in {}", container.uid, container.text("runner/its-version"))]);
+        assert_eq!(tried(), [format!("as {} in {}", container.uid, container.text("runner/its-version-0"))]);
         assert_eq!(container.names("runner").len(), 1, "its root is gone: {:?}", container.names("runner"));
         container.stop();
         container.restart();
