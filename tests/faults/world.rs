@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
 use oscr_sim::agent::Kind;
 use oscr_sim::forge::{Fault, ServicePrincipal};
 use oscr_sim::protocol::JobResult;
@@ -93,15 +92,6 @@ pub fn restart(forge: &Forge, container: &mut Container<'_>) {
     container.restart();
 }
 
-/// Stops it, as a person does who does not know whether it is about to end by itself, and waits for its end.
-fn stop(container: &mut Container<'_>) {
-    if let Some(pid) = container.pid_if_it_lives() {
-        // Whoever has ended meanwhile needs no signal.
-        let _ = kill(pid, Signal::SIGTERM);
-    }
-    container.exit_code();
-}
-
 /// Nothing may be left once a life went well: no registration, no note of one, no process, no file of a job.
 pub fn finish(forge: &Forge, container: &mut Container<'_>) {
     forge.clear_faults();
@@ -123,7 +113,7 @@ pub fn finish(forge: &Forge, container: &mut Container<'_>) {
         // A stop would make it wait for a job that may have been assigned meanwhile.
         one_job(container);
     } else if container.runs() {
-        stop(container);
+        container.stop();
     }
     restart(forge, container);
     one_job(container);

@@ -357,8 +357,7 @@ impl<'f> Container<'f> {
     }
 
     /// The same; `None` once it has ended.
-    #[track_caller]
-    pub fn pid_if_it_lives(&self) -> Option<Pid> {
+    fn pid_if_it_lives(&self) -> Option<Pid> {
         // Whoever has written a line is there.
         self.wait_line("");
         let outer = self.running().outer.id();
@@ -392,6 +391,16 @@ impl<'f> Container<'f> {
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).expect("PID 1 runs");
+    }
+
+    /// Stops it, as a person does who does not know whether it is about to end by itself, and waits for its end.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        if let Some(pid) = self.pid_if_it_lives() {
+            // Whoever has ended meanwhile needs no signal.
+            let _ = kill(pid, Signal::SIGTERM);
+        }
+        self.exit_code();
     }
 
     /// Waits for the end, and gives the code; 128 + n for a signal.
