@@ -248,6 +248,14 @@ impl Board {
         });
     }
 
+    /// The running job, and the name of its runner, as far as they are known.
+    #[must_use]
+    pub(crate) fn job(&self) -> (Job, String) {
+        let status = self.status.borrow();
+        let runner = status.runner.as_ref().map(|runner| runner.name.clone()).unwrap_or_default();
+        (status.job.clone().unwrap_or_default(), runner)
+    }
+
     /// More about the running job than was known at first. What is known stays: the first hook runs before any step of the job,
     /// and what comes later may be the job's own invention.
     pub(crate) fn describe_job(&self, more: Job) {

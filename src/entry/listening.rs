@@ -166,6 +166,7 @@ impl Session<'_> {
         self.parts.registrar.is_rightly_busy();
         self.parts.means.board.connected();
         self.proves_well();
+        self.parts.registrar.note_job();
     }
 
     fn look(&mut self) {
@@ -237,6 +238,7 @@ impl Session<'_> {
         self.watchdog.acquiring();
         self.enter_job();
         self.parts.means.board.describe_job(Job { name: Some(name), ..Job::default() });
+        self.parts.registrar.note_job();
         if self.job.runs_by_word() {
             self.job_runs();
         }
@@ -293,6 +295,7 @@ impl Session<'_> {
         {
             self.parts.means.board.enter(Phase::Waiting);
         }
+        self.parts.registrar.note_job();
         ControlFlow::Continue(())
     }
 
@@ -445,6 +448,7 @@ impl Session<'_> {
         }
         let lost = !stands || matches!(ending, Ending::JobBroken(_));
         self.report(if lost { JobResult::Lost } else { result.unwrap_or(JobResult::Unknown) });
+        self.parts.registrar.forget_job();
         ending
     }
 

@@ -26,6 +26,7 @@ mod job;
 mod listening;
 mod means;
 mod numbers;
+mod open_job;
 mod orders;
 mod outside;
 mod patience;

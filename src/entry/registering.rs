@@ -48,13 +48,15 @@ impl Registrar {
             self.means.provider.rest();
             let fault = match attempt {
                 Ok(registered) => {
-                    // No proof yet that things work: a listener that dies each time is registered each time.
-                    metrics::registration(metrics::Registered::Made);
+                    self.tell_of_earlier_job(false);
                     return Some(registered);
                 }
                 Err(fault) => fault,
             };
             metrics::registration(metrics::Registered::Failed);
+            if matches!(fault, Fault::Denied { .. }) {
+                self.tell_of_earlier_job(false);
+            }
             if self.means.stop.urgency() > Urgency::None {
                 break;
             }
@@ -146,6 +148,10 @@ impl Registrar {
         };
         self.state.content.current = Some(registration.clone());
         self.save()?;
+        // No proof yet that things work: a listener that dies each time is registered each time. Kept now, or a kill would make it
+        // one that is removed and was never made.
+        metrics::registration(metrics::Registered::Made);
+        self.means.numbers.keep();
         if self.means.common.persistent {
             self.state.keep(&directory, self.means.provider.agent().configuration).map_err(|error| on_disk(&error))?;
         }
@@ -181,20 +187,21 @@ impl Registrar {
             self.demote_known();
             return Ok(None);
         };
-        let known = async {
+        let standing = async {
             match self.means.provider.releasing(false) {
-                Releasing::Request => {
-                    Ok::<_, Fault>(self.means.provider.standing(&current).await? != Standing::Unknown)
-                }
+                Releasing::Request => self.means.provider.standing(&current).await.map(Some),
                 // Without a credential that could ask, the listener itself will find out.
-                Releasing::Command { .. } | Releasing::ByForge => Ok(true),
+                Releasing::Command { .. } | Releasing::ByForge => Ok(None),
             }
         };
-        let (known, tried) = tokio::join!(known, self.try_agent());
+        let (standing, tried) = tokio::join!(standing, self.try_agent());
         let tried = self.agent_was_tried(tried);
-        let known = known?;
+        let standing = standing?;
+        if let Some(standing) = standing {
+            self.heard_of(&current.name, standing == Standing::Busy);
+        }
         tried?;
-        if !known {
+        if standing == Some(Standing::Unknown) {
             tracing::warn!("the forge does not know {} any more: registering anew", current.name);
             self.state.forget_kept();
             self.state.content.current = None;

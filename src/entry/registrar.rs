@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::ending::Ending;
 use super::means::Means;
+use super::open_job::OpenJob;
 use super::state::{StateError, StateFile};
 use super::stop::Urgency;
 use super::teardown::interrupt;
@@ -33,6 +34,8 @@ pub(super) struct Registrar {
     refused: Vec<String>,
     /// The agent was tried and does not run: the forge is asked for nothing before it does.
     pub(super) agent_failed: bool,
+    /// Whether the job in the state is an earlier incarnation's.
+    untold: bool,
 }
 
 impl Registrar {
@@ -42,7 +45,46 @@ impl Registrar {
             state.demote();
             state.forget_kept();
         }
-        Self { means, state, once: None, refused: Vec::new(), agent_failed: false }
+        let untold = state.content.job.is_some();
+        Self { means, state, once: None, refused: Vec::new(), agent_failed: false, untold }
+    }
+
+    /// A job runs, or more is known of it: should this incarnation be killed, the next one tells of it.
+    pub(super) fn note_job(&mut self) {
+        self.tell_of_earlier_job(false);
+        let (job, runner) = self.means.board.job();
+        let noted = match self.state.content.job.clone() {
+            Some(known) => OpenJob { job, ..known },
+            None => OpenJob::begins(job, runner),
+        };
+        if self.state.content.job.as_ref() != Some(&noted) {
+            self.state.content.job = Some(noted);
+            self.state.save_or_warn();
+        }
+    }
+
+    /// Its report was taken over and counted, or there was none after all.
+    pub(super) fn forget_job(&mut self) {
+        if self.state.content.job.take().is_some() {
+            self.state.save_or_warn();
+        }
+    }
+
+    /// Tells of the job that an earlier incarnation was killed under, if that is still to be done. The forge `believes` in it still, or
+    /// does not, or cannot be asked.
+    pub(super) fn tell_of_earlier_job(&mut self, believes: bool) {
+        if let Some(open) = self.state.content.job.take_if(|_| std::mem::take(&mut self.untold)) {
+            open.tell(believes);
+            self.means.numbers.keep();
+            self.state.save_or_warn();
+        }
+    }
+
+    /// The forge has said whether it `believes` that the runner of this name has a job.
+    pub(super) fn heard_of(&mut self, name: &str, believes: bool) {
+        if self.state.content.job.as_ref().is_some_and(|open| open.runner == name) {
+            self.tell_of_earlier_job(believes);
+        }
     }
 
     /// The name of the registration in use.
@@ -264,10 +306,12 @@ impl Registrar {
             };
             match released {
                 Ok(Released::Busy) => {
+                    self.heard_of(&registration.name, true);
                     later.busy.push(registration.name);
                     continue;
                 }
                 Ok(Released::Gone) => {
+                    self.heard_of(&registration.name, false);
                     metrics::registration(Registered::Removed);
                     tracing::info!("{} of an earlier incarnation is not registered any more", registration.name);
                 }
@@ -309,6 +353,7 @@ impl Registrar {
                 tracing::warn!("a registration could not be removed: {trouble}; the next incarnation will");
             }
         }
+        self.tell_of_earlier_job(false);
         // A life that was stopped before it asked for anything knows no more than the last one did.
         self.state.content.pace = self.means.provider.pace().or(self.state.content.pace.take());
         self.state.save_or_warn();

@@ -17,9 +17,10 @@ pub(super) struct JobReport {
     began: SystemTime,
     result: JobResult,
     ended_by: Option<EndedBy>,
-    idle: Duration,
-    waited: Duration,
-    ran: Duration,
+    /// These three are not known of one whose end nobody saw.
+    idle: Option<Duration>,
+    waited: Option<Duration>,
+    ran: Option<Duration>,
 }
 
 /// The line's `summary`. Durations are in seconds.
@@ -38,9 +39,9 @@ struct Summary<'a> {
     began: String,
     /// No forge tells its agent for how long the job had been waiting for one.
     queued: Option<f64>,
-    idle: f64,
-    waited: f64,
-    ran: f64,
+    idle: Option<f64>,
+    waited: Option<f64>,
+    ran: Option<f64>,
     wiped: Option<f64>,
 }
 
@@ -62,8 +63,16 @@ impl JobReport {
     #[must_use]
     pub(super) fn new(job: Job, runner: String, result: JobResult, ended_by: Option<EndedBy>, spans: Spans) -> Self {
         let ran = spans.lasted.saturating_sub(spans.waited);
-        metrics::job_over(result, ran);
-        Self { job, runner, began: spans.began, result, ended_by, idle: spans.idle, waited: spans.waited, ran }
+        metrics::job_over(result, Some(ran));
+        let Spans { began, idle, waited, .. } = spans;
+        Self { job, runner, began, result, ended_by, idle: Some(idle), waited: Some(waited), ran: Some(ran) }
+    }
+
+    /// A job of an earlier incarnation is over, and nobody saw its end; counts it.
+    #[must_use]
+    pub(super) fn unseen(job: Job, runner: String, began: SystemTime, result: JobResult) -> Self {
+        metrics::job_over(result, None);
+        Self { job, runner, began, result, ended_by: None, idle: None, waited: None, ran: None }
     }
 
     /// Writes the line; `wiped` is how long the slate took, if it came clean.
@@ -82,9 +91,9 @@ impl JobReport {
             ended_by: self.ended_by.map(EndedBy::name),
             began: humantime::format_rfc3339_seconds(self.began).to_string(),
             queued: None,
-            idle: seconds(self.idle),
-            waited: seconds(self.waited),
-            ran: seconds(self.ran),
+            idle: self.idle.map(seconds),
+            waited: self.waited.map(seconds),
+            ran: self.ran.map(seconds),
             wiped: wiped.map(seconds),
         };
         match serde_json::to_value(&summary) {

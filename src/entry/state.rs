@@ -10,6 +10,7 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 
 use super::in_use::{BuildStamp, Fetched};
+use super::open_job::OpenJob;
 use super::schedule::Memory;
 use crate::docker::Label;
 use crate::files;
@@ -48,6 +49,9 @@ pub(super) struct State {
     /// The fingerprint of a grant that has had its one job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_up: Option<String>,
+    /// The job that runs, or that an earlier incarnation was killed under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<OpenJob>,
 }
 
 /// The file and what it holds.

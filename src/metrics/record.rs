@@ -19,10 +19,13 @@ fn with<T>(use_it: impl FnOnce(&mut Metrics) -> T) -> T {
     use_it(metrics.get_or_insert_default())
 }
 
-pub(crate) fn job_over(result: JobResult, ran: Duration) {
+/// A job is over, after so long, if that is known.
+pub(crate) fn job_over(result: JobResult, ran: Option<Duration>) {
     with(|metrics| {
         count(&mut metrics.counters.jobs, result.name());
-        metrics.counters.job_seconds.add(JOB, ran);
+        if let Some(ran) = ran {
+            metrics.counters.job_seconds.add(JOB, ran);
+        }
     });
 }
 

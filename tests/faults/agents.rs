@@ -478,6 +478,22 @@ pub fn rows(kind: Kind) -> Vec<Row> {
         Row::new(
             kind,
             Step::Job,
+            "the container is killed under it",
+            "the next start writes its summary and counts it: `lost` while the forge believes in it, else `unknown`",
+            |forge, container| {
+                container.start_with_job();
+                let id = forge.runners()[0].id;
+                container.signal(Signal::SIGKILL);
+                restart(forge, container);
+                let summary = container.wait_line("\"job summary\"");
+                assert!(summary.contains(r#""result":"lost""#), "{summary}");
+                forge.let_go_once_refused(id);
+                listens(container);
+            },
+        ),
+        Row::new(
+            kind,
+            Step::Job,
             "the credential is revoked meanwhile",
             "the job finishes; exit 0; the next incarnation removes the registration once it is corrected",
             |forge, container| {

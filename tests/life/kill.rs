@@ -4,7 +4,165 @@ use nix::sys::signal::Signal;
 use oscr_sim::forge::Removal;
 use oscr_sim::protocol::JobResult;
 
-use crate::harness::{Container, Forge, LIMIT, WIPED};
+use serde_json::{Value, json};
+
+use crate::harness::{Container, Forge, LIMIT, WIPED, each};
+
+/// How a container of either forge is made.
+const KINDS: [fn(&Forge) -> Container<'_>; 2] = [|forge| Container::new(forge), |forge| Container::azure(forge)];
+
+/// The one summary of the running incarnation.
+#[track_caller]
+fn summary(container: &Container<'_>) -> Value {
+    container.wait_line("\"job summary\"");
+    let lines = container.lines_with("\"job summary\"");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    serde_json::from_str::<Value>(&lines[0]).expect("JSON")["summary"].clone()
+}
+
+/// What was counted of this family, as it is kept for the next incarnation.
+#[track_caller]
+fn counted(container: &Container<'_>, family: &str) -> Value {
+    let bytes = std::fs::read(container.path("var/lib/oscr/metrics.json")).expect("counts");
+    serde_json::from_slice::<Value>(&bytes).expect("JSON")[family].clone()
+}
+
+/// Kills a container under its job: the runner's id and name.
+#[track_caller]
+fn killed_under_a_job(forge: &Forge, container: &mut Container<'_>) -> (u64, String) {
+    let (_, _gate) = container.start_with_job();
+    let runner = forge.runners().remove(0);
+    container.signal(Signal::SIGKILL);
+    container.exit_code();
+    (runner.id, runner.name)
+}
+
+#[test]
+fn a_job_that_the_forge_believes_in_after_a_kill_is_told_of_as_lost() {
+    each(&KINDS, |new| {
+        let forge = Forge::start();
+        forge.order(|orders| orders.ephemeral_removal = Removal::Never);
+        let mut container = new(&forge);
+        let (id, name) = killed_under_a_job(&forge, &mut container);
+        let open = container.state()["job"].clone();
+        assert_eq!(open["runner"], name.as_str(), "{open}");
+        container.start();
+        let summary = summary(&container);
+        for (field, expected) in [
+            ("result", json!("lost")),
+            ("runner", json!(name)),
+            ("began", open["began"].clone()),
+            ("job", open["job"]["name"].clone()),
+            ("repository", open["job"]["repository"].clone()),
+            ("idle", Value::Null),
+            ("ran", Value::Null),
+            ("wiped", Value::Null),
+        ] {
+            assert_eq!(summary[field], expected, "{field}: {summary}");
+        }
+        assert!(summary["job"].as_str().is_some_and(|job| !job.is_empty()), "{summary}");
+        container.wait_phase("listening");
+        assert_eq!(container.state()["job"], Value::Null);
+        assert_eq!(counted(&container, "jobs"), json!({ "lost": 1 }));
+        assert!(forge.let_go(id));
+        // Told once.
+        container.signal(Signal::SIGKILL);
+        container.restart();
+        container.wait_line("registered with");
+        assert!(container.lines_with("\"job summary\"").is_empty());
+    });
+}
+
+#[test]
+fn what_its_hook_said_of_a_job_is_known_after_a_kill() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    killed_under_a_job(&forge, &mut container);
+    container.start();
+    let summary = summary(&container);
+    assert_eq!(summary["repository"], "o/r", "{summary}");
+    assert!(summary["run_url"].as_str().is_some_and(|page| page.contains("/actions/runs/")), "{summary}");
+}
+
+#[test]
+fn a_job_of_which_the_forge_knows_nothing_more_after_a_kill_is_told_of_as_unknown() {
+    each(&KINDS, |new| {
+        let forge = Forge::start();
+        let mut container = new(&forge);
+        let (id, name) = killed_under_a_job(&forge, &mut container);
+        assert!(forge.let_go(id));
+        container.start();
+        let summary = summary(&container);
+        assert_eq!((&summary["result"], &summary["runner"]), (&json!("unknown"), &json!(name)), "{summary}");
+        container.wait_phase("listening");
+        assert_eq!(counted(&container, "jobs"), json!({ "unknown": 1 }));
+    });
+}
+
+#[test]
+fn a_persistent_runners_job_is_told_of_after_a_kill_too() {
+    each(&KINDS, |new| {
+        let forge = Forge::start();
+        let mut container = new(&forge);
+        container.set("RUNNER_PERSISTENT", "true");
+        let (id, name) = killed_under_a_job(&forge, &mut container);
+        container.start();
+        let summary = summary(&container);
+        assert_eq!((&summary["result"], &summary["runner"]), (&json!("lost"), &json!(name)), "{summary}");
+        assert!(forge.let_go(id));
+        forge.listening();
+        // It was taken up, and not made.
+        assert_eq!(counted(&container, "registrations"), json!({ "made": 1 }));
+    });
+}
+
+#[test]
+fn a_job_that_nobody_can_ask_about_after_a_kill_is_told_of_as_unknown() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    container.unset("GITHUB_PAT_FILE");
+    container.set("RUNNER_TOKEN", &forge.registration_token());
+    killed_under_a_job(&forge, &mut container);
+    container.start();
+    assert_eq!(summary(&container)["result"], "unknown");
+}
+
+#[test]
+fn a_job_is_told_of_once_the_forge_can_be_asked_or_at_the_end() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    killed_under_a_job(&forge, &mut container);
+    forge.fault("/runners/", oscr_sim::forge::Fault { status: Some(503), ..Default::default() });
+    container.start();
+    container.wait_line("trying again in");
+    assert!(container.lines_with("\"job summary\"").is_empty(), "nobody has answered");
+    // Killed again before an answer came.
+    container.signal(Signal::SIGKILL);
+    container.restart();
+    container.wait_line("trying again in");
+    container.signal(Signal::SIGTERM);
+    container.exit_code();
+    assert_eq!(summary(&container)["result"], "unknown");
+    assert_eq!(container.state()["job"], Value::Null);
+    assert_eq!(counted(&container, "jobs"), json!({ "unknown": 1 }));
+}
+
+#[test]
+fn registrations_are_counted_over_kills() {
+    each(&KINDS, |new| {
+        let forge = Forge::start();
+        let mut container = new(&forge);
+        container.start();
+        for removed in 1..=2 {
+            let (last, _) = forge.listening();
+            container.signal(Signal::SIGKILL);
+            container.restart();
+            forge.another(last);
+            let expected = json!({ "made": removed + 1, "removed": removed });
+            assert_eq!(counted(&container, "registrations"), expected);
+        }
+    });
+}
 
 #[test]
 fn a_runner_killed_while_idle_is_removed_before_another_registers() {

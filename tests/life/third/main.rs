@@ -36,11 +36,12 @@ fn main() -> ExitCode {
     if ourselves.ends_with(PROGRAM) {
         return oscr::cli::main_with(provider::FORGES);
     }
-    let tests: [(&str, fn()); 5] = [
+    let tests: [(&str, fn()); 6] = [
         ("a_whole_life_and_the_next", a_whole_life_and_the_next),
         ("a_job_that_runs_when_asked_to_stop_finishes", a_job_that_runs_when_asked_to_stop_finishes),
         ("a_job_that_the_forge_has_just_assigned_is_waited_for", a_job_that_the_forge_has_just_assigned_is_waited_for),
         ("a_job_that_crosses_the_removal_still_finishes", a_job_that_crosses_the_removal_still_finishes),
+        ("a_job_that_it_was_killed_under_is_told_of", a_job_that_it_was_killed_under_is_told_of),
         ("the_other_commands_know_it_too", the_other_commands_know_it_too),
     ];
     let tests = tests.map(|(name, run)| Test { name: name.to_owned(), run: Box::new(move |_| run()) });
@@ -180,6 +181,22 @@ fn a_job_that_crosses_the_removal_still_finishes() {
     assert_eq!(container.exit_code(), 0);
     assert!(!container.lines_with("Job crossing completed with result: succeeded").is_empty());
     assert_gone(&container, &server, &name);
+}
+
+fn a_job_that_it_was_killed_under_is_told_of() {
+    let forge = Forge::start();
+    let (mut container, server) = container(&forge);
+    container.start();
+    let name = listening(&container, &server);
+    server.give("cut short");
+    container.wait_phase("running");
+    until("it is written down", || container.state()["job"]["job"]["name"] == "cut short");
+    container.signal(Signal::SIGKILL);
+    container.restart();
+    let line = container.wait_line("\"job summary\"");
+    let summary = serde_json::from_str::<serde_json::Value>(&line).expect("JSON")["summary"].clone();
+    assert_eq!(summary["result"], "lost", "{summary}");
+    assert_eq!((&summary["job"], &summary["runner"]), (&"cut short".into(), &name.into()), "{summary}");
 }
 
 fn the_other_commands_know_it_too() {
