@@ -22,7 +22,7 @@ use crate::init::{Signals, exec};
 use crate::log;
 use crate::provider::{FORGES, Forges};
 use crate::resource::{LockPlace, Locks, ResourceId, Wanted, command as locking};
-use crate::workspace::{command as wiping, sysv};
+use crate::workspace::{command as wiping, sysv, trial};
 
 const ABOUT: &str = "PID 1 of an ephemeral CI runner: registers the official agent, runs it as an unprivileged user, lets a \
 running job finish on stop, removes the registration, wipes what the job left, and exits.";
@@ -96,6 +96,12 @@ enum Command {
     Wipe {
         /// The directory, which itself stays
         directory: PathBuf,
+    },
+    /// Make and remove a file and a directory in each of these places
+    #[command(name = trial::COMMAND, hide = true)]
+    TryPlaces {
+        /// The directories
+        places: Vec<PathBuf>,
     },
     /// Validate the configuration and print it, without asking the forge
     Check,
@@ -251,6 +257,7 @@ pub fn main_with(forges: Forges) -> ExitCode {
         Command::Baseline => entry::baseline(&root()),
         Command::WipeSysv => ExitCode::from(sysv::run()),
         Command::Wipe { directory } => ExitCode::from(wiping::run(&directory)),
+        Command::TryPlaces { places } => ExitCode::from(trial::run(&places)),
         Command::Check => entry::check(forges, &mut std::io::stdout().lock()).unwrap_or(ExitCode::from(exit::SOFTWARE)),
     }
 }

@@ -223,7 +223,8 @@ impl Board {
         self.status.send_if_modified(|status| std::mem::replace(&mut status.connection, connection) != connection);
     }
 
-    fn wrong(&self, error: &str) {
+    /// Something is wrong that somebody should look at. By itself it keeps nothing from going on.
+    pub(crate) fn wrong(&self, error: &str) {
         self.status.send_modify(|status| {
             status.last_error = Some(log::redacted(error));
             status.last_error_at = Some(rfc3339(SystemTime::now()));

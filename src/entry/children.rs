@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -136,10 +136,10 @@ impl Starter {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub(super) fn ourselves(&self, arguments: &[&str]) -> Result<Running, SpawnError> {
+    pub(super) fn ourselves(&self, arguments: &[impl AsRef<OsStr>]) -> Result<Running, SpawnError> {
         let what = Spawn {
             program: "/proc/self/exe".into(),
-            args: arguments.iter().map(Into::into).collect(),
+            args: arguments.iter().map(|argument| argument.as_ref().into()).collect(),
             env: Some(Vec::new()),
             directory: Some("/".into()),
             captured: true,

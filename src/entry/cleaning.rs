@@ -8,6 +8,7 @@ use super::means::Means;
 use super::outside::Outside;
 use super::patience::Patience;
 use super::report::JobReport;
+use super::set_up::try_places;
 use super::state::StateFile;
 use super::stop::Urgency;
 use super::work::on_a_thread;
@@ -47,7 +48,7 @@ impl Keeper {
                 return false;
             }
             self.means.board.enter(Phase::Cleaning);
-            match self.wipe().await {
+            let why = match self.wipe().await {
                 Ok(wiped) => {
                     self.tell(Some(wiped.took));
                     if wiped.entries > 0 {
@@ -62,16 +63,20 @@ impl Keeper {
                         tracing::info!("{} is a mount and was left alone", mount.display());
                     }
                     self.shrink_caches().await;
-                    return self.means.stop.urgency() == Urgency::None && !self.outside.is_tainted();
+                    let Err(why) = try_places(&self.means, state, &self.slate).await else {
+                        return self.means.stop.urgency() == Urgency::None && !self.outside.is_tainted();
+                    };
+                    why
                 }
                 Err(error) => {
                     self.tell(None);
-                    let wait = patience.backoff.after_denial();
-                    patience.wait_out(state, Phase::Dirty, &format!("no job is taken: {error}"), wait).await;
-                    if self.means.stop.urgency() > Urgency::None {
-                        return false;
-                    }
+                    error.to_string()
                 }
+            };
+            let wait = patience.backoff.after_denial();
+            patience.wait_out(state, Phase::Dirty, &format!("no job is taken: {why}"), wait).await;
+            if self.means.stop.urgency() > Urgency::None {
+                return false;
             }
         }
     }

@@ -18,6 +18,7 @@ use super::hearing::Hearing;
 use super::means::Means;
 use super::report::JobReport;
 use super::session::{Event, LOOK_AT_SPACE, Parts, Session};
+use super::set_up::{ended_without_hook, reached_hook};
 use super::stop::Urgency;
 use super::teardown::{end_processes, interrupt};
 use super::watchdog::Due;
@@ -274,6 +275,10 @@ impl Session<'_> {
             let _ = hooked.answers.send(HookAnswer::Go { resource: None });
             return ControlFlow::Continue(());
         }
+        if ours || self.job.seen() {
+            self.hooked = true;
+            reached_hook(&mut self.parts.registrar.state);
+        }
         let Means { common, provider, .. } = self.parts.means;
         match self.admission.judge(&hooked, ours, &common.policy, provider.agent().read_origin()) {
             Ok(()) => {}
@@ -447,16 +452,19 @@ impl Session<'_> {
             self.parts.means.board.ended_early();
         }
         let lost = !stands || matches!(ending, Ending::JobBroken(_));
-        self.report(if lost { JobResult::Lost } else { result.unwrap_or(JobResult::Unknown) });
+        self.report(&ending, if lost { JobResult::Lost } else { result.unwrap_or(JobResult::Unknown) });
         self.parts.registrar.forget_job();
         ending
     }
 
     /// Leaves the job's summary to be completed once the slate is clean.
-    fn report(&mut self, result: JobResult) {
+    fn report(&mut self, ending: &Ending, result: JobResult) {
         let Some(spans) = self.job.spans(self.connected, self.admission.waited) else { return };
         let by_forge = !self.made_to_end && matches!(result, JobResult::Canceled | JobResult::Abandoned);
         let ended_by = self.ended_by.or(by_forge.then_some(EndedBy::Forge));
+        if !self.hooked {
+            ended_without_hook(self.parts.means, &mut self.parts.registrar.state, ending, result);
+        }
         let status = self.parts.means.board.status();
         let runner = status.runner.map(|runner| runner.name).unwrap_or_default();
         self.parts.keeper.job_over(JobReport::new(status.job.unwrap_or_default(), runner, result, ended_by, spans));

@@ -41,6 +41,7 @@ mod retiring;
 mod schedule;
 mod secrets;
 mod session;
+mod set_up;
 mod setup;
 mod space;
 mod state;

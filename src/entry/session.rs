@@ -58,6 +58,8 @@ pub(super) struct Session<'a> {
     pub(super) hearing: Hearing,
     pub(super) job: JobWatch,
     pub(super) admission: Admission,
+    /// Whether its job has reached its hook.
+    pub(super) hooked: bool,
     pub(super) watchdog: Watchdog,
     /// The watchdog's question to the forge.
     pub(super) asking: Option<Answer<'static, Standing>>,
@@ -138,6 +140,7 @@ impl<'a> Session<'a> {
             hearing,
             job,
             admission: Admission::default(),
+            hooked: false,
             watchdog,
             asking: None,
             ghosts: Ghosts::default(),

@@ -49,6 +49,9 @@ pub(super) struct State {
     /// The fingerprint of a grant that has had its one job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_up: Option<String>,
+    /// Jobs in a row that failed before they reached their hook.
+    #[serde(default)]
+    pub without_hook: u32,
     /// The job that runs, or that an earlier incarnation was killed under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<OpenJob>,

@@ -100,6 +100,7 @@ pub(super) fn count(of: &mut BTreeMap<String, u64>, name: &str) {
 pub(super) struct Metrics {
     pub(super) counters: Counters,
     pub(super) rate_limit: Option<RateLimit>,
+    pub(super) jobs_without_hook: u32,
 }
 
 #[cfg(test)]

@@ -63,6 +63,12 @@ pub(super) const JOB_SECONDS: Family = family(
     &[],
     "How long jobs ran, without the time that they waited for shared hardware.",
 );
+pub(super) const JOBS_WITHOUT_HOOK: Family = family(
+    "oscr_jobs_without_hook",
+    MetricKind::Gauge,
+    &[],
+    "Jobs in a row that failed before they reached their hook, most often in the step \"Set up job\". 0 where the agent has no hooks.",
+);
 pub(super) const LOCK_WAIT_SECONDS: Family = family(
     "oscr_lock_wait_seconds",
     MetricKind::Histogram(WAIT),
@@ -153,6 +159,7 @@ pub const FAMILIES: &[Family] = &[
     JOBS,
     GHOST_JOBS,
     JOB_SECONDS,
+    JOBS_WITHOUT_HOOK,
     LOCK_WAIT_SECONDS,
     WIPE_SECONDS,
     REMOVAL_SECONDS,

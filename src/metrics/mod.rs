@@ -19,6 +19,7 @@ pub(crate) use file::MetricsFile;
 pub(crate) use job_result::JobResult;
 pub(crate) use page::Now;
 pub(crate) use record::{
-    api_request, evicted, ghost_job, job_over, keep, lock_waited, registration, removed, render, resume, wiped,
+    api_request, evicted, ghost_job, job_over, jobs_without_hook, keep, lock_waited, registration, removed, render,
+    resume, wiped,
 };
 pub(crate) use serve::serve;

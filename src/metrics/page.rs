@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use super::counters::{Histogram, Metrics, Registered};
 use super::families::{
     AGENT_FAILURES, AGENT_NEWER, AGENT_RELEASED, API_LEFT, API_LIMIT, API_REQUESTS, API_RESET, DISK_FREE, DISK_LEAST,
-    EVICTED, Family, GHOST_JOBS, HEALTHY, INCARNATIONS, INFO, JOB_SECONDS, JOBS, LEFTOVERS, LOCK_WAIT_SECONDS,
-    MetricKind, PHASE, PHASE_SINCE, REGISTRATIONS, REMOVAL_SECONDS, STARTED, WIPE_SECONDS,
+    EVICTED, Family, GHOST_JOBS, HEALTHY, INCARNATIONS, INFO, JOB_SECONDS, JOBS, JOBS_WITHOUT_HOOK, LEFTOVERS,
+    LOCK_WAIT_SECONDS, MetricKind, PHASE, PHASE_SINCE, REGISTRATIONS, REMOVAL_SECONDS, STARTED, WIPE_SECONDS,
 };
 use super::job_result::JobResult;
 
@@ -60,6 +60,7 @@ pub(super) fn text(metrics: &Metrics, now: &Now) -> String {
     page.samples(JOBS, JobResult::ALL.map(|result| (vec![result.name()], of(&counters.jobs, result.name()))));
     page.samples(GHOST_JOBS, [(vec![], counters.ghost_jobs)]);
     page.histogram(JOB_SECONDS, &counters.job_seconds);
+    page.samples(JOBS_WITHOUT_HOOK, [(vec![], u64::from(metrics.jobs_without_hook))]);
     page.histogram(LOCK_WAIT_SECONDS, &counters.lock_wait_seconds);
     page.histogram(WIPE_SECONDS, &counters.wipe_seconds);
     page.histogram(REMOVAL_SECONDS, &counters.removal_seconds);
@@ -208,7 +209,7 @@ mod tests {
         crate::fuzz::run("counters", |bytes| {
             let counters = Counters::read(bytes);
             if let Some(counters) = &counters {
-                let metrics = Metrics { counters: counters.clone(), rate_limit: None };
+                let metrics = Metrics { counters: counters.clone(), ..Metrics::default() };
                 for line in text(&metrics, &here()).lines().filter(|line| !line.starts_with('#')) {
                     let number = line.rsplit(' ').next().unwrap();
                     assert!(line.starts_with("oscr_") && number.parse::<f64>().is_ok_and(f64::is_finite), "{line}");

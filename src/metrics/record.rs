@@ -63,6 +63,11 @@ pub(crate) fn api_request(code: Option<u16>, limit: Option<RateLimit>) {
     });
 }
 
+/// So many jobs in a row failed before they reached their hook.
+pub(crate) fn jobs_without_hook(jobs: u32) {
+    with(|metrics| metrics.jobs_without_hook = jobs);
+}
+
 /// So much of a cache was removed.
 pub(crate) fn evicted(bytes: u64) {
     with(|metrics| metrics.counters.evicted_bytes = metrics.counters.evicted_bytes.saturating_add(bytes));

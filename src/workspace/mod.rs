@@ -18,6 +18,7 @@ pub(crate) mod space;
 pub(crate) mod sysv;
 pub(crate) mod taint;
 mod trash;
+pub(crate) mod trial;
 mod wipe;
 
 pub(crate) use error::SlateError;

@@ -40,8 +40,12 @@ const MACHINES_SYSV: &str = "ipc:[4026531839]";
 impl Slate {
     /// All places that are emptied.
     pub(super) fn places(&self) -> impl Iterator<Item = PathBuf> {
-        let home = (self.home != Path::new("/")).then_some(&self.home);
-        self.temporary.iter().chain([&self.agent_directories, &self.work]).chain(home).cloned()
+        self.temporary.iter().chain([&self.agent_directories, &self.work]).chain(self.own_home()).cloned()
+    }
+
+    /// The home, where the agent's user has one.
+    pub(crate) fn own_home(&self) -> Option<&PathBuf> {
+        (self.home != Path::new("/")).then_some(&self.home)
     }
 
     /// Whether what a job leaves in a directory is gone before the next one begins.

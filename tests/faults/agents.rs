@@ -547,7 +547,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
 }
 
 /// What Azure DevOps' agent does not have.
-fn with_registration_tokens_and_hooks() -> [Row; 2] {
+fn with_registration_tokens_and_hooks() -> [Row; 3] {
     [
         Row::new(
             Kind::GitHub,
@@ -577,6 +577,28 @@ fn with_registration_tokens_and_hooks() -> [Row; 2] {
                 assert!(!job.log.contains("the step ran"), "{}", job.log);
                 assert_eq!(container.exit_code(), 0);
                 fs::remove_file(hook).expect("our own file");
+            },
+        ),
+        Row::new(
+            Kind::GitHub,
+            Step::Job,
+            "three in a row fail before their hook, in \"Set up job\"",
+            "a warning, `last_error` and `oscr_jobs_without_hook`; jobs are taken as long as the agent's user can work",
+            |forge, container| {
+                // A file is where the directory for temporary files should be.
+                let spoil = format!(": >'{}'", container.text("work/_temp"));
+                container.replace_listener(&format!("[ \"$1\" = run ] && {spoil}"));
+                for _ in 0..3 {
+                    restart(forge, container);
+                    assert_eq!(forge.wait_job(forge.job("true"), LIMIT).result, Some(JobResult::Failed));
+                    assert_eq!(container.exit_code(), 0);
+                }
+                container.wait_line("look at the step \"Set up job\"");
+                fs::rename(container.real_listener(), container.listener_program()).expect("our own file");
+                restart(forge, container);
+                listens(container);
+                let error = container.status()["last_error"].to_string();
+                assert!(error.contains("Set up job"), "{error}");
             },
         ),
     ]

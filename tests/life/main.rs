@@ -36,6 +36,7 @@ mod privileges;
 mod reasons;
 mod results;
 mod secrets;
+mod set_up;
 mod stop;
 mod taint;
 mod trial;

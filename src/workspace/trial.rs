@@ -1,0 +1,74 @@
+//! Whether this process' user can work in a directory: only trying tells, since permissions are not all that can be in the way (access
+//! lists, quotas, inodes, a file system that went read-only).
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+/// The hidden command of the process that tries, as the user whom it is about.
+pub(crate) const COMMAND: &str = "try-places";
+/// What it ends with where something cannot be made or removed.
+pub(crate) const FAILED: u8 = 1;
+
+/// Tries each directory, says what fails, and gives the exit code.
+#[must_use]
+pub(crate) fn run(places: &[PathBuf]) -> u8 {
+    let mut code = 0;
+    for place in places {
+        if let Err(error) = attempt(place) {
+            eprintln!("{}: {error}", place.display());
+            code = FAILED;
+        }
+    }
+    code
+}
+
+/// Makes a file and a directory in `place`, and removes them. It is made for that where it is not there, and goes again.
+fn attempt(place: &Path) -> io::Result<()> {
+    let made = match fs::create_dir(place) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+        made => made.map(|()| true)?,
+    };
+    let tried = inside(place);
+    let gone = if made { fs::remove_dir(place) } else { Ok(()) };
+    tried.and(gone)
+}
+
+fn inside(place: &Path) -> io::Result<()> {
+    let directory = place.join(format!(".oscr-trial-{}", std::process::id()));
+    fs::create_dir(&directory)?;
+    let file = directory.join("file");
+    // A directory can take what its own entries do not.
+    let written = fs::write(&file, "tried").and_then(|()| fs::remove_file(&file));
+    // What was made before something failed goes all the same.
+    let _ = fs::remove_file(&file);
+    written.and(fs::remove_dir(&directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_usable_place_is_left_as_it_was_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let absent = directory.path().join("absent");
+        assert_eq!(run(&[directory.path().to_owned(), absent.clone()]), 0);
+        assert!(!absent.exists() && fs::read_dir(directory.path()).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn a_place_that_takes_nothing_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let nowhere = directory.path().join("above/below");
+        assert_eq!(attempt(&nowhere).unwrap_err().kind(), ErrorKind::NotFound);
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(attempt(&file).unwrap_err().kind(), ErrorKind::NotADirectory);
+        let full = directory.path().join("nothing-is-made-here");
+        symlink("/proc/self/net", &full).unwrap();
+        assert!(attempt(&full).is_err());
+        assert_eq!(run(&[directory.path().to_owned(), file]), FAILED, "one of them is enough");
+    }
+}
