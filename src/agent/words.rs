@@ -427,6 +427,7 @@ mod tests {
         for (source, text, sign) in [
             ("Runner", "Skipping message Job. Job message not found '2'. ordered", Some(Sign::Skipped)),
             ("BrokerMessageListener", "Acknowledging runner request '2'.", Some(Sign::Acquiring)),
+            ("Runner", "No session restart needed for config type: credentials", Some(Sign::Reconfigured)),
             (
                 "Runner",
                 "Acknowledge returned job-not-found for ephemeral runner request '2'. Exiting runner.",

@@ -170,7 +170,7 @@ impl Session<'_> {
         self.parts.registrar.note_job();
     }
 
-    fn look(&mut self) {
+    pub(super) fn look(&mut self) {
         if self.job.look() {
             self.job_runs();
         }
@@ -186,6 +186,7 @@ impl Session<'_> {
                 self.job_over().await;
             }
             Marker::Listening if no_job_yet => {
+                self.keep_configuration(false);
                 self.watchdog.listening();
                 if self.connected.is_none() {
                     self.connected = Some(Instant::now());
@@ -211,7 +212,11 @@ impl Session<'_> {
 
     fn heard_sign(&mut self, sign: Sign) {
         match sign {
-            Sign::Acquiring => self.ghosts.offered(),
+            Sign::Acquiring => {
+                self.keep_configuration(false);
+                self.ghosts.offered();
+            }
+            Sign::Reconfigured => self.keep_configuration(false),
             Sign::Skipped => {
                 self.ghosts.vanished();
                 self.retirement.passed_over();
@@ -415,6 +420,7 @@ impl Session<'_> {
             }
         }
         let outlived = self.job.outlived();
+        self.keep_configuration(true);
         self.job.tell();
         self.parts.update.cut_short(&mut self.parts.registrar.state);
         self.admission.end();

@@ -10,6 +10,7 @@ mod check;
 mod children;
 mod cleaning;
 mod complain;
+mod configuration;
 mod docker;
 mod doctor;
 mod doubt;

@@ -170,14 +170,35 @@ impl StateFile {
         copy().map_err(|error| self.error(&kept, error))
     }
 
+    /// The files of these names that are in `root`.
+    pub(super) fn configuration(root: &Path, names: &[&str]) -> Files {
+        let read = |name: &&str| Some(((*name).to_owned(), zeroize::Zeroizing::new(fs::read(root.join(name)).ok()?)));
+        names.iter().filter_map(read).collect()
+    }
+
+    /// Keeps these files too, of a persistent registration that is kept.
+    ///
+    /// # Errors
+    /// When one cannot be written.
+    pub(super) fn keep_changes(&self, files: &Files) -> Result<(), StateError> {
+        let kept = self.directory.join(KEPT);
+        if !kept.exists() {
+            return Ok(());
+        }
+        for (name, content) in files {
+            let file = kept.join(name);
+            if fs::read(&file).map(zeroize::Zeroizing::new).is_ok_and(|known| known == *content) {
+                continue;
+            }
+            files::replace_on_disk(&file, content, 0o600).map_err(|error| self.error(&file, error))?;
+        }
+        Ok(())
+    }
+
     /// The kept files: name and content. Empty when none are kept.
     #[must_use]
     pub(super) fn kept(&self, names: &[&str]) -> Files {
-        let kept = self.directory.join(KEPT);
-        names
-            .iter()
-            .filter_map(|name| Some(((*name).to_owned(), zeroize::Zeroizing::new(fs::read(kept.join(name)).ok()?))))
-            .collect()
+        Self::configuration(&self.directory.join(KEPT), names)
     }
 
     /// Removes the kept files.
@@ -228,8 +249,17 @@ mod tests {
         let kept = file.kept(&[".runner", ".credentials"]);
         assert_eq!(kept.len(), 1);
         assert_eq!((kept[0].0.as_str(), kept[0].1.as_slice()), (".runner", b"r".as_slice()));
+        // What the agent changes or adds is kept too, and what it deletes stays.
+        let names = [".runner", ".runner_migrated", ".credentials"];
+        fs::remove_file(root.path().join(".runner")).unwrap();
+        fs::write(root.path().join(".runner_migrated"), "m").unwrap();
+        file.keep_changes(&StateFile::configuration(root.path(), &names)).unwrap();
+        let kept: Vec<String> = file.kept(&names).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(kept, [".runner", ".runner_migrated"]);
         file.forget_kept();
         assert!(file.kept(&[".runner"]).is_empty());
+        file.keep_changes(&StateFile::configuration(root.path(), &names)).unwrap();
+        assert!(file.kept(&names).is_empty(), "what was given up does not come back");
     }
 
     #[test]

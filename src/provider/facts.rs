@@ -145,6 +145,8 @@ pub enum Sign {
     Reconnected,
     /// The forge told it to become a newer version.
     Updating,
+    /// The forge had it change its configuration, which it has written.
+    Reconfigured,
 }
 
 /// Words of an agent for people: all of a line, but for what varies in it.

@@ -7,7 +7,7 @@ use oscr_sim::forge::{Fault, Match, Snapshot};
 use oscr_sim::protocol::JobResult;
 use serde_json::json;
 
-use crate::harness::{Container, Forge, LIMIT, each};
+use crate::harness::{Container, Forge, LIMIT, each, until};
 
 const PERSISTENT: (&str, &str) = ("RUNNER_PERSISTENT", "true");
 
@@ -66,6 +66,32 @@ fn a_registration_that_is_lost_is_made_anew() {
     forge.another(second);
     let job = forge.wait_job(forge.job("true"), LIMIT);
     assert_eq!(job.result, Some(JobResult::Succeeded));
+}
+
+#[test]
+fn what_the_forge_has_a_runner_change_of_its_configuration_is_kept_and_nothing_of_a_jobs() {
+    let forge = Forge::start();
+    let mut container = Container::listening(&forge, &[PERSISTENT]);
+    let (id, name) = forge.listening();
+    let kept = container.path("var/lib/oscr/registration");
+    assert!(!kept.join(".credentials_migrated").exists());
+    forge.order(|orders| orders.reconfigure = Some("credentials".to_owned()));
+    until("the change is kept", || kept.join(".credentials_migrated").exists());
+    // A job can write such files too, in the directory that its agent runs in.
+    let root = container.text(&format!("runner/{name}"));
+    let write = "for file in .credentials_migrated .runner_migrated; do echo evil >$root/$file; done";
+    let look = "cat $root/.credentials_migrated; ls -A $root";
+    for round in ["first", "second"] {
+        let job = forge.wait_job(forge.job(&format!("root='{root}'; {look}; {write}")), LIMIT);
+        assert_eq!((job.result, job.runner_id), (Some(JobResult::Succeeded), Some(id)), "{round}: {}", job.log);
+        assert!(job.log.contains("\"refreshed\": true"), "{round}: {}", job.log);
+        assert!(!job.log.contains("\nevil\n") && !job.log.contains("\n.runner_migrated\n"), "{round}: {}", job.log);
+        forge.listening();
+    }
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code(), 0);
+    let text = std::fs::read_to_string(kept.join(".credentials_migrated")).expect("it is kept");
+    assert!(text.contains("refreshed") && !kept.join(".runner_migrated").exists(), "{text}");
 }
 
 #[test]

@@ -226,6 +226,8 @@ pub struct Orders {
     pub deprecated: bool,
     /// The next poll, one in flight included, is told to update.
     pub refresh: Option<Refresh>,
+    /// The next poll of GitHub's runner, one in flight included, is told that its `runner` or `credentials` configuration has changed.
+    pub reconfigure: Option<String>,
 }
 
 impl Default for Orders {
@@ -278,6 +280,7 @@ impl Default for Orders {
             forget_polls: 0,
             deprecated: false,
             refresh: None,
+            reconfigure: None,
         }
     }
 }

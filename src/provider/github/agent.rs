@@ -33,6 +33,9 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
         ("BrokerMessageListener", "Acknowledging runner request ", Sign::Acquiring),
         ("Runner", "Acknowledge returned job-not-found ", Sign::Refused),
         ("Runner", "Skipping message Job.", Sign::Skipped),
+        // Of its settings, and of its credentials. Each is written by now.
+        ("Runner", "Runner configuration was updated.", Sign::Reconfigured),
+        ("Runner", "No session restart needed for config type: ", Sign::Reconfigured),
     ],
     process_end: Some(ProcessEnd {
         source: "ProcessInvokerWrapper",
@@ -41,7 +44,7 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
     }),
     worker_codes: &[(100, "succeeded"), (102, "failed"), (103, "canceled")],
     own_codes: &[0, 1, 2, 3, 4, 7],
-    configuration: &[".runner", ".credentials", ".credentials_rsaparams"],
+    configuration: &[".runner", ".credentials", ".credentials_rsaparams", ".runner_migrated", ".credentials_migrated"],
     env: &[
         // Without it, a version that GitHub refuses ends the listener with 1, like many other things.
         ("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE", "1"),

@@ -1,6 +1,6 @@
 //! GitHub's listener against the broker: session, held polls, the words and the patience of each way to fail.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::chatter::{Phase, success};
 use super::identity::{Identity, client};
 use super::message;
+use super::refresh::refresh;
 use super::services::Service;
 use crate::agent::assignment::Job;
 use crate::agent::client::Refusal;
@@ -33,6 +34,7 @@ const BETWEEN_ROUNDS: [u64; 2] = [25_925, 45_000];
 pub(super) struct Broker {
     identity: Identity,
     version: String,
+    root: PathBuf,
     trace: Arc<Trace>,
     narrator: Arc<Narrator>,
     manners: Manners,
@@ -62,6 +64,7 @@ impl Broker {
         Self {
             identity: Identity::of(&configured),
             version: version(crate::agent::Kind::GitHub, &configured.root),
+            root: configured.root,
             trace: configured.trace,
             narrator: configured.narrator,
             manners: configured.manners,
@@ -290,6 +293,10 @@ impl Broker {
                 url: text(&body, "download_url").to_owned(),
                 sha256: text(&body, "sha256_checksum").to_owned(),
             }),
+            "RunnerRefreshConfig" => {
+                refresh(&self.root, &self.trace, &body);
+                Next::Nothing
+            }
             other => {
                 self.trace.error("Runner", &format!("Received message with unsupported message type {other}."));
                 Next::Nothing

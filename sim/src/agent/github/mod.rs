@@ -22,6 +22,7 @@ pub(super) mod containers;
 mod identity;
 mod message;
 mod proxy;
+mod refresh;
 mod services;
 
 /// The members of the context `github` that each step finds in its environment.

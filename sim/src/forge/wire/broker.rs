@@ -79,6 +79,8 @@ fn acknowledge(asked: &Asked, runner: u64) -> Response {
 enum Found {
     Message(Message),
     Refresh(Refresh),
+    /// Of this kind of configuration.
+    Reconfigure(String),
     NoRunner,
     NoSession,
     /// The poll ends without a message.
@@ -104,6 +106,7 @@ async fn poll(asked: &Asked, runner: u64) -> Response {
     match held(&asked.shared, session, |s, first, last| look(s, runner, session, busy, first || last)).await {
         Some(Found::Message(message)) => envelope(asked, &message),
         Some(Found::Refresh(refresh)) => refresh_message(asked, &refresh).await,
+        Some(Found::Reconfigure(kind)) => message(asked, "RunnerRefreshConfig", &reconfigure(asked, runner, &kind)),
         Some(Found::NoRunner) => not_found(),
         Some(Found::Ended) => StatusCode::ACCEPTED.into_response(),
         Some(Found::NoSession) => refusal::broker(404, "RunnerSessionInvalid", "no such session"),
@@ -138,6 +141,9 @@ fn look(s: &mut State, runner: u64, session: u64, busy: bool, at_an_end: bool) -
     }
     if let Some(refresh) = s.orders.refresh.take() {
         return Some(Found::Refresh(refresh));
+    }
+    if let Some(kind) = s.orders.reconfigure.take() {
+        return Some(Found::Reconfigure(kind));
     }
     // A poll of a listener that was busy may still be in flight when its next one is offered a job.
     let takes = |message: &mut Message| !(busy && matches!(message, Message::Job { .. }));
@@ -175,6 +181,15 @@ fn span(ms: u64) -> String {
     let (seconds, rest) = (ms / 1000, ms % 1000);
     let whole = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
     if rest == 0 { whole } else { format!("{whole}.{rest:03}") }
+}
+
+fn reconfigure(asked: &Asked, runner: u64, kind: &str) -> Value {
+    json!({
+        "runnerQualifiedId": format!("repository/o/r/{runner}"),
+        "configType": kind,
+        "serviceType": "pipelines",
+        "configRefreshUrl": asked.base,
+    })
 }
 
 async fn refresh_message(asked: &Asked, refresh: &Refresh) -> Response {
