@@ -35,6 +35,11 @@ impl Keeper {
         Self { means, slate, outside, emptier, report: None }
     }
 
+    /// Whether a job is over that was not told of yet.
+    pub(super) fn owes_report(&self) -> bool {
+        self.report.is_some()
+    }
+
     /// A job is over, and is told of once its slate is clean.
     pub(super) fn job_over(&mut self, report: JobReport) {
         self.report = Some(report);

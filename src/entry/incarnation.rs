@@ -60,7 +60,11 @@ impl Incarnation {
     async fn take_jobs(&mut self) -> u8 {
         let Self { means, registrar, patience, keeper, docker, gate, update } = self;
         loop {
-            if !keeper.clean(patience, &mut registrar.state).await || !enough_space(means).await {
+            let clean = keeper.clean(patience, &mut registrar.state).await;
+            if !keeper.owes_report() {
+                registrar.forget_job();
+            }
+            if !clean || !enough_space(means).await {
                 return exit::DONE;
             }
             if !docker.before_listening(patience, &mut registrar.state).await {
@@ -174,6 +178,7 @@ impl Incarnation {
         docker.stop_engine(&mut registrar.state).await;
         registrar.leave().await;
         keeper.clean_at_last().await;
+        registrar.forget_job();
         keeper.outside.stay_tainted(means).await;
         if stop.parks() && !keeper.outside.is_tainted() {
             board.enter(Phase::Drained);

@@ -459,7 +459,9 @@ impl Session<'_> {
         }
         let lost = !stands || matches!(ending, Ending::JobBroken(_));
         self.report(&ending, if lost { JobResult::Lost } else { result.unwrap_or(JobResult::Unknown) });
-        self.parts.registrar.forget_job();
+        if !self.job.was() {
+            self.parts.registrar.forget_job();
+        }
         ending
     }
 
@@ -468,7 +470,7 @@ impl Session<'_> {
         let Some(spans) = self.job.spans(self.connected, self.admission.waited) else { return };
         let by_forge = !self.made_to_end && matches!(result, JobResult::Canceled | JobResult::Abandoned);
         let ended_by = self.ended_by.or(by_forge.then_some(EndedBy::Forge));
-        if !self.hooked {
+        if !self.hooked && ended_by.is_none() {
             ended_without_hook(self.parts.means, &mut self.parts.registrar.state, ending, result);
         }
         let status = self.parts.means.board.status();

@@ -63,9 +63,9 @@ impl Registrar {
         }
     }
 
-    /// Its report was taken over and counted, or there was none after all.
+    /// The report of this incarnation's is written, or there was none after all.
     pub(super) fn forget_job(&mut self) {
-        if self.state.content.job.take().is_some() {
+        if self.state.content.job.take_if(|_| !self.untold).is_some() {
             self.state.save_or_warn();
         }
     }
