@@ -193,8 +193,10 @@ mod tests {
                         crate::fuzz::assert_plain(job);
                         crate::fuzz::assert_plain(result);
                     }
-                    Some(Marker::Running(text) | Marker::Version(text)) => crate::fuzz::assert_plain(text),
-                    Some(Marker::Listening | Marker::Sign(_) | Marker::Finished(..)) | None => {}
+                    Some(Marker::Running(text) | Marker::Version(text) | Marker::Sign(_, text)) => {
+                        crate::fuzz::assert_plain(text)
+                    }
+                    Some(Marker::Listening | Marker::Finished(..)) | None => {}
                 }
                 kinds.push((heard.level, heard.marker.map(|marker| std::mem::discriminant(&marker))));
             }

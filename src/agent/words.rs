@@ -25,8 +25,8 @@ pub(crate) enum Marker {
     Completed(String, String),
     /// It is of this version.
     Version(String),
-    /// How it is.
-    Sign(Sign),
+    /// How it is, and in which words.
+    Sign(Sign, String),
     /// A process that it started, of this number, ended with this code.
     Finished(i32, i32),
 }
@@ -123,7 +123,7 @@ impl LineReader {
             }
             LineOrigin::Trace(source, text) => {
                 let means = |&&(from, start, _): &&(&str, &str, Sign)| from == source && text.starts_with(start);
-                let sign = self.facts.traces.iter().find(means).map(|(.., sign)| Marker::Sign(*sign));
+                let sign = self.facts.traces.iter().find(means).map(|(.., sign)| Marker::Sign(*sign, text.to_owned()));
                 let finished = || {
                     let (number, code) = self.facts.process_end?.read(source, text)?;
                     Some(Marker::Finished(number, code))
@@ -196,7 +196,7 @@ fn meaning(words: &str, facts: &AgentFacts) -> Option<Marker> {
                     between.chars().take_while(|c| c.is_ascii_digit() || *c == '.').take(32).collect();
                 (!version.is_empty()).then_some(Marker::Version(version))
             }
-            Meaning::Sign(sign) => Some(Marker::Sign(sign)),
+            Meaning::Sign(sign) => Some(Marker::Sign(sign, text.trim().to_owned())),
         }
     })
 }
@@ -260,7 +260,7 @@ mod tests {
         let expected = [
             Marker::Version("2.336.0".to_owned()),
             Marker::Listening,
-            Marker::Sign(Sign::Acquiring),
+            Marker::Sign(Sign::Acquiring, "Acknowledging runner request '2'.".to_owned()),
             Marker::Running("small".to_owned()),
             Marker::Finished(279, 100),
             Marker::Completed("small".to_owned(), "Succeeded".to_owned()),
@@ -391,6 +391,7 @@ mod tests {
             let traced = format!("[WORKER 2026-01-01 00:00:00Z INFO Worker] {running}");
             assert_eq!(listeners().read(&traced, false), Heard::default());
         }
+        let sign = |sign, words: &str| Some(Marker::Sign(sign, words.to_owned()));
         for (words, marker) in [
             ("√ Connected to GitHub", None),
             ("Current runner version: '2.336.0'", Some(Marker::Version("2.336.0".to_owned()))),
@@ -403,14 +404,26 @@ mod tests {
             ("Job x completed with result: Failed", None),
             (
                 "2026-11-29 11:00:58Z: Runner connect error: Failed to get job message. Retrying until reconnected.",
-                Some(Marker::Sign(Sign::Disconnected)),
+                sign(
+                    Sign::Disconnected,
+                    "Runner connect error: Failed to get job message. Retrying until reconnected.",
+                ),
             ),
             ("commit 1234: Runner connect error: no", None),
-            ("A session for this runner already exists.", Some(Marker::Sign(Sign::Conflict))),
-            ("Registration 1234 was not found.", Some(Marker::Sign(Sign::Unknown))),
-            ("An error occurred: Registration 1234 was not found.", Some(Marker::Sign(Sign::Unknown))),
+            (
+                "A session for this runner already exists.",
+                sign(Sign::Conflict, "A session for this runner already exists."),
+            ),
+            ("Registration 1234 was not found.", sign(Sign::Unknown, "Registration 1234 was not found.")),
+            (
+                "An error occurred: Registration 1234 was not found.",
+                sign(Sign::Unknown, "An error occurred: Registration 1234 was not found."),
+            ),
             ("Skipping message Job. Gone.", None),
-            ("Runner update in progress, do not shutdown runner.", Some(Marker::Sign(Sign::Updating))),
+            (
+                "Runner update in progress, do not shutdown runner.",
+                sign(Sign::Updating, "Runner update in progress, do not shutdown runner."),
+            ),
             ("he said: Runner update in progress, do not shutdown runner.", None),
             ("Runner update failed: Access to the path '/x' is denied.", None),
             ("Agent update in progress, do not shutdown agent.", None),
@@ -418,7 +431,7 @@ mod tests {
             assert_eq!(meaning(words, AGENT), marker, "{words}");
         }
         let azures = meaning("Agent update in progress, do not shutdown agent.", &crate::provider::azure_devops::AGENT);
-        assert_eq!(azures, Some(Marker::Sign(Sign::Updating)));
+        assert_eq!(azures, sign(Sign::Updating, "Agent update in progress, do not shutdown agent."));
     }
 
     #[test]
@@ -440,7 +453,8 @@ mod tests {
             ("RSAFileKeyManager", "Registration 1 was not found.", None),
         ] {
             let heard = listeners().read(&trace(source, text), false);
-            assert_eq!(heard.marker, sign.map(Marker::Sign), "{source} {text}");
+            let said = text.trim_start_matches("WRITE ERROR: ").to_owned();
+            assert_eq!(heard.marker, sign.map(|sign| Marker::Sign(sign, said)), "{source} {text}");
             assert_eq!(heard.level, Some(Level::DEBUG));
         }
     }

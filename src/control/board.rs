@@ -166,19 +166,49 @@ impl Board {
     /// Things work: earlier faults are history.
     pub(crate) fn well(&self) {
         self.times.faulty_since.set(None);
+        self.times.lasted.set(false);
         self.times.ended_early.set(0);
+        // What is about this container's own places is looked at by itself.
+        self.times.reasons.borrow_mut().retain(|(phase, _)| matches!(phase, Phase::Dirty | Phase::Full));
     }
 
     /// Whether earlier faults count yet.
     #[must_use]
     pub(crate) fn has_faults(&self) -> bool {
-        self.times.faulty_since.get().is_some() || self.times.ended_early.get() > 0
+        let Times { faulty_since, ended_early, reasons, .. } = &*self.times;
+        faulty_since.get().is_some() || ended_early.get() > 0 || !reasons.borrow().is_empty()
+    }
+
+    /// Keeps the reason for a phase in which nothing goes on while other phases pass by: until all is well, or, if it is about
+    /// this container's own places, until it is dropped.
+    pub(crate) fn keep_reason(&self, phase: Phase, why: &str) {
+        self.drop_reason(phase);
+        self.times.reasons.borrow_mut().push((phase, log::redacted(why)));
+    }
+
+    /// The reason for a phase was looked at, and is there no more.
+    pub(crate) fn drop_reason(&self, phase: Phase) {
+        self.times.reasons.borrow_mut().retain(|(kept, _)| *kept != phase);
     }
 
     /// Something went wrong and will be tried again after `wait`.
     pub(crate) fn fault(&self, error: &str, wait: Duration) {
-        self.times.faulty_since.set(self.times.faulty_since.get().or_else(|| Some(SystemTime::now())));
+        self.faulty_for(Duration::ZERO);
         self.waits(error, wait);
+    }
+
+    /// Faults have lasted for so long at least.
+    fn faulty_for(&self, long: Duration) {
+        let since = SystemTime::now() - long;
+        self.times.faulty_since.set(Some(self.times.faulty_since.get().map_or(since, |faulty| faulty.min(since))));
+        self.times.lasted.set(self.times.lasts());
+    }
+
+    /// The listener has had trouble to begin for so long, and keeps trying. That it is replaced by another changes nothing.
+    pub(crate) fn cannot_listen(&self, why: &str, long: Duration) {
+        self.faulty_for(long);
+        self.wrong(&format!("the agent cannot listen yet and keeps trying: {why}"));
+        self.set_connection(Some(Connection::Lost));
     }
 
     /// Something is in the way, which is no fault of the forge or the agent, and will be looked at again after `wait`.
@@ -341,84 +371,4 @@ impl Board {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::health::TOLERATED_BACKOFF;
-    use super::*;
-
-    fn listening() -> Board {
-        let board = Board::new("github", "o/r");
-        board.enter(Phase::Listening);
-        board.connected();
-        board
-    }
-
-    fn long_ago() -> Option<SystemTime> {
-        Some(SystemTime::now() - TOLERATED_BACKOFF - Duration::from_secs(1))
-    }
-
-    #[test]
-    fn a_lost_connection_is_told_at_once_and_counts_as_ill_only_when_it_lasts() {
-        let board = listening();
-        board.disconnected();
-        let status = board.status();
-        assert!(status.healthy && status.last_error.is_some_and(|error| error.contains("lost its connection")));
-        assert_eq!(status.connection, Some(Connection::Lost));
-
-        board.times.cut_off_since.set(long_ago());
-        board.disconnected();
-        let status = board.status();
-        assert!(!status.healthy && status.reason.is_some_and(|why| why.contains("lost its connection")));
-
-        board.well();
-        assert!(!board.status().healthy, "time makes no connection");
-        board.connected();
-        assert!(board.status().healthy);
-    }
-
-    #[test]
-    fn what_nobody_can_say_is_no_illness() {
-        let board = listening();
-        board.disconnected();
-        board.times.cut_off_since.set(long_ago());
-        board.connection_unknown();
-        let status = board.status();
-        assert!(status.healthy);
-        assert!(status.to_string().contains("not known"), "{status}");
-    }
-
-    #[test]
-    fn a_listener_that_ended_while_it_was_cut_off_makes_nothing_well() {
-        let board = listening();
-        board.times.cut_off_since.set(long_ago());
-        board.listener_gone();
-        board.fault("the listener ended", Duration::from_secs(1));
-        for phase in [Phase::BackingOff, Phase::Cleaning, Phase::Registering, Phase::Listening] {
-            board.enter(phase);
-            assert!(!board.status().healthy, "{phase}");
-        }
-        board.connected();
-        assert!(!board.status().healthy, "a new listener has proved nothing yet");
-        board.well();
-        assert!(board.status().healthy);
-    }
-
-    #[test]
-    fn three_listeners_that_ended_soon_are_ill_until_one_has_proved_itself() {
-        let board = listening();
-        for ends in 1..=4 {
-            board.ended_early();
-            board.fault("it crashed", Duration::from_secs(1));
-            for phase in [Phase::BackingOff, Phase::Registering, Phase::Listening] {
-                board.enter(phase);
-                assert_eq!(board.status().healthy, ends < 3, "{ends} {phase}");
-            }
-        }
-        let reason = board.status().reason.unwrap_or_default();
-        assert!(reason.contains("4 listeners in a row") && reason.contains("it crashed"), "{reason}");
-        board.enter(Phase::Running);
-        assert!(board.status().healthy, "a job runs");
-        board.well();
-        board.enter(Phase::Listening);
-        assert!(board.status().healthy);
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! Whether an incarnation does, or will soon do, what it is there for.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, SystemTime};
 
 use super::status::{Phase, Status};
@@ -24,6 +24,10 @@ pub(super) struct Times {
     pub(super) faulty_since: Cell<Option<SystemTime>>,
     /// When the listener lost its connection, while it is not known to have it back.
     pub(super) cut_off_since: Cell<Option<SystemTime>>,
+    /// Whether they had lasted for too long when the last one came.
+    pub(super) lasted: Cell<bool>,
+    /// Why phases in which nothing goes on were entered, until that is known to be over; the last one last.
+    pub(super) reasons: RefCell<Vec<(Phase, String)>>,
     /// How many listeners in a row ended by themselves before they had proved that they work.
     pub(super) ended_early: Cell<u32>,
 }
@@ -37,25 +41,35 @@ impl Times {
             entered: Cell::new(started),
             faulty_since: Cell::new(None),
             cut_off_since: Cell::new(None),
+            lasted: Cell::new(false),
+            reasons: RefCell::default(),
             ended_early: Cell::new(0),
         }
+    }
+
+    /// Whether faults have lasted for too long.
+    pub(super) fn lasts(&self) -> bool {
+        let since = [&self.faulty_since, &self.cut_off_since].into_iter().filter_map(Cell::get).min();
+        since.is_some_and(|since| since.elapsed().unwrap_or_default() > TOLERATED_BACKOFF)
     }
 
     /// Why it is not well, if it is not.
     pub(super) fn trouble(&self, status: &Status) -> Option<String> {
         let error = || status.last_error.clone().unwrap_or_else(|| status.phase.to_string());
-        let lasting = || {
-            let since = [&self.faulty_since, &self.cut_off_since].into_iter().filter_map(Cell::get).min()?;
-            (since.elapsed().unwrap_or_default() > TOLERATED_BACKOFF).then(error)
-        };
+        let reasons = self.reasons.borrow();
+        let kept = || reasons.last().map(|(_, why)| why.clone());
+        let lasting = || self.lasts().then(error);
         let dying = || {
             let ends = self.ended_early.get();
             (ends >= TOLERATED_ENDS)
                 .then(|| format!("{ends} listeners in a row ended by themselves soon after they began: {}", error()))
         };
         match status.phase {
-            Phase::Denied | Phase::Outdated | Phase::Dirty | Phase::Tainted | Phase::Full => Some(error()),
-            Phase::BackingOff => dying().or_else(lasting),
+            Phase::Denied | Phase::Outdated | Phase::Dirty | Phase::Tainted | Phase::Full => {
+                let own = reasons.iter().find(|(phase, _)| *phase == status.phase).map(|(_, why)| why.clone());
+                Some(own.unwrap_or_else(error))
+            }
+            Phase::BackingOff => kept().or_else(dying).or_else(lasting),
             Phase::Starting | Phase::Cleaning | Phase::Registering | Phase::Unregistering => {
                 let lasted = self.entered.get().elapsed().unwrap_or_default();
                 let stays = (lasted > TOLERATED_PASSAGE).then(|| {
@@ -63,11 +77,13 @@ impl Times {
                     format!("in this phase for {lasted}, which should pass in no time: see the log")
                 });
                 // One more attempt makes nothing well.
-                stays.or_else(dying).or_else(lasting)
+                kept().or(stays).or_else(dying).or_else(lasting)
             }
             // A job may come at any moment; whoever asked has just had the registration taken back.
-            Phase::Listening => shortage(&status.disk).or_else(dying).or_else(lasting),
-            Phase::Waiting | Phase::Running | Phase::Draining | Phase::Resting | Phase::Drained => None,
+            Phase::Listening => shortage(&status.disk).or_else(kept).or_else(dying).or_else(lasting),
+            // It can be long, and says nothing against what was found to last before.
+            Phase::Waiting => kept().or_else(dying).or_else(|| self.lasted.get().then(error)),
+            Phase::Running | Phase::Draining | Phase::Resting | Phase::Drained => None,
         }
     }
 }

@@ -112,7 +112,7 @@ pub struct Runner {
 pub enum Connection {
     /// It has one, for all that is known.
     Up,
-    /// It said that it lost it.
+    /// It said that it lost it, or that it gets none.
     Lost,
     /// It said so some time ago, it need not say when it has it back, and nothing here may ask the forge.
     NotKnown,
@@ -198,7 +198,7 @@ impl fmt::Display for Status {
             None => writeln!(f, "runner    not registered")?,
         }
         match self.connection {
-            Some(Connection::Lost) => writeln!(f, "forge     the agent has lost its connection")?,
+            Some(Connection::Lost) => writeln!(f, "forge     the agent has no connection, and keeps trying")?,
             Some(Connection::NotKnown) => {
                 writeln!(f, "forge     not known whether the agent has its connection again")?
             }

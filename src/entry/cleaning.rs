@@ -55,6 +55,7 @@ impl Keeper {
             self.means.board.enter(Phase::Cleaning);
             let why = match self.wipe().await {
                 Ok(wiped) => {
+                    self.means.board.drop_reason(Phase::Dirty);
                     self.tell(Some(wiped.took));
                     if wiped.entries > 0 {
                         tracing::info!(

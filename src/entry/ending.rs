@@ -18,6 +18,13 @@ pub(super) enum Ending {
     Lost(String),
     /// The forge wants another version of the agent.
     Outdated(String),
+    /// No job ran, and the forge refuses the listener without saying why.
+    Refused {
+        /// What it did, for people.
+        what: String,
+        /// What it can mean once it does so again and again.
+        causes: &'static str,
+    },
     /// The agent cannot work here.
     Fatal(String),
 }
@@ -61,8 +68,8 @@ pub(super) struct Past {
 }
 
 impl Ending {
-    /// Tells from what went before, and from the listener's own exit code where that leaves it open.
-    pub(super) fn of(past: Past, ended: Ended, provider: &dyn Provider) -> Self {
+    /// Tells from what went before, and from the listener's own exit code and last words where that leaves it open.
+    pub(super) fn of(past: Past, ended: Ended, words: &[String], provider: &dyn Provider) -> Self {
         let Past { why, interrupted, asked, job_seen, job_ran, job_stands, by_us } = past;
         match why {
             _ if interrupted && asked => return Self::Stopped(Why::Asked),
@@ -73,15 +80,22 @@ impl Ending {
             Some(why @ (Why::Idle | Why::Replace(_))) if !job_ran && !asked => return Self::Stopped(why),
             _ => {}
         }
-        match provider.read_exit(ended, job_seen) {
+        match provider.read_exit(ended, job_seen, words) {
             Reading::Done => Self::JobDone { by_us },
             _ if job_stands => Self::JobDone { by_us },
-            Reading::Retry(why) | Reading::Lost(why) | Reading::Outdated(why) | Reading::Fatal(why) if job_seen => {
+            Reading::Retry(why)
+            | Reading::Lost(why)
+            | Reading::Outdated(why)
+            | Reading::Refused { what: why, .. }
+            | Reading::Fatal(why)
+                if job_seen =>
+            {
                 Self::JobBroken(why)
             }
             Reading::Lost(why) => Self::Lost(why),
             Reading::Retry(why) => Self::Again(why),
             Reading::Outdated(why) => Self::Outdated(why),
+            Reading::Refused { what, causes } => Self::Refused { what, causes },
             Reading::Fatal(why) => Self::Fatal(why),
         }
     }
@@ -107,14 +121,17 @@ impl Ending {
         matches!(self, Self::JobDone { by_us: false })
     }
 
+    /// A forge that offers a newer version may well refuse an older one for its age, whatever it says.
+    pub(super) fn knowing(self, newer: Option<&str>) -> Self {
+        match (self, newer) {
+            (Self::Refused { what, .. }, Some(newer)) => Self::Outdated(format!("{what} (version {newer} is offered)")),
+            (ending, _) => ending,
+        }
+    }
+
     /// Whether what is kept of the registration is worth nothing any more.
     pub(super) fn loses_registration(&self) -> bool {
         matches!(self, Self::Lost(_) | Self::Stopped(Why::Replace(_)))
-    }
-
-    /// Whether even a registration that is meant to stay is let go.
-    pub(super) fn gives_registration_up(&self) -> bool {
-        self.loses_registration() || matches!(self, Self::Again(_) | Self::Outdated(_) | Self::Fatal(_))
     }
 
     /// Whether this process registers again after it, unless it is asked to stop.
@@ -124,7 +141,7 @@ impl Ending {
 
     /// Whether it speaks of trouble, when it comes soon after the start and nobody wanted it.
     pub(super) fn is_trouble(&self) -> bool {
-        matches!(self, Self::Again(_) | Self::Lost(_) | Self::Fatal(_))
+        matches!(self, Self::Again(_) | Self::Lost(_) | Self::Refused { .. } | Self::Fatal(_))
     }
 }
 
@@ -147,9 +164,14 @@ mod tests {
     const WITH_JOB: Past = Past { job_seen: true, job_ran: true, ..IDLE };
 
     fn of(past: Past, code: i32) -> Ending {
+        with_words(past, code, &[])
+    }
+
+    fn with_words(past: Past, code: i32, words: &[&str]) -> Ending {
+        let words: Vec<String> = words.iter().map(|line| (*line).to_owned()).collect();
         let environment = Environment::from([("GITHUB_OWNER", "o"), ("GITHUB_PAT", "a-token")]);
         let configured = configure(FORGES, &environment).map_err(|problems| format!("{problems:?}")).unwrap();
-        Ending::of(past, Ended::Code(code), configured.provider.as_ref())
+        Ending::of(past, Ended::Code(code), &words, configured.provider.as_ref())
     }
 
     #[test]
@@ -163,8 +185,22 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert!(matches!(of(IDLE, 2).saying(words), Ending::Again(why) if why.contains("no space left")));
-        assert!(matches!(of(IDLE, 7).saying(words), Ending::Outdated(why) if !why.contains("no space left")));
+        assert!(matches!(of(IDLE, 3).saying(words), Ending::Outdated(why) if !why.contains("no space left")));
         assert_eq!(of(IDLE, 1).saying(None), of(IDLE, 1));
+    }
+
+    #[test]
+    fn a_refusal_without_a_cause_is_outdated_only_where_a_newer_version_is_offered() {
+        let words = ["An error occurred: Error: Forbidden Runner version v2.1.0 is deprecated"];
+        let refused = || with_words(IDLE, 7, &words);
+        assert!(matches!(refused(), Ending::Refused { .. }) && refused().is_trouble() && refused().goes_on());
+        assert_eq!(refused().knowing(None), refused());
+        match refused().knowing(Some("2.9.0")) {
+            Ending::Outdated(why) => assert!(why.contains("2.9.0") && why.contains("Forbidden"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(of(IDLE, 2).knowing(Some("2.9.0")), of(IDLE, 2));
+        assert!(matches!(with_words(WITH_JOB, 7, &words), Ending::JobBroken(_)));
     }
 
     #[test]
@@ -210,12 +246,15 @@ mod tests {
     }
 
     #[test]
-    fn a_registration_is_lost_by_the_forges_word_and_given_up_with_any_other_failure() {
+    fn a_registration_is_lost_by_an_end_that_tells_so_and_by_no_other() {
         let (lost, again) = (of(IDLE, 0), of(IDLE, 2));
         assert!(matches!((&lost, &again), (Ending::Lost(_), Ending::Again(_))), "{lost:?} {again:?}");
         assert!(lost.loses_registration() && !again.loses_registration());
-        assert!(lost.gives_registration_up() && again.gives_registration_up());
         assert!(Ending::Stopped(Why::Replace(String::new())).loses_registration());
-        assert!(!Ending::Stopped(Why::Asked).gives_registration_up() && !DONE.gives_registration_up());
+        // Another session under its name, a crash, a refusal, a version.
+        for code in [3, 5, 6, 7, 99, 127] {
+            assert!(!of(IDLE, code).loses_registration(), "{code}");
+        }
+        assert!(!Ending::Stopped(Why::Asked).loses_registration() && !DONE.loses_registration());
     }
 }

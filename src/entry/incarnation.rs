@@ -91,6 +91,7 @@ impl Incarnation {
             docker.sweep(&mut registrar.state).await;
             means.board.set_job(None);
             registrar.unregister(&directory, &ending).await;
+            patience.hear_of(&ending);
             match ending {
                 Ending::JobDone { .. } if means.common.persistent && means.stop.urgency() == Urgency::None => {
                     patience.forget_failures(&mut registrar.state);
@@ -119,7 +120,11 @@ impl Incarnation {
                     let wait = patience.backoff.after_fault();
                     patience.wait_out(&mut registrar.state, Phase::BackingOff, &why, wait).await;
                 }
+                Ending::Refused { what, causes } => {
+                    patience.wait_out_refusal(&mut registrar.state, &what, causes).await;
+                }
                 Ending::Outdated(why) => {
+                    means.board.keep_reason(Phase::Outdated, &why);
                     let cure = match update.another_version(&mut registrar.state, &mut keeper.outside).await {
                         Ok(version) => {
                             tracing::warn!("{why}: going on with version {version}, which was fetched");

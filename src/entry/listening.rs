@@ -115,12 +115,14 @@ impl Session<'_> {
                 self.space_at = Some(Instant::now() + LOOK_AT_SPACE);
                 if let Some(why) = self.parts.means.board.shortage() {
                     tracing::warn!("no job is taken any more: {why}");
+                    self.parts.means.board.keep_reason(Phase::Full, &why);
                     self.retirement.begin(Why::Full);
                 }
             }
             Event::Emptied(result) => {
                 if let Err(error) = self.parts.keeper.emptier.tell(result) {
                     tracing::error!("no job is taken any more: {error}");
+                    self.parts.means.board.keep_reason(Phase::Dirty, &error.to_string());
                     self.retirement.begin(Why::Unclean);
                 }
             }
@@ -180,7 +182,7 @@ impl Session<'_> {
         // What is said later may be a job's words; the first of them are its name's.
         let no_job_yet = !self.job.ran() && !self.job.is_named();
         match marker {
-            Marker::Sign(sign) if no_job_yet => self.heard_sign(sign),
+            Marker::Sign(sign, words) if no_job_yet => self.heard_sign(sign, &words),
             Marker::Listening if self.job.runs_by_word() => {
                 tracing::info!("the job is over: the listener listens again");
                 self.job_over().await;
@@ -210,7 +212,7 @@ impl Session<'_> {
         }
     }
 
-    fn heard_sign(&mut self, sign: Sign) {
+    fn heard_sign(&mut self, sign: Sign, words: &str) {
         match sign {
             Sign::Acquiring => {
                 self.keep_configuration(false);
@@ -220,6 +222,9 @@ impl Session<'_> {
             Sign::Skipped => {
                 self.ghosts.vanished();
                 self.retirement.passed_over();
+            }
+            trouble if trouble.is_trouble() && self.connected.is_none() => {
+                self.parts.means.board.cannot_listen(words, Duration::ZERO);
             }
             Sign::Disconnected if !self.job.seen() => self.parts.means.board.disconnected(),
             Sign::Reconnected => self.parts.means.board.connected(),
@@ -363,6 +368,13 @@ impl Session<'_> {
                 tracing::debug!("the forge is not asked about the registration: its limit is nearly used up");
                 self.watchdog.not_asked();
             }
+            Due::Silent(long) => {
+                let long_for = humantime::format_duration(long);
+                let why = format!("it has not begun to listen for {long_for}, and does not say why");
+                tracing::warn!("{why}");
+                self.parts.means.board.cannot_listen(&why, long);
+                self.watchdog.silent();
+            }
             Due::Ask => self.asking = self.parts.registrar.ask(),
             Due::Lapse => {
                 tracing::info!(
@@ -445,10 +457,11 @@ impl Session<'_> {
             job_stands: stands && result.is_some(),
             by_us: self.made_to_end,
         };
-        let ending = Ending::of(past, ended, self.parts.means.provider.as_ref());
+        let ending = Ending::of(past, ended, &words, self.parts.means.provider.as_ref());
         // What it says on its way out after an end that it chose tells nothing.
         let words = words.last().filter(|_| ended != Ended::Code(0));
-        let ending = ending.saying(words.map(String::as_str));
+        let ending =
+            ending.saying(words.map(String::as_str)).knowing(self.parts.registrar.state.content.update.newer());
         if ending.loses_registration() {
             self.parts.registrar.forget_lost();
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::backoff::Backoff;
+use super::ending::Ending;
 use super::means::Means;
 use super::state::StateFile;
 use super::stop::Urgency;
@@ -16,10 +17,15 @@ use crate::control::Phase;
 /// and the links of Kubernetes' secrets do not give any.
 const LOOK_AT_SECRET: Duration = Duration::from_secs(2);
 
+/// So many listeners in a row that the forge refuses are no chance any more.
+const TOLERATED_REFUSALS: u32 = 3;
+
 /// Who waits when something failed, and knows how often it did.
 pub(super) struct Patience {
     means: Rc<Means>,
     pub(super) backoff: Backoff,
+    /// How many listeners in a row the forge has refused without saying why.
+    refusals: u32,
     /// What the secrets' files looked like before they were last used.
     stamps: Vec<FileStamp>,
 }
@@ -27,7 +33,7 @@ pub(super) struct Patience {
 impl Patience {
     /// Goes on counting where an earlier incarnation ended.
     pub(super) fn new(means: Rc<Means>, state: &StateFile) -> Self {
-        Self { means, backoff: Backoff::after(state.content.failures), stamps: Vec::new() }
+        Self { means, backoff: Backoff::after(state.content.failures), refusals: 0, stamps: Vec::new() }
     }
 
     /// The secrets are about to be used.
@@ -39,10 +45,37 @@ impl Patience {
         self.means.provider.secrets().into_iter().map(SecretSource::stamp).collect()
     }
 
+    /// A listener has ended like this. Refusals count as long as they come one after the other.
+    pub(super) fn hear_of(&mut self, ending: &Ending) {
+        self.refusals = match ending {
+            Ending::Refused { .. } => self.refusals.saturating_add(1),
+            _ => 0,
+        };
+    }
+
+    /// Waits after a listener that the forge refused without saying why. One may be a fault that passes; after several it is
+    /// said what it can mean, because only a person can find out.
+    pub(super) async fn wait_out_refusal(&mut self, state: &mut StateFile, what: &str, causes: &str) {
+        if self.refusals < TOLERATED_REFUSALS {
+            let wait = self.backoff.after_fault();
+            return self.wait_out(state, Phase::BackingOff, what, wait).await;
+        }
+        let wait = self.backoff.after_denial();
+        let trouble = format!("{what}; {} listeners in a row ended so: {causes}", self.refusals);
+        self.wait_out(state, Phase::Denied, &trouble, wait).await;
+    }
+
     /// Says what went wrong and waits, unless asked to stop or a secret's file changes.
     pub(super) async fn wait_out(&mut self, state: &mut StateFile, phase: Phase, trouble: &str, wait: Duration) {
         let Means { board, stop, numbers, .. } = &*self.means;
-        board.fault(trouble, wait);
+        match phase {
+            Phase::Dirty => board.waits(trouble, wait),
+            _ => board.fault(trouble, wait),
+        }
+        // While it is tried again, nothing is known to be better.
+        if let Phase::Denied | Phase::Outdated | Phase::Dirty = phase {
+            board.keep_reason(phase, trouble);
+        }
         board.enter(phase);
         state.content.failures = self.backoff.failures;
         state.save_or_warn();
@@ -74,6 +107,7 @@ impl Patience {
 
     pub(super) fn forget_failures(&mut self, state: &mut StateFile) {
         self.means.board.well();
+        self.refusals = 0;
         self.backoff.reset();
         if state.content.failures != 0 {
             state.content.failures = 0;

@@ -100,10 +100,11 @@ impl Registrar {
         }
     }
 
-    /// What was kept of a registration that is replaced is worth nothing either.
+    /// A listener ended as one does whose registration is gone. One that is meant to stay is given up only if the forge says that
+    /// it does not know it, which it is asked before it is taken up again; where nobody can ask, that end has to do.
     pub(super) fn forget_lost(&mut self) {
         self.use_up();
-        if self.means.common.persistent {
+        if self.means.common.persistent && !self.can_ask() {
             self.state.forget_kept();
             self.demote();
         }
@@ -130,9 +131,13 @@ impl Registrar {
         !self.state.content.leftovers.is_empty()
     }
 
+    fn can_ask(&self) -> bool {
+        matches!(self.means.provider.releasing(false), Releasing::Request)
+    }
+
     /// Asks the forge what it thinks of the registration. `None` with no more than a registration token, which cannot ask.
     pub(super) fn ask(&self) -> Option<Answer<'static, Standing>> {
-        if !matches!(self.means.provider.releasing(false), Releasing::Request) {
+        if !self.can_ask() {
             return None;
         }
         let (provider, current) = (Rc::clone(&self.means.provider), self.state.content.current.clone()?);
@@ -145,9 +150,10 @@ impl Registrar {
         known.is_some_and(|pace| pace.left().is_some())
     }
 
-    /// Makes sure that the forge does not have the registration any more, or that it is a leftover.
+    /// Makes sure that the forge does not have the registration any more, or that it is a leftover. One that is meant to stay stays,
+    /// whatever its listener ended of.
     pub(super) async fn unregister(&mut self, directory: &Path, ending: &Ending) {
-        if self.means.common.persistent && !ending.gives_registration_up() {
+        if self.means.common.persistent {
             return;
         }
         if self.state.content.current.is_none() {

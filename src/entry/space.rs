@@ -25,6 +25,7 @@ pub(super) async fn enough_space(means: &Means) -> bool {
     while let Some(why) = means.board.shortage() {
         let why = format!("no job is taken: {why}");
         means.board.waits(&why, LOOK_FOR_SPACE);
+        means.board.keep_reason(Phase::Full, &why);
         if !std::mem::replace(&mut full, true) {
             means.board.enter(Phase::Full);
             tracing::error!("{why}");
@@ -34,6 +35,7 @@ pub(super) async fn enough_space(means: &Means) -> bool {
             () = means.stop.reached(Urgency::Finish) => return false,
         }
     }
+    means.board.drop_reason(Phase::Full);
     if full {
         tracing::info!("there is enough disk space again");
     }

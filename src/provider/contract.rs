@@ -68,8 +68,8 @@ pub trait Provider {
     /// The command that listens for jobs, and ends after one. `grant` is what the registration was made by; of one that was
     /// made earlier it has the files alone.
     fn run(&self, registration: &Registration, grant: &Grant) -> Step;
-    /// What the listener's end means; `job_seen` when a worker ran.
-    fn read_exit(&self, ended: Ended, job_seen: bool) -> Reading;
+    /// What the listener's end means; `job_seen` when a worker ran, `words` are its last ones for people, oldest first.
+    fn read_exit(&self, ended: Ended, job_seen: bool, words: &[String]) -> Reading;
     /// Whether the listener tells the forge of a job's end, and not its worker.
     fn listener_reports(&self) -> bool {
         false
@@ -142,6 +142,13 @@ pub enum Reading {
     Lost(String),
     /// The forge does not accept this version of the agent.
     Outdated(String),
+    /// The forge refuses the listener and does not say why: it may be its version, or something else.
+    Refused {
+        /// What it did.
+        what: String,
+        /// What it can mean, and what to do about each, once it does so again and again.
+        causes: &'static str,
+    },
     /// It cannot work here: somebody must change something.
     Fatal(String),
 }

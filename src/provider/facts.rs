@@ -149,6 +149,13 @@ pub enum Sign {
     Reconfigured,
 }
 
+impl Sign {
+    /// Whether it tells what keeps a listener that starts from listening.
+    pub(crate) fn is_trouble(self) -> bool {
+        matches!(self, Self::Unknown | Self::Conflict | Self::Disconnected)
+    }
+}
+
 /// Words of an agent for people: all of a line, but for what varies in it.
 #[derive(Debug, Clone, Copy)]
 pub struct Line {

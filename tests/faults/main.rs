@@ -21,6 +21,7 @@ mod runner;
 mod agents;
 mod azure;
 mod hardware;
+mod listener;
 mod network;
 mod places;
 mod points;
@@ -58,7 +59,7 @@ fn in_containers(test: &str) -> bool {
 }
 
 fn rows() -> Vec<Row> {
-    let of = [requests::rows, network::rows, agents::rows, places::rows, hardware::rows, points::rows];
+    let of = [requests::rows, network::rows, agents::rows, listener::rows, places::rows, hardware::rows, points::rows];
     let mut rows: Vec<Row> =
         of.iter().flat_map(|of| FORGES.into_iter().flat_map(move |(forge, ..)| of(forge))).collect();
     rows.extend(azure::rows());

@@ -54,9 +54,15 @@ fn a_wrong_token_is_said_once_and_a_corrected_file_is_used_within_seconds() {
     write(&secret, &forge.pat(), 0o400);
     forge.listening();
     assert_sooner(&forge, &retry);
-    assert_eq!(container.ask(&["health"]).0, 0);
     assert_eq!(forge.api_requests().len(), 2, "{:?}", forge.calls());
-    container.signal(Signal::SIGTERM);
+    // That it registers and listens proves nothing yet; a job does.
+    let status = container.wait_phase("listening");
+    assert!(status["reason"].to_string().contains("401"), "{status}");
+    let mut gate = container.gate();
+    let job = forge.job(&gate.wait());
+    forge.wait_log(job, "at the gate");
+    assert_eq!(container.ask(&["health"]).0, 0);
+    gate.open();
     assert_eq!(container.exit_code(), 0);
 }
 

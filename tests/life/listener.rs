@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 use oscr_sim::agent::Kind;
-use oscr_sim::forge::{Fault, ListenerExit, Match};
+use oscr_sim::forge::{Fault, ListenerExit, Match, Refusals};
 use oscr_sim::protocol::JobResult;
 
 use crate::harness::{Container, Forge, LIMIT, allow, each, until};
@@ -174,6 +174,44 @@ fn an_agent_that_is_too_old_says_which_version_to_pull() {
         assert_eq!(container.ask(&["health"]).0, 1, "code {code}");
         assert_eq!(forge.runners().len(), 0, "code {code}");
     });
+}
+
+#[test]
+fn a_refusal_without_a_cause_is_a_fault_and_after_three_in_a_row_a_denial_that_names_what_it_can_be() {
+    let forge = Forge::start();
+    forge.order(|orders| orders.refuse_polls = Some(Refusals { status: 403, times: None }));
+    let mut container = Container::new(&forge);
+    container.start();
+    until("three have ended", || container.lines_with("trying again in").len() == 3);
+    let lines = container.lines_with("trying again in");
+    for (at, line) in lines.iter().enumerate() {
+        assert!(line.contains("code 7") && line.contains("Error: Forbidden Runner version"), "{line}");
+        let (phase, denied) = if at < 2 { (" backing-off", false) } else { (" denied", true) };
+        assert!(line.contains(phase), "{phase}: {line}");
+        for cause in ["3 listeners in a row", "too old", "OSCR_AGENT_UPDATE", "IP allow list", "proxy"] {
+            assert_eq!(line.contains(cause), denied, "{cause}: {line}");
+        }
+    }
+    let status = container.wait_phase("denied");
+    assert_eq!(status["healthy"], false, "{status}");
+    assert!(status["reason"].to_string().contains("IP allow list"), "{status}");
+    assert!(container.pause(&status) >= std::time::Duration::from_secs(25), "{status}");
+    assert_eq!(forge.runners().len(), 0);
+}
+
+#[test]
+fn a_refusal_that_names_the_version_is_believed_at_once() {
+    let forge = Forge::start();
+    forge.order(|orders| {
+        orders.deprecated = true;
+        orders.latest_version = "2.999.1".to_owned();
+    });
+    let mut container = Container::new(&forge);
+    container.start();
+    let line = container.wait_line("trying again in");
+    assert!(line.contains(" outdated") && line.contains("version 2.999.1"), "{line}");
+    let status = container.status();
+    assert!(status["reason"].to_string().contains("does not accept this version"), "{status}");
 }
 
 #[test]

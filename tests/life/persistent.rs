@@ -1,5 +1,6 @@
 //! One registration over many jobs, restarts and stops; and life with nothing but a registration token.
 
+use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -7,7 +8,7 @@ use oscr_sim::forge::{Fault, Match, Snapshot};
 use oscr_sim::protocol::JobResult;
 use serde_json::json;
 
-use crate::harness::{Container, Forge, LIMIT, each, until};
+use crate::harness::{Container, Forge, LIMIT, each, until, write};
 
 const PERSISTENT: (&str, &str) = ("RUNNER_PERSISTENT", "true");
 
@@ -69,29 +70,53 @@ fn a_registration_that_is_lost_is_made_anew() {
 }
 
 #[test]
-fn what_the_forge_has_a_runner_change_of_its_configuration_is_kept_and_nothing_of_a_jobs() {
-    let forge = Forge::start();
-    let mut container = Container::listening(&forge, &[PERSISTENT]);
-    let (id, name) = forge.listening();
-    let kept = container.path("var/lib/oscr/registration");
-    assert!(!kept.join(".credentials_migrated").exists());
-    forge.order(|orders| orders.reconfigure = Some("credentials".to_owned()));
-    until("the change is kept", || kept.join(".credentials_migrated").exists());
-    // A job can write such files too, in the directory that its agent runs in.
-    let root = container.text(&format!("runner/{name}"));
-    let write = "for file in .credentials_migrated .runner_migrated; do echo evil >$root/$file; done";
-    let look = "cat $root/.credentials_migrated; ls -A $root";
-    for round in ["first", "second"] {
-        let job = forge.wait_job(forge.job(&format!("root='{root}'; {look}; {write}")), LIMIT);
-        assert_eq!((job.result, job.runner_id), (Some(JobResult::Succeeded), Some(id)), "{round}: {}", job.log);
-        assert!(job.log.contains("\"refreshed\": true"), "{round}: {}", job.log);
-        assert!(!job.log.contains("\nevil\n") && !job.log.contains("\n.runner_migrated\n"), "{round}: {}", job.log);
+fn a_registration_is_kept_whatever_its_listener_ends_of_while_the_forge_knows_it() {
+    type New = fn(&Forge) -> Container<'_>;
+    let (github, azure): (New, New) = (|forge| Container::new(forge), |forge| Container::azure(forge));
+    let ends = [(github, 0), (github, 1), (github, 5), (github, 7), (github, 99), (azure, 0), (azure, 1), (azure, 2)];
+    each(&ends, |(container, code)| {
+        let forge = Forge::start();
+        let mut container = container(&forge);
+        container.set(PERSISTENT.0, PERSISTENT.1);
+        // Nothing is wrong with its registration when its listener ends like this.
+        let broken = container.path("broken");
+        write(&broken, "", 0o444);
+        container.replace_listener(&format!("[ \"$1\" = run ] && [ -e {} ] && exit {code}", broken.display()));
+        container.start();
+        container.wait_line("trying again in");
+        fs::remove_file(broken).expect("our own file");
+        let (id, _) = forge.listening();
+        assert_eq!(forge.wait_job(forge.job("true"), LIMIT).runner_id, Some(id));
+        let calls = forge.calls();
+        assert!(!calls.iter().any(|call| call.starts_with("DELETE")), "{calls:?}");
+        assert_eq!(forge.runners().len(), 1);
+    });
+}
+
+#[test]
+fn a_session_of_a_life_that_was_killed_is_waited_for_and_shown() {
+    let kinds: [for<'f> fn(&'f Forge) -> Container<'f>; 2] =
+        [|forge| Container::new(forge), |forge| Container::azure(forge)];
+    each(&kinds, |container| {
+        let forge = Forge::start();
+        let mut container = container(&forge);
+        container.set(PERSISTENT.0, PERSISTENT.1);
+        container.start();
+        let (id, _) = forge.listening();
+        // The agent gives up soon, and is started again and again.
+        forge.order(|orders| orders.conflict_limit_ms = Some(200));
+        container.signal(Signal::SIGKILL);
+        container.restart();
+        until("two have given up", || container.lines_with("trying again in").len() >= 2);
+        until("the status tells it", || {
+            let status = container.status();
+            status["connection"] == "lost" && status["last_error"].to_string().contains("already exists")
+        });
+        assert!(forge.let_go(id));
         forge.listening();
-    }
-    container.signal(Signal::SIGTERM);
-    assert_eq!(container.exit_code(), 0);
-    let text = std::fs::read_to_string(kept.join(".credentials_migrated")).expect("it is kept");
-    assert!(text.contains("refreshed") && !kept.join(".runner_migrated").exists(), "{text}");
+        assert_eq!(forge.wait_job(forge.job("true"), LIMIT).runner_id, Some(id));
+        assert_eq!(forge.runners().len(), 1);
+    });
 }
 
 #[test]

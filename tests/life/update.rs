@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use nix::sys::signal::Signal;
 use oscr_sim::AGENT_VERSION;
 use oscr_sim::agent::Kind;
-use oscr_sim::forge::{Cut, Fault, PackageFault, Refresh};
+use oscr_sim::forge::{Cut, Fault, PackageFault, Refresh, Refusals};
 use oscr_sim::protocol::JobResult;
 use serde_json::{Value, json};
 
@@ -536,6 +536,24 @@ fn what_the_agent_is_told_of_is_asked_for_at_once_and_fetched_by_true() {
         let expected = if *setting == "true" { (2, 1) } else { (1, 0) };
         assert_eq!((asked(&forge, LIST), fetches), expected, "{:?}", forge.calls());
     });
+}
+
+#[test]
+fn a_refusal_without_a_cause_is_outdated_where_a_newer_version_is_known() {
+    let forge = offering(NEWER);
+    let mut container = of_github(&forge, 1);
+    let offer =
+        json!({ "package": { "version": NEWER, "url": "https://nowhere/a.tar.gz", "sha256": null }, "since": 1 });
+    remember(&container, &json!({ "ours": AGENT_VERSION, "ask_at": now() + 60, "offer": offer }));
+    container.set("OSCR_AGENT_UPDATE", "false");
+    forge.order(|orders| orders.refuse_polls = Some(Refusals { status: 403, times: None }));
+    container.start();
+    let line = container.wait_line("trying again in");
+    assert!(line.contains(" outdated ") && line.contains("Error: Forbidden"), "{line}");
+    assert!(line.contains(&format!("version {NEWER} is offered")), "{line}");
+    let status = container.status();
+    assert_eq!((&status["phase"], &status["healthy"]), (&json!("outdated"), &json!(false)), "{status}");
+    assert_eq!(status["agent_age"]["newer"], NEWER, "{status}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use oscr_sim::forge::{Fault, JobSpec, LostAssignments, Match};
 use oscr_sim::protocol::JobResult;
 
-use crate::harness::{Container, Forge, LIMIT, each};
+use crate::harness::{Container, Forge, LIMIT, each, until};
 
 fn answer(status: u16, times: Option<u32>, body: Option<serde_json::Value>) -> Fault {
     Fault { status: Some(status), times, body, ..Fault::default() }
@@ -68,10 +68,21 @@ fn a_listener_that_gets_no_session_is_asked_about_and_replaced_once_its_registra
     container.start();
     container.wait_line("connect error");
     let first = forge.runners()[0].id;
+    // Somebody who looks sees why it does not listen.
+    let mut status = container.status();
+    until("the status tells it", || {
+        status = container.status();
+        status["connection"] == "lost"
+    });
+    let error = status["last_error"].to_string();
+    assert!(error.contains("cannot listen yet") && error.contains("connect error: Failed to create"), "{status}");
+    assert_eq!((&status["phase"], &status["healthy"]), (&"registering".into(), &true.into()), "{status}");
     // It is there, and not online: no reason to give it up yet.
     forge.wait_requests(&format!("/actions/runners/{first}"), 2);
     assert!(container.lines_with("replacing").is_empty());
-    forge.unregister(first);
+    // For whoever asks about it: the listener would be refused its token, and end by itself.
+    let asked = Match { method: Some("GET".to_owned()), ..Match::default() };
+    forge.fault(&format!("/actions/runners/{first}"), Fault { matching: asked, ..answer(404, None, None) });
     let line = container.wait_line("replacing the listener");
     assert!(line.contains("does not know the registration"), "{line}");
     forge.clear_faults();

@@ -12,8 +12,11 @@ use super::doubt::Doubt;
 use crate::config::Watch;
 use crate::provider::{Fault, Sign, Standing};
 
-/// How long the forge may refuse a session because of another one under our name. Names are new each time, so there is none.
-const CONFLICT: Duration = Duration::from_secs(90);
+/// How long the forge may refuse a session because of another one under our name. Names are new each time, so there is none;
+/// the agent asks for it each 30 s.
+const CONFLICT: Duration = Duration::from_secs(105);
+/// A listener that has not said for so long that it listens, nor what is in its way, has trouble all the same.
+const SILENT: Duration = Duration::from_secs(2 * 60);
 /// Who cannot ask the forge believes a listener that its registration is not known when it says so again after this: one answer
 /// makes GitHub's say it four times, and go on.
 const UNKNOWN: Duration = Duration::from_secs(20);
@@ -40,6 +43,8 @@ enum Stage {
 pub(super) enum Due {
     /// Ask the forge about the registration, and report to [`Watchdog::told`] or [`Watchdog::not_asked`].
     Ask,
+    /// The listener has begun so long ago, and neither listens nor says why not: report to [`Watchdog::silent`].
+    Silent(Duration),
     /// Nobody can say any more whether the listener is cut off.
     Lapse,
     /// End the listener and register anew. The reason is for people.
@@ -68,6 +73,8 @@ pub(super) struct Watchdog {
     conflict_since: Option<Instant>,
     /// Whether it has trouble to be let in, in its own words: the forge is asked about it.
     trouble: Option<Doubt>,
+    /// Whether it was heard of while it starts, or found silent.
+    noted: bool,
     unknown_since: Option<Instant>,
     verdict: Option<String>,
     chance: fn() -> f64,
@@ -89,6 +96,7 @@ impl Watchdog {
             offline_since: None,
             conflict_since: None,
             trouble: None,
+            noted: false,
             unknown_since: None,
             verdict: None,
             chance,
@@ -135,6 +143,7 @@ impl Watchdog {
         if matches!(self.stage, Stage::Running | Stage::Done) {
             return;
         }
+        self.noted |= sign.is_trouble();
         match sign {
             Sign::Acquiring => self.acquiring(),
             Sign::Skipped if self.ephemeral => {
@@ -175,6 +184,14 @@ impl Watchdog {
     /// Until when its worker may take to appear, while the listener has taken a job and shows none.
     pub(super) fn acquires_until(&self) -> Option<Instant> {
         (self.stage == Stage::Acquiring).then(|| self.since + self.limits.worker)
+    }
+
+    /// It was found silent: what the forge thinks of it decides.
+    pub(super) fn silent(&mut self) {
+        self.noted = true;
+        if self.can_ask {
+            self.has_trouble();
+        }
     }
 
     fn has_trouble(&mut self) {
@@ -248,10 +265,14 @@ impl Watchdog {
                     false => (doubt.lapses_at(), Due::Lapse),
                 }));
                 dues.extend(self.trouble.map(|trouble| (trouble.asks_at(), Due::Ask)));
-                dues.extend(self.conflict_since.filter(|_| self.stage == Stage::Starting).map(|since| {
-                    let why = "the forge refuses a session, because of another one under this name";
-                    (since + CONFLICT, Due::Replace(why.to_owned()))
-                }));
+                if self.stage == Stage::Starting {
+                    // One that is to stay has its name for good, and its earlier session ends some day.
+                    dues.extend(self.conflict_since.filter(|_| self.ephemeral).map(|since| {
+                        let why = "the forge refuses a session, because of another one under this name";
+                        (since + CONFLICT, Due::Replace(why.to_owned()))
+                    }));
+                    dues.extend((!self.noted).then_some((self.since + SILENT, Due::Silent(SILENT))));
+                }
                 if let (Some(since), Some(most)) = (self.idle_since, self.limits.max_idle) {
                     dues.push((since + most, Due::Idle));
                 }

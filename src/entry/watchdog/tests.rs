@@ -153,11 +153,48 @@ async fn trouble_before_it_listens_makes_the_forge_be_asked_ever_later_until_it_
 async fn a_session_conflict_that_lasts_ends_the_wait_and_one_that_passes_does_not() {
     let mut dog = watchdog();
     dog.heard(Sign::Conflict);
-    advance(MINUTE).await;
-    dog.heard(Sign::Conflict);
-    replaced(within(&dog, MINUTE).await, "refuses a session");
+    // The agent asks each 30 s: after the fourth time.
+    for _ in 0..3 {
+        advance(MINUTE / 2).await;
+        dog.heard(Sign::Conflict);
+    }
+    assert_eq!(within(&dog, Duration::from_secs(14)).await, None);
+    replaced(within(&dog, Duration::from_secs(2)).await, "refuses a session");
     let mut dog = watchdog();
     dog.heard(Sign::Conflict);
+    dog.listening();
+    assert_eq!(within(&dog, 5 * MINUTE).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_stays_registered_is_not_replaced_for_a_session_of_its_own() {
+    let mut dog = Watchdog::new(limits(), false, true, || 0.5);
+    for _ in 0..30 {
+        dog.heard(Sign::Conflict);
+        match within(&dog, MINUTE / 2).await {
+            None => {}
+            Some(Due::Ask) => dog.told(&Ok(Standing::Online)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_neither_listens_nor_says_why_is_noted_once_and_asked_about() {
+    for can_ask in [true, false] {
+        let mut dog = Watchdog::new(limits(), true, can_ask, || 0.5);
+        assert_eq!(within(&dog, 2 * MINUTE - Duration::from_millis(1)).await, None);
+        assert_eq!(within(&dog, Duration::from_millis(2)).await, Some(Due::Silent(2 * MINUTE)));
+        dog.silent();
+        assert_eq!(within(&dog, MINUTE).await, can_ask.then_some(Due::Ask));
+    }
+    // What it says, and that it listens, is told by itself.
+    for sign in [Sign::Disconnected, Sign::Conflict, Sign::Unknown] {
+        let mut dog = Watchdog::new(limits(), false, false, || 0.5);
+        dog.heard(sign);
+        assert_eq!(within(&dog, 60 * MINUTE).await, None, "{sign:?}");
+    }
+    let mut dog = watchdog();
     dog.listening();
     assert_eq!(within(&dog, 5 * MINUTE).await, None);
 }

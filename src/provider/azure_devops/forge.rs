@@ -134,7 +134,7 @@ impl Provider for AzureDevOps {
         Step { program: LISTENER, args: ["run", "--once"].map(str::to_owned).into(), secrets: Vec::new() }
     }
 
-    fn read_exit(&self, ended: Ended, job_seen: bool) -> Reading {
+    fn read_exit(&self, ended: Ended, job_seen: bool, _words: &[String]) -> Reading {
         agent::read_exit(ended, job_seen)
     }
 

@@ -88,8 +88,17 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
     stop: StopPlan { finish: None, abort: Signal::SIGINT },
 };
 
-/// What the listener's end means; `job_seen` when a worker ran.
-pub(super) fn read_exit(ended: Ended, job_seen: bool) -> Reading {
+/// What the runner says before it tells why it gives up.
+const LAST_WORDS: &str = "An error occurred: ";
+/// What it makes of a 403 without an answer that it can read: it takes each for the end of its version.
+const BARE_REFUSAL: &str = "Error: Forbidden";
+/// What such a refusal can mean.
+const CAUSES: &str = "either this version of the runner is too old (pull an image with a newer one, or set \
+    OSCR_AGENT_UPDATE=true), or GitHub, or a proxy on the way, refuses this runner (look at the IP allow list and the policies \
+    of its organization or enterprise, and at the proxy)";
+
+/// What the listener's end means; `job_seen` when a worker ran, `words` are its last ones.
+pub(super) fn read_exit(ended: Ended, job_seen: bool, words: &[String]) -> Reading {
     let title = AGENT.title;
     match ended {
         _ if job_seen && matches!(ended, Ended::Code(0 | 2)) => Reading::Done,
@@ -102,10 +111,59 @@ pub(super) fn read_exit(ended: Ended, job_seen: bool) -> Reading {
         }
         Ended::Code(5) => Reading::Retry(format!("the {title} found another session under its name (code 5)")),
         Ended::Code(6) => Reading::Retry(format!("the {title} was given a new configuration (code 6)")),
-        Ended::Code(7) => {
-            Reading::Outdated(format!("GitHub does not accept this version of the {title} any more (code 7)"))
-        }
+        Ended::Code(7) => read_refusal(words),
         Ended::Code(code @ (126 | 127)) => Reading::Fatal(format!("the {title} cannot run here (code {code})")),
         other => Reading::Retry(format!("the {title} died ({other})")),
+    }
+}
+
+/// Any 403 to a poll ends the listener with 7; its words alone tell whether GitHub spoke of its version.
+fn read_refusal(words: &[String]) -> Reading {
+    let title = AGENT.title;
+    match words.iter().rev().find_map(|line| line.strip_prefix(LAST_WORDS)) {
+        Some(why) if !why.contains(BARE_REFUSAL) && why.contains("deprecated") => {
+            Reading::Outdated(format!("GitHub does not accept this version of the {title} any more (code 7)"))
+        }
+        why => Reading::Refused {
+            what: format!(
+                "GitHub refuses this {title} its jobs and does not say why (code 7): {}",
+                why.unwrap_or("it left without a word")
+            ),
+            causes: CAUSES,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_words_of_its_own_about_the_version_make_a_refused_runner_outdated() {
+        let read = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|line| (*line).to_owned()).collect();
+            read_exit(Ended::Code(7), false, &words)
+        };
+        let deprecated = "Runner version v2.338.0 is deprecated and cannot receive messages.";
+        let own = format!("An error occurred: {deprecated}");
+        // What else it says comes through another pipe, sooner or later.
+        for words in [&[own.as_str()][..], &[own.as_str(), "Listening for Jobs"]] {
+            assert!(matches!(read(words), Reading::Outdated(_)), "{words:?}");
+        }
+        let bare = format!("An error occurred: Error: Forbidden {deprecated}");
+        for (words, shown) in [
+            (&[bare.as_str()][..], deprecated),
+            (&["Listening for Jobs", bare.as_str(), "Listening for Jobs"], deprecated),
+            (&["An error occurred: Forbidden by policy"], "Forbidden by policy"),
+            (&[], "without a word"),
+        ] {
+            match read(words) {
+                Reading::Refused { what, causes } => {
+                    assert!(what.contains(shown) && what.contains("code 7"), "{what}");
+                    assert!(causes.contains("too old") && causes.contains("IP allow list"), "{causes}");
+                }
+                other => panic!("{words:?}: {other:?}"),
+            }
+        }
     }
 }

@@ -161,8 +161,8 @@ impl Provider for GitHub {
         Step { program: LISTENER, args, secrets: Vec::new() }
     }
 
-    fn read_exit(&self, ended: Ended, job_seen: bool) -> Reading {
-        agent::read_exit(ended, job_seen)
+    fn read_exit(&self, ended: Ended, job_seen: bool, words: &[String]) -> Reading {
+        agent::read_exit(ended, job_seen, words)
     }
 
     fn listener_reports(&self) -> bool {

@@ -176,7 +176,7 @@ impl Provider for Third {
         Step { program: LISTENER, args: vec!["work".to_owned(), registration.name.clone()], secrets }
     }
 
-    fn read_exit(&self, ended: Ended, job_seen: bool) -> Reading {
+    fn read_exit(&self, ended: Ended, job_seen: bool, _words: &[String]) -> Reading {
         match ended {
             Ended::Code(0) if job_seen => Reading::Done,
             ended => Reading::Retry(format!("it ended ({ended})")),
