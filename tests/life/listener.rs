@@ -7,7 +7,7 @@ use oscr_sim::agent::Kind;
 use oscr_sim::forge::{Fault, ListenerExit, Match, Refusals};
 use oscr_sim::protocol::JobResult;
 
-use crate::harness::{Container, Forge, LIMIT, allow, each, until};
+use crate::harness::{Container, Forge, LIMIT, SECRET, allow, each, until, write};
 
 /// One listener is told to end with this code.
 pub fn exit(code: i32) -> ListenerExit {
@@ -197,6 +197,18 @@ fn a_refusal_without_a_cause_is_a_fault_and_after_three_in_a_row_a_denial_that_n
     assert!(status["reason"].to_string().contains("IP allow list"), "{status}");
     assert!(container.pause(&status) >= std::time::Duration::from_secs(25), "{status}");
     assert_eq!(forge.runners().len(), 0);
+    // It is tried again once somebody touches the secret; that it listens proves nothing yet, a job does.
+    forge.order(|orders| orders.refuse_polls = None);
+    write(&container.path(SECRET), &forge.pat(), 0o400);
+    forge.listening();
+    let status = container.wait_phase("listening");
+    assert!(status["reason"].to_string().contains("IP allow list"), "{status}");
+    let mut gate = container.gate();
+    let job = forge.job(&gate.wait());
+    forge.wait_log(job, "at the gate");
+    assert_eq!(container.wait_phase("running")["healthy"], true);
+    gate.open();
+    assert_eq!(container.exit_code(), 0);
 }
 
 #[test]
