@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use super::proxy;
 use crate::config::{Environment, Network};
 use crate::init::account::Account;
 use crate::provider::{AgentFacts, Forges};
@@ -88,10 +89,8 @@ pub(crate) fn build(sources: &Sources<'_>) -> Vec<(OsString, OsString)> {
             }
         }
     }
-    if let (Some(variable), network) = (sources.facts.proxy, sources.network)
-        && let Some(proxy) = network.https_proxy.as_ref().or(network.http_proxy.as_ref())
-    {
-        env.entry(variable.to_owned()).or_insert_with(|| proxy.into());
+    if let Some(variables) = &sources.facts.proxy {
+        proxy::name(&mut env, variables, sources.network);
     }
     if let Some(bundle) = sources.ca_bundle {
         for name in ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE"] {

@@ -7,6 +7,7 @@ pub(crate) mod interpreter;
 mod job_log;
 mod line_origin;
 pub(crate) mod output;
+mod proxy;
 pub(crate) mod release;
 pub(crate) mod system_env;
 pub(crate) mod words;

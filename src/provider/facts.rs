@@ -36,14 +36,27 @@ pub struct AgentFacts {
     pub input_prefix: &'static str,
     /// The variable that names the variables which the agent must keep to itself, if it publishes its environment.
     pub unpublished: Option<&'static str>,
-    /// The variable that names the proxy, if the agent does not heed the usual ones.
-    pub proxy: Option<&'static str>,
+    /// The variables of its proxy, if the agent does not heed the usual ones.
+    pub proxy: Option<ProxyVariables>,
     /// The hooks around a job, if it has such.
     pub hooks: Option<JobHooks>,
     /// What it marks its objects in Docker with.
     pub docker_label: LabelledBy,
     /// How the listener is told to end.
     pub stop: StopPlan,
+}
+
+/// The names of the variables that tell an agent of its proxy.
+#[derive(Debug)]
+pub struct ProxyVariables {
+    /// Where it is. What an address says besides is passed over.
+    pub address: &'static str,
+    /// Who asks.
+    pub user: &'static str,
+    /// That user's password.
+    pub password: &'static str,
+    /// Whether these two are sent as they are.
+    pub basic: &'static str,
 }
 
 impl AgentFacts {

@@ -20,7 +20,7 @@ mod registration;
 pub use agents::architecture;
 pub use configure::{Configured, configure};
 pub use contract::{Answer, Examination, Forge, Package, Provider, Reading, SharedDirectory};
-pub use facts::{AgentFacts, JobHooks, JobSign, LabelledBy, Line, Meaning, Sign, StopPlan, Variable};
+pub use facts::{AgentFacts, JobHooks, JobSign, LabelledBy, Line, Meaning, ProxyVariables, Sign, StopPlan, Variable};
 pub use fault::Fault;
 pub use forges::{FORGES, Forges};
 pub use registration::{Candidate, Files, Grant, Once, Registration, Released, Releasing, Standing, Step};

@@ -168,6 +168,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             rows.push(untrusted(kind, Step::Principal, TLS[0]));
         }
     }
+    rows.push(wants_a_password(kind, step));
     rows
 }
 
@@ -203,7 +204,7 @@ fn untrusted(
     })
 }
 
-fn proxies() -> [Row; 3] {
+fn proxies() -> [Row; 2] {
     [
         Row::new(Kind::GitHub, Step::Grant, "TLS: a server that speaks plain HTTP", MUST, |forge, container| {
             let server = Impostor::start(|mut stream| say(&mut stream, "HTTP/1.1 400 Bad Request\r\n\r\n"));
@@ -214,24 +215,23 @@ fn proxies() -> [Row; 3] {
             container.set("HTTP_PROXY", &format!("http://{}", nobody()));
             backs_off(forge, container, Step::Grant, "http://forge.invalid", &["refused"]);
         }),
-        Row::new(
-            Kind::GitHub,
-            Step::Grant,
-            "the proxy wants a password",
-            "`denied`: one line that names the setting, unhealthy, slow",
-            |forge, container| {
-                let proxy = Impostor::start(|mut stream| {
-                    request(&mut stream);
-                    say(&mut stream, "HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n");
-                });
-                container.set("HTTP_PROXY", &format!("http://{}", proxy.address));
-                container.start();
-                assert_denied(forge, container, &["407", "HTTP_PROXY"]);
-                assert_eq!(proxy.asked.load(Ordering::Relaxed), 1);
-                container.unset("HTTP_PROXY");
-            },
-        ),
     ]
+}
+
+/// A proxy that lets nobody through who does not say who asks.
+fn wants_a_password(kind: Kind, step: Step) -> Row {
+    let must = "`denied`: one line that names the setting, unhealthy, slow";
+    Row::new(kind, step, "the proxy wants a password", must, |forge, container| {
+        let proxy = Impostor::start(|mut stream| {
+            request(&mut stream);
+            say(&mut stream, "HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n");
+        });
+        container.set("HTTP_PROXY", &format!("http://{}", proxy.address));
+        container.start();
+        assert_denied(forge, container, &["407", "HTTP_PROXY"]);
+        assert_eq!(proxy.asked.load(Ordering::Relaxed), 1);
+        container.unset("HTTP_PROXY");
+    })
 }
 
 /// Whatever is at that address, it is tried again and no harm comes of it.

@@ -33,6 +33,7 @@ mod page;
 mod persistent;
 mod policy;
 mod privileges;
+mod proxy;
 mod reasons;
 mod results;
 mod secrets;

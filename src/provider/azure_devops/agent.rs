@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use crate::init::Ended;
 use crate::provider::contract::Reading;
-use crate::provider::facts::{AgentFacts, JobSign, LabelledBy, Line, Meaning, Sign, StopPlan};
+use crate::provider::facts::{AgentFacts, JobSign, LabelledBy, Line, Meaning, ProxyVariables, Sign, StopPlan};
 
 /// The program that configures itself and listens.
 pub(super) const LISTENER: &str = "bin/Agent.Listener";
@@ -52,6 +52,7 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
         "VSO_AGENT_IGNORE",
         "VSTS_AGENT_CHANNEL_TIMEOUT",
         "VSTS_HTTP_PROXY",
+        "VSTS_HTTP_PROXY_BASICAUTH",
         "VSTS_HTTP_PROXY_PASSWORD",
         "VSTS_HTTP_PROXY_USERNAME",
         "VSTS_HTTP_RETRY",
@@ -61,7 +62,12 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
     input_prefix: "VSTS_AGENT_INPUT_",
     // Whatever this does not name, and is shorter than 1024 characters, everybody who can see the pool can read.
     unpublished: Some("VSO_AGENT_IGNORE"),
-    proxy: Some("VSTS_HTTP_PROXY"),
+    proxy: Some(ProxyVariables {
+        address: "VSTS_HTTP_PROXY",
+        user: "VSTS_HTTP_PROXY_USERNAME",
+        password: "VSTS_HTTP_PROXY_PASSWORD",
+        basic: "VSTS_HTTP_PROXY_BASICAUTH",
+    }),
     // The agent runs nothing of ours around a job.
     docker_label: LabelledBy::Root,
     hooks: None,
