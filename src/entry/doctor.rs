@@ -14,7 +14,7 @@ use nix::sys::prctl;
 use nix::unistd::Gid;
 
 use super::accounts::agent_account;
-use super::proof::{invisible, out_of_reach};
+use super::proof::{closed_above, invisible, out_of_reach};
 use super::space::space;
 use super::update;
 use crate::agent::directory;
@@ -65,8 +65,9 @@ pub fn doctor(forges: Forges, out: &mut dyn Write) -> io::Result<ExitCode> {
             say(Finding::ok("settings", format!("complete; registers with {}", configured.provider.scope())))?;
             let mut problems = Vec::new();
             let (account, identity) = agent_account(&configured.common, &mut problems);
-            problems.into_iter().map(of_problem).try_for_each(&mut say)?;
             let common = &configured.common;
+            problems.extend(closed_above(common, identity.as_ref()));
+            problems.into_iter().map(of_problem).try_for_each(&mut say)?;
             let version = version(common, configured.provider.as_ref(), &account, identity.as_ref());
             let remote = remote(common, configured.provider.as_ref(), version.as_ref().ok().map(String::as_str))?;
             remote.into_iter().try_for_each(&mut say)?;

@@ -7,6 +7,7 @@ use crate::agent::{env, worker};
 use crate::config::{Common, Environment, Hardware, Problem};
 use crate::os::Identity;
 use crate::os::access::{READ, WRITE, may};
+use crate::os::attempt::can_list;
 use crate::provider::SharedDirectory;
 use crate::resource::Locks;
 use crate::workspace::Slate;
@@ -58,6 +59,30 @@ pub(super) fn lasting_temporary(slate: &Slate, environment: &Environment) -> Opt
             format!("name a place that is, such as /tmp, {} or a directory in it; or unset it", slate.work.display());
         Problem::of(env::TEMPORARY, what, cure)
     })
+}
+
+/// That a directory above the agent's own or above the work directory is closed to the agent's user. The agent lists them all, up to
+/// `/`, before it does anything else; from a place that it cannot list it would end each time, with a new registration.
+pub(super) fn closed_above(common: &Common, agent: Option<&Identity>) -> Vec<Problem> {
+    let roots = common.places.agent_directories();
+    let roots = roots.canonicalize().unwrap_or(roots);
+    let first_closed = |place: &Path, above: usize| {
+        let mut directories: Vec<&Path> = place.ancestors().skip(above).collect();
+        directories.reverse();
+        directories.into_iter().find(|directory| can_list(agent, directory) == Some(false)).map(Path::to_owned)
+    };
+    let work = first_closed(&common.work_directory, 1);
+    let root = first_closed(&roots, 0).filter(|closed| Some(closed) != work.as_ref());
+    let problem = |setting, closed: Option<PathBuf>, elsewhere: &str| {
+        let closed = closed?;
+        let shown = closed.display();
+        let what = format!(
+            "the agent's user cannot list {shown}, and the agent lists each directory above its own and above its work"
+        );
+        Some(Problem::of(setting, what, format!("chmod o+rx {shown}{elsewhere}")))
+    };
+    let work = problem("RUNNER_WORKDIR", work, ", or name a place below directories that everybody can list");
+    work.into_iter().chain(problem("image", root, " where the image is made")).collect()
 }
 
 /// The agent's user must not be able to take a lock, or to free one.

@@ -18,7 +18,7 @@ use super::numbers::{Numbers, count_request};
 use super::orders::obey;
 use super::outside::Outside;
 use super::posture::Posture;
-use super::proof::{lasting_temporary, out_of_reach, roots_alone, survivors};
+use super::proof::{closed_above, lasting_temporary, out_of_reach, roots_alone, survivors};
 use super::registrar::Registrar;
 use super::space::space;
 use super::state::StateFile;
@@ -119,6 +119,7 @@ impl Prepared {
         let slate = slate(&common, &account);
         problems.extend(survivors(&slate, &common));
         problems.extend(lasting_temporary(&slate, environment));
+        problems.extend(closed_above(&common, identity.as_ref()));
         provider.http().observe(count_request);
         let numbers = Numbers::prepare(&common, identity.as_ref(), &mut problems);
         let (Some(state), Some(owned), Some(shims), true) = (state, owned, shims, problems.is_empty()) else {

@@ -3,13 +3,10 @@
 use std::fmt;
 use std::io;
 
-use nix::errno::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, remove_capability_from_bounding_set,
     set_capabilities,
 };
-
-use super::identity::{Identity, become_user};
 
 /// The kernel's names, by number (`include/uapi/linux/capability.h`), without `CAP_`.
 const NAMES: [&str; 41] = [
@@ -147,40 +144,6 @@ pub(crate) fn empty_bounding_set() -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether this user, with no capability, may make a user namespace, inside of which it would be root over an own set of mounts
-/// and networks. Tried out in a child: Docker's filter, the kernel's settings and its security modules all have a say.
-///
-/// # Errors
-/// When no child can be made.
-pub(crate) fn may_make_user_namespace(identity: Option<&Identity>) -> io::Result<bool> {
-    use nix::sys::wait::{WaitStatus, waitpid};
-    use nix::unistd::{ForkResult, fork};
-
-    let attempt = || -> nix::Result<()> {
-        if let Some(identity) = identity {
-            become_user(identity)?;
-        }
-        limit(Capabilities::NONE).map_err(|_| Errno::EPERM)?;
-        // SAFETY: unshare takes an integer; this process has one thread, being a forked child.
-        Errno::result(unsafe { libc::unshare(libc::CLONE_NEWUSER) }).map(drop)
-    };
-    // SAFETY: the child calls only what is async-signal-safe, allocates nothing, and leaves by `_exit`.
-    match unsafe { fork() }? {
-        ForkResult::Child => {
-            let code = i32::from(attempt().is_err());
-            // SAFETY: `_exit` takes an integer and does not return.
-            unsafe { libc::_exit(code) }
-        }
-        ForkResult::Parent { child } => loop {
-            match waitpid(child, None) {
-                Ok(status) => return Ok(matches!(status, WaitStatus::Exited(_, 0))),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        },
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "the one module that may; each block says why it is sound")]
 
 pub(crate) mod access;
+pub(crate) mod attempt;
 pub(crate) mod caps;
 pub(crate) mod child;
 pub(crate) mod directory;

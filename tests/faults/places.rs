@@ -7,7 +7,7 @@ use oscr_sim::agent::Kind;
 use oscr_sim::forge::Fault;
 use oscr_sim::protocol::JobResult;
 
-use crate::harness::{Container, Forge, LIMIT, SECRET, write};
+use crate::harness::{Container, Forge, LIMIT, SECRET, allow, write};
 use crate::table::{Row, Step};
 use crate::world::{STOP, assert_denied, assert_said, correct, first_request, listens};
 
@@ -121,6 +121,20 @@ pub fn rows(kind: Kind) -> Vec<Row> {
                 // What else there is does not grow with their number.
                 assert!(removed <= 100 && calls.len() <= removed + 4, "{removed} of {}", calls.len());
                 forge.clear_requests();
+            },
+        ),
+        Row::new(
+            kind,
+            Step::Start,
+            "the work directory is below one that the agent cannot list",
+            "exit 78 with the directory and the cure, before any request",
+            |forge, container| {
+                let (closed, work) = (container.text("data"), container.text("work"));
+                fs::create_dir(container.path("data")).expect("a directory");
+                allow(&container.path("data"), 0o711);
+                container.set("RUNNER_WORKDIR", &format!("{closed}/work"));
+                assert_refuses(forge, container, &[&closed, "chmod o+rx"]);
+                container.set("RUNNER_WORKDIR", &work);
             },
         ),
         no_secret(

@@ -1,8 +1,12 @@
 //! What is wrong is said at once, with its cure, before anybody is asked anything.
 
-use nix::sys::signal::Signal;
+use std::fs;
+use std::os::unix::fs::chown;
 
-use crate::harness::{Container, Forge, SECRET, each, write};
+use nix::sys::signal::Signal;
+use oscr_sim::agent::Kind;
+
+use crate::harness::{Container, Forge, SECRET, allow, each, write};
 
 #[test]
 fn every_problem_is_said_at_once_and_nothing_is_asked() {
@@ -190,6 +194,77 @@ fn a_directory_for_temporary_files_must_be_one_that_is_emptied() {
     forge.listening();
     let job = forge.job("echo \"for temporary files: $TMPDIR\"");
     assert!(forge.wait_job(job, crate::harness::LIMIT).log.contains(&format!("for temporary files: {work}")));
+}
+
+/// Asserts that a start, a check and an examination refuse a container with these words, and ask nobody to register.
+#[track_caller]
+fn assert_refused(forge: &Forge, container: &mut Container<'_>, words: &[&str]) {
+    container.restart();
+    assert_eq!(container.exit_code(), 78, "{:#?}", container.lines());
+    let (checked, _, error) = container.ask(&["check"]);
+    assert_eq!(checked, 78, "{error}");
+    let (examined, report, _) = container.ask(&["doctor"]);
+    assert_eq!(examined, 1, "{report}");
+    for word in words {
+        assert!(!container.lines_with(word).is_empty(), "{word}: {:#?}", container.lines());
+        assert!(error.contains(word), "{word}: {error}");
+        assert!(report.contains(word), "{word}: {report}");
+    }
+    assert!(!forge.kinds().contains(&"runner_registered".to_owned()), "{:?}", forge.calls());
+}
+
+#[test]
+fn a_place_below_a_directory_that_the_agent_cannot_list_is_refused() {
+    let cases =
+        [(Kind::GitHub, 0o711, ""), (Kind::GitHub, 0o700, ""), (Kind::GitHub, 0o744, "true"), (Kind::Azure, 0o711, "")];
+    each(&cases, |(kind, mode, persistent)| {
+        let forge = Forge::start();
+        let mut container = match kind {
+            Kind::GitHub => Container::new(&forge),
+            Kind::Azure => Container::azure(&forge),
+        };
+        container.set("RUNNER_PERSISTENT", persistent);
+        let (closed, work) = (container.text("data"), container.text("data/runners/work"));
+        container.set("RUNNER_WORKDIR", &work);
+        fs::create_dir_all(container.path("data/runners")).expect("a directory");
+        fs::create_dir_all(container.path("runner")).expect("a directory");
+        allow(&container.path("data"), *mode);
+        let line = format!("the agent's user cannot list {closed}, and");
+        let cure = format!("chmod o+rx {closed},");
+        assert_refused(&forge, &mut container, &["RUNNER_WORKDIR: ", &line, &cure]);
+        allow(&container.path("data"), 0o755);
+        allow(&container.path("runner"), 0o711);
+        let place = container.text("runner");
+        let line = format!("the agent's user cannot list {place}, and");
+        assert_refused(&forge, &mut container, &["image: ", &line, &format!("chmod o+rx {place} ")]);
+        allow(&container.path("runner"), 0o755);
+        container.start();
+        forge.listening();
+    });
+}
+
+#[test]
+fn an_ordinary_users_agent_must_be_able_to_list_its_place_too() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let (entry, uid) = (container.text("usr/local/bin/oscr-entry"), container.uid);
+    let work = container.text("data/work");
+    container.set("RUNNER_WORKDIR", &work);
+    for place in ["data/work", "runner", "var/lib/oscr", "run/oscr", "run/secrets"] {
+        fs::create_dir_all(container.path(place)).expect("a directory");
+        chown(container.path(place), Some(uid), Some(uid)).expect("root may");
+    }
+    chown(container.path(SECRET), Some(uid), Some(uid)).expect("root may");
+    allow(&container.path("data"), 0o711);
+    container
+        .in_namespace(&format!("exec setpriv --pdeathsig KILL --reuid {uid} --regid {uid} --clear-groups '{entry}'"));
+    container.start();
+    assert_eq!(container.exit_code(), 78, "{:#?}", container.lines());
+    container.wait_line(&format!("cannot list {}, and", container.text("data")));
+    assert_eq!(forge.requests().len(), 0);
+    allow(&container.path("data"), 0o755);
+    container.restart();
+    forge.listening();
 }
 
 #[test]

@@ -19,7 +19,8 @@ use crate::agent::worker::WorkerWatch;
 use crate::config::{Common, SecretSource};
 use crate::os::Identity;
 use crate::os::access::{READ, WRITE, may};
-use crate::os::caps::{Capabilities, may_make_user_namespace};
+use crate::os::attempt::may_make_user_namespace;
+use crate::os::caps::Capabilities;
 use crate::os::mounts::{self, Mount};
 
 /// File systems that are gone, or made anew, when the container is started again; and those that are windows to the kernel.
