@@ -26,7 +26,7 @@ up() {
     trap 'say "the containers are still there to look at: docker compose -p $project logs; \`make demo-down\` removes them"' EXIT
     compose up --detach --quiet-pull --scale "$service=$replicas" forge "$service"
     local address status=0
-    address=$(compose port forge 8080)
+    address=$(compose port forge 80)
     dist/sim/demo --forge "http://$address" --project "$project" --provider "$provider" || status=$?
     return "$status"
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::unistd::Pid;
-use oscr_sim::forge::{Forge, ForgeHandle, Options};
+use oscr_sim::forge::{Forge, ForgeHandle};
 
 use crate::Effort;
 use crate::measure::{memory, switches};
@@ -45,7 +45,7 @@ pub fn listen(entry: &Path, effort: &Effort) -> Option<Runner> {
             return None;
         }
     };
-    let forge = Forge::start(Options::default()).unwrap();
+    let forge = Forge::start_at_port_80().unwrap();
     let folder = tempfile::Builder::new().prefix("oscr-bench-").tempdir_in("/tmp").unwrap();
     let root = folder.path();
     open_to_all(root, 0o755);

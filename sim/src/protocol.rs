@@ -13,8 +13,8 @@ use crate::scale::Scale;
 /// `GET /_sim/agent`: what an agent must know before it is anybody's.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Address {
-    /// GitHub's runner drops any port but the default one from the address that it is configured with. This port counts as that.
-    pub default_port: u16,
+    /// GitHub's runner drops any port but the scheme's own from the address that it is configured with. This one counts as that too.
+    pub default_port: Option<u16>,
     /// The scale of all times.
     pub scale: Scale,
 }

@@ -39,7 +39,7 @@ impl Forge {
 
     /// The forge is this one now, which ends with us.
     pub fn is_now(&self, forge: ForgeHandle) {
-        self.moved_to(&format!("127.0.0.1:{}", forge.address().port()));
+        self.moved_to(&forge.address().to_string());
         *self.own.lock().unwrap_or_else(PoisonError::into_inner) = Some(forge);
     }
 

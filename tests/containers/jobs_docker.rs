@@ -214,7 +214,7 @@ pub fn a_runner_works_in_rootless_docker_where_its_root_is_nobody(world: &World)
     let run = format!(
         "docker run --detach --name runner --hostname rootless --cap-drop ALL --cap-add CHOWN --cap-add DAC_OVERRIDE \
          --cap-add FOWNER --cap-add KILL --cap-add SETGID --cap-add SETUID --env GITHUB_PAT={} --env GITHUB_OWNER=acme \
-         --env GITHUB_REPO=widgets --env GITHUB_HOST=http://{address}:8080 --env OSCR_START_JITTER=0 {IMAGE}",
+         --env GITHUB_REPO=widgets --env GITHUB_HOST=http://{address} --env OSCR_START_JITTER=0 {IMAGE}",
         world.pat
     );
     sidecar.must_exec("0", &run);

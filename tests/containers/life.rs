@@ -12,7 +12,7 @@ use crate::world::{RUNNER, World};
 /// Can only end when three jobs run at once: each waits for the other two.
 const BARRIER: &str = r#"
 started='[.[] | select(.started_at)] | length'
-until [ "$(curl --silent --fail http://forge:8080/_sim/jobs | jq "$started")" = 3 ]; do sleep 0.1; done
+until [ "$(curl --silent --fail http://forge/_sim/jobs | jq "$started")" = 3 ]; do sleep 0.1; done
 echo "three at once"
 "#;
 

@@ -38,7 +38,7 @@ impl<'a> Shipped<'a> {
             }
         }
         let named: Vec<&str> = shipped.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
-        let common = [("OSCR_TAG", tag()), ("GITHUB_HOST", "http://forge:8080")];
+        let common = [("OSCR_TAG", tag()), ("GITHUB_HOST", "http://forge")];
         for (name, value) in common.iter().chain(values) {
             assert!(named.contains(name), "no shipped file names {name}");
             env += &format!("{name}={value}\n");

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -380,9 +381,12 @@ fn set(world: &World, name: &str, value: impl Display) {
 /// A forge in this process lives through a restart of Docker's daemon: a container would forget everything.
 fn forge_of_our_own(world: &World) {
     let orders = Orders { pats: vec![world.pat.clone()], ..Orders::default() };
-    let listen = ([0, 0, 0, 0], 0).into();
-    let forge = Forge::start(Options { listen, orders, echo: false }).expect("a forge can be started");
-    set(world, "GITHUB_HOST", format!("http://outside:{}", forge.address().port()));
+    // Where `host-gateway` leads, at the port that GitHub's runner does not drop.
+    let gateway = docker::docker(&["network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", "bridge"]);
+    let gateway = gateway.trim().parse().expect("the address of Docker's bridge");
+    let listen = SocketAddr::new(gateway, 80);
+    let forge = Forge::start(Options { listen, orders, echo: false }).expect("port 80 of Docker's bridge");
+    set(world, "GITHUB_HOST", "http://outside");
     world.forge.is_now(forge);
 }
 

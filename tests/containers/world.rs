@@ -274,7 +274,7 @@ impl World {
     }
 
     fn forge_address(&self) -> String {
-        self.compose(&["port", "forge", "8080"]).trim().to_owned()
+        self.compose(&["port", "forge", "80"]).trim().to_owned()
     }
 
     /// Takes the forge off the network, and everything that it knows with it.

@@ -204,8 +204,24 @@ fn untrusted(
     })
 }
 
-fn proxies() -> [Row; 2] {
+fn proxies() -> [Row; 3] {
     [
+        Row::new(
+            Kind::GitHub,
+            Step::Start,
+            "the address names a port that the agent drops",
+            "exit 78 with the cure, before any request",
+            |forge, container| {
+                let right = container.setting("GITHUB_HOST").to_owned();
+                container.set("GITHUB_HOST", &format!("{right}:8080"));
+                container.start();
+                assert_eq!(container.exit_code(), 78);
+                let said = container.lines_with("drops the port 8080");
+                assert!(said.len() == 1 && said[0].contains("OSCR_REGISTRATION=jit"), "{:#?}", container.lines());
+                assert!(forge.calls().is_empty(), "{:?}", forge.calls());
+                container.set("GITHUB_HOST", &right);
+            },
+        ),
         Row::new(Kind::GitHub, Step::Grant, "TLS: a server that speaks plain HTTP", MUST, |forge, container| {
             let server = Impostor::start(|mut stream| say(&mut stream, "HTTP/1.1 400 Bad Request\r\n\r\n"));
             let address = format!("https://{}", server.address);
@@ -237,7 +253,8 @@ fn wants_a_password(kind: Kind, step: Step) -> Row {
 /// Whatever is at that address, it is tried again and no harm comes of it.
 fn backs_off(forge: &Forge, container: &mut Container<'_>, step: Step, host: &str, words: &[&str]) {
     let (setting, wrong) = match (container.kind, step) {
-        (Kind::GitHub, _) => ("GITHUB_HOST", host.to_owned()),
+        // The way of our own requests: by token, the runner's has no port.
+        (Kind::GitHub, _) => ("GITHUB_API_URL", host.to_owned()),
         (Kind::Azure, Step::Principal) => {
             be_a_principal(forge, container);
             ("ADO_AUTHORITY_URL", host.to_owned())

@@ -244,6 +244,25 @@ fn a_place_below_a_directory_that_the_agent_cannot_list_is_refused() {
 }
 
 #[test]
+fn a_port_that_the_runner_drops_when_it_is_configured_by_token_is_refused() {
+    let jit = "use OSCR_REGISTRATION=jit, or have the server or a proxy listen on port 80";
+    let proxy = "have the server or a proxy listen on port 80";
+    let cases = [("GITHUB_PAT_FILE", "", jit), ("GITHUB_PAT_FILE", "true", proxy), ("RUNNER_TOKEN_FILE", "", proxy)];
+    each(&cases, |(credential, persistent, cure)| {
+        let forge = Forge::start_at_another_port();
+        let mut container = Container::new(&forge);
+        let secret = container.setting("GITHUB_PAT_FILE").to_owned();
+        container.unset("GITHUB_PAT_FILE");
+        container.set_all(&[(credential, &secret), ("RUNNER_PERSISTENT", persistent)]);
+        let (host, port) = (forge.address().ip(), forge.address().port());
+        let line = format!("drops the port {port}, and would send the token to http://{host}");
+        assert_refused(&forge, &mut container, &["GITHUB_HOST: ", &line, cure]);
+        assert!(container.lines_with("OSCR_REGISTRATION=jit").is_empty() || *cure == jit, "{:#?}", container.lines());
+        assert_eq!(forge.requests().len(), 0);
+    });
+}
+
+#[test]
 fn an_ordinary_users_agent_must_be_able_to_list_its_place_too() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);

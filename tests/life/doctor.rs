@@ -179,12 +179,12 @@ fn each_fault_of_the_way_has_its_own_line() {
     type Break = fn(&mut Container<'_>);
     let faults: [(&str, Break, &[&str]); 6] = [
         ("dns", |c| c.set("GITHUB_HOST", "http://no-such-host.invalid"), &["no-such-host.invalid", "name server"]),
-        ("dns", |c| c.set("GITHUB_HOST", "http://127.0.0.1:1"), &["no connection", "firewall"]),
+        ("dns", |c| c.set("GITHUB_API_URL", "http://127.0.0.1:1"), &["no connection", "firewall"]),
         (
             "tls",
             |c| {
                 let encrypted = c.setting("GITHUB_HOST").replace("http://", "https://");
-                c.set("GITHUB_HOST", &encrypted);
+                c.set("GITHUB_API_URL", &format!("{encrypted}:80/api/v3"));
             },
             &["cannot be trusted", "OSCR_CA_FILE"],
         ),
@@ -221,7 +221,7 @@ fn a_wrong_clock_is_found() {
             }
         });
         let mut container = healthy(&forge);
-        container.set("GITHUB_HOST", &format!("http://{address}"));
+        container.set("GITHUB_API_URL", &format!("http://{address}"));
         let report = Report::of(&container);
         let clock = report.lines.iter().find(|line| line.1 == "clock").expect("a line");
         assert_eq!(clock.0, verdict, "{}", report.text);

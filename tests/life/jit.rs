@@ -15,6 +15,16 @@ fn a_just_in_time_life_leaves_nothing_and_costs_two_requests() {
 }
 
 #[test]
+fn a_forge_whose_address_names_a_port_has_just_in_time_runners() {
+    let forge = Forge::start_at_another_port();
+    let mut container = Container::listening(&forge, &[JIT]);
+    let job = forge.wait_job(forge.job("true"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    assert_eq!(container.exit_code(), 0);
+    container.assert_state_empty();
+}
+
+#[test]
 fn the_group_is_looked_up_by_name() {
     let forge = Forge::start();
     forge.order(|orders| orders.runner_groups = vec!["Default".into(), "Builders".into()]);

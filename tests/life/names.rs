@@ -24,14 +24,15 @@ fn asks_in_vain<'f>(forge: &'f Forge, hosts: &str, server: &UdpSocket) -> Contai
     for file in ["hosts", "resolv.conf"] {
         container.mount(&container.path(file), &Path::new("/etc").join(file));
     }
-    container.set("GITHUB_HOST", &forge.url().replace("127.0.0.1", "forge.example"));
+    container.set("GITHUB_HOST", &forge.url().replace(&forge.address().ip().to_string(), "forge.example"));
     container
 }
 
 #[test]
 fn a_name_of_the_hosts_file_needs_no_name_server() {
     let (forge, server) = (Forge::start(), silent_name_server());
-    let mut container = asks_in_vain(&forge, "127.0.0.1 forge.example\n", &server);
+    let hosts = format!("{} forge.example\n", forge.address().ip());
+    let mut container = asks_in_vain(&forge, &hosts, &server);
     container.start();
     let job = forge.wait_job(forge.job("true"), LIMIT);
     assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);

@@ -191,8 +191,9 @@ fn a_running_job_is_not_disturbed_and_the_next_incarnation_goes_on_with_what_was
 fn a_runner_that_is_always_at_work_fetches_before_it_registers() {
     let forge = offering(NEWER);
     let downloads = forge.downloads();
+    let here = forge.url();
     let ours =
-        |one: &&Value| one["os"] == "linux" && one["download_url"].as_str().is_some_and(|at| at.contains("127.0.0.1"));
+        |one: &&Value| one["os"] == "linux" && one["download_url"].as_str().is_some_and(|at| at.starts_with(&here));
     let offered = downloads.as_array().into_iter().flatten().find(ours).expect("one for this machine");
     let package = json!({ "version": NEWER, "url": offered["download_url"], "sha256": offered["sha256_checksum"] });
     let offer = json!({ "package": package, "since": now() });

@@ -50,7 +50,7 @@ enum Command {
     /// Ask a forge whether it is up; exit code 0 or 1
     Health {
         /// Its address
-        #[arg(default_value = "127.0.0.1:8080")]
+        #[arg(default_value = "127.0.0.1:80")]
         address: SocketAddr,
     },
 }
@@ -74,7 +74,7 @@ impl From<Which> for Kind {
 #[derive(Args)]
 struct Serve {
     /// Address to listen on
-    #[arg(long, default_value = "0.0.0.0:8080")]
+    #[arg(long, default_value = "0.0.0.0:80")]
     listen: SocketAddr,
     /// A valid personal access token; repeatable
     #[arg(long = "pat", env = "FORGE_PAT", value_delimiter = ',', hide_env_values = true)]

@@ -26,7 +26,7 @@ use screen::{Screen, Tone};
 #[command(name = "demo", version)]
 struct Cli {
     /// Address of the forge
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    #[arg(long, default_value = "http://127.0.0.1")]
     forge: String,
     /// The compose project
     #[arg(long, default_value = "oscr-demo")]

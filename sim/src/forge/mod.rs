@@ -6,6 +6,7 @@
 //! the control plane below `/_sim/`, and in it the side channel to the stand-in agents (see [`crate::protocol`]). [`Forge::start`] runs
 //! it in the calling process, on a thread of its own; the handle's methods are synchronous, so that plain tests use them.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -141,6 +142,23 @@ impl Forge {
         let server = Server::start(&shared, options.listen)?;
         Ok(ForgeHandle { address: server.address, shared, server: Mutex::new(Some(server)) })
     }
+
+    /// Starts one at port 80 of a loopback address that it has alone, so that its URL names no port: GitHub's runner drops one.
+    ///
+    /// # Errors
+    ///
+    /// When we may not have that port, or somebody has it at all addresses.
+    pub fn start_at_port_80() -> io::Result<ForgeHandle> {
+        let mut tries = 0..100;
+        loop {
+            let [a, b, c, ..] = RandomState::new().hash_one(()).to_ne_bytes();
+            let listen = SocketAddr::from(([127, a.max(1), b, c.clamp(1, 254)], 80));
+            match Self::start(Options { listen, ..Options::default() }) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries.next().is_some() => {}
+                started => return started,
+            }
+        }
+    }
 }
 
 /// The thread that serves; gone with the value.
@@ -201,10 +219,13 @@ pub struct ForgeHandle {
 }
 
 impl ForgeHandle {
-    /// `http://127.0.0.1:PORT`.
+    /// `http://127.0.0.1:PORT`; port 80 is not named.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        match self.address.port() {
+            80 => format!("http://{}", self.address.ip()),
+            _ => format!("http://{}", self.address),
+        }
     }
 
     /// Where it listens.

@@ -158,7 +158,8 @@ pub struct Orders {
     pub conflict_retry_ms: Option<u64>,
     /// After which they give up with code 5, in place of 4 min by the scale.
     pub conflict_limit_ms: Option<u64>,
-    /// The only port that GitHub's stand-in keeps when it is configured by token; the one that it is told when absent.
+    /// A port that GitHub's stand-in keeps when it is configured by token. As the official runner, it keeps none but 80 and 443
+    /// where they are the scheme's own.
     pub default_port: Option<u16>,
     /// The traces of each agent mix on its standard output. Otherwise they do in the seventeenth of each thirty lives.
     pub mixed_traces: bool,

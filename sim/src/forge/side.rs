@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
@@ -12,12 +12,10 @@ use super::Shared;
 use crate::protocol::{Address, Manners};
 use crate::scale::Scale;
 
-/// `GET /_sim/agent`: before an agent is anybody's. The port that it asked at is the default one, unless an order says otherwise.
-pub(super) async fn address(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
-    let own = host.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(80);
-    let orders = shared.read(|s| (s.orders.default_port, s.orders.time_scale));
-    Json(Address { default_port: orders.0.unwrap_or(own), scale: orders.1 }).into_response()
+/// `GET /_sim/agent`: before an agent is anybody's.
+pub(super) async fn address(State(shared): State<Arc<Shared>>) -> Response {
+    let (default_port, scale) = shared.read(|s| (s.orders.default_port, s.orders.time_scale));
+    Json(Address { default_port, scale }).into_response()
 }
 
 fn scaled(scale: Scale, ms: u64) -> u64 {

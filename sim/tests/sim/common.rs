@@ -21,7 +21,10 @@ use oscr_sim::patience::patient;
 
 pub fn forge() -> ForgeHandle {
     let forge = Forge::start(Options::default()).expect("a free port");
+    let port = forge.address().port();
     forge.order(|o| {
+        // Not everybody who runs these tests may have port 80.
+        o.default_port = Some(port);
         o.time_scale = Scale(0.01);
         o.agent_backoff_ms = Some(20);
         o.sigint_ms = Some(100);

@@ -347,7 +347,7 @@ fn a_taken_name_is_tried_three_times_as_it_is() {
 #[test]
 fn any_port_but_the_default_one_is_dropped_from_the_address() {
     let forge = forge();
-    forge.order(|o| o.default_port = Some(443));
+    forge.order(|o| o.default_port = None);
     let agent = Agent::new();
     let url = format!("{}/o/r", forge.url());
     let arguments = ["configure", "--unattended", "--url", &url, "--name", "dropped", "--token", &token(&forge)];

@@ -11,6 +11,14 @@ pub(super) struct Host {
     pub api: String,
 }
 
+/// A port that is not the scheme's own.
+pub(super) struct OtherPort {
+    pub port: u16,
+    /// The address without it, which leads to this port.
+    pub host: String,
+    pub own: u16,
+}
+
 impl Host {
     /// Works the two out from what a user may write: a host, `host:port` or a URL.
     fn parse(text: &str) -> Option<Self> {
@@ -30,6 +38,14 @@ impl Host {
             _ => format!("{web}/api/v3"),
         };
         Some(Self { web, api })
+    }
+
+    /// The port of its web pages, if it is not the scheme's own.
+    pub(super) fn other_port(&self) -> Option<OtherPort> {
+        let url = reqwest::Url::parse(&self.web).ok()?;
+        let port = url.port()?;
+        let host = format!("{}://{}", url.scheme(), url.host_str()?);
+        Some(OtherPort { port, host, own: if url.scheme() == "https" { 443 } else { 80 } })
     }
 
     /// Whether it is GitHub's own: github.com, or a company's part of it.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::credential::{self, Credential};
-use super::host::{self, Host};
+use super::host::{self, Host, OtherPort, RepoUrl};
 use super::scope::{self, Scope};
 use crate::config::{Common, Reader};
 use crate::provider::agents::architecture;
@@ -71,6 +71,9 @@ pub(super) fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings>
             "use OSCR_REGISTRATION=token",
         );
     }
+    if !jit && !given {
+        dropped_port(reader, common, credential.as_ref(), repo_url.as_ref(), host.as_ref());
+    }
     if given {
         if common.persistent {
             reader.problem(
@@ -131,6 +134,25 @@ pub(super) fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings>
     Some(settings)
 }
 
+/// The runner that is configured by a token drops the port of the address, and sends the token to whoever is at the scheme's own.
+fn dropped_port(
+    reader: &mut Reader<'_>,
+    common: &Common,
+    credential: Option<&Credential>,
+    repo_url: Option<&RepoUrl>,
+    host: Option<&Host>,
+) {
+    let Some(OtherPort { port, host, own }) = host.and_then(Host::other_port) else { return };
+    let setting = if reader.text("GITHUB_HOST").is_none() && repo_url.is_some() { "REPO_URL" } else { "GITHUB_HOST" };
+    let what =
+        format!("the runner that is configured by a token drops the port {port}, and would send the token to {host}");
+    let mut cure = format!("have the server or a proxy listen on port {own}, and name no port");
+    if !common.persistent && credential.is_none_or(Credential::asks) {
+        cure = format!("use OSCR_REGISTRATION=jit, or {cure}");
+    }
+    reader.problem(setting, what, cure);
+}
+
 #[cfg(test)]
 mod tests {
     use crate::config::Problem;
@@ -154,6 +176,36 @@ mod tests {
             scope([("GITHUB_PAT", "abcd"), ("GITHUB_ENTERPRISE", "e"), ("GITHUB_API_URL", "http://h/x/")]),
             "http://h/x/enterprises/e/actions"
         );
+    }
+
+    #[test]
+    fn a_port_that_the_runner_would_drop_is_refused_with_the_cure_that_there_is() {
+        let cure = |host: (&str, &str), more: [(&str, &str); 2]| {
+            let [first, second] = more;
+            let read = read_settings([("GITHUB_OWNER", "o"), ("GITHUB_REPO", "r"), host, first, second]);
+            read.err().map(|problems| {
+                assert_eq!(problems.len(), 1, "{problems:?}");
+                assert_eq!(problems[0].setting, host.0);
+                assert!(problems[0].what.contains("drops the port 8"), "{}", problems[0].what);
+                problems[0].cure.clone()
+            })
+        };
+        let (pat, token) = (("GITHUB_PAT", "abcd"), ("RUNNER_TOKEN", "abcd"));
+        let none = ("OSCR_LOG", "text");
+        let plain = "have the server or a proxy listen on port 80, and name no port";
+        let with = ("GITHUB_HOST", "http://forge:8080");
+        assert_eq!(cure(with, [pat, none]).unwrap(), format!("use OSCR_REGISTRATION=jit, or {plain}"));
+        assert_eq!(cure(with, [token, none]).unwrap(), plain);
+        assert_eq!(cure(with, [pat, ("RUNNER_PERSISTENT", "true")]).unwrap(), plain);
+        assert!(cure(("GITHUB_HOST", "forge:8443"), [token, none]).unwrap().contains("port 443"));
+        assert_eq!(cure(with, [pat, ("OSCR_REGISTRATION", "jit")]), None);
+        for own in ["http://forge:80", "forge:443", "https://forge:443", "forge"] {
+            assert_eq!(cure(("GITHUB_HOST", own), [token, none]), None, "{own}");
+        }
+        // Only the way of our own requests.
+        assert_eq!(cure(("GITHUB_API_URL", "http://forge:8080/api/v3"), [token, none]), None);
+        let problems = read_settings([pat, ("REPO_URL", "https://forge:8443/o/r")]).unwrap_err();
+        assert_eq!(problems[0].setting, "REPO_URL");
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub(super) const TABLE: &[Setting] = &[
         name: "GITHUB_HOST",
         kind: SettingKind::Text,
         default: "`github.com`",
-        about: "The host, `host:port` or URL of GitHub Enterprise Server or `<name>.ghe.com`.",
+        about: "The host, `host:port` or URL of GitHub Enterprise Server or `<name>.ghe.com`. Another port than the scheme's own needs `OSCR_REGISTRATION=jit`: the runner that is configured by a token drops it.",
         aliases: &[],
     },
     Setting {

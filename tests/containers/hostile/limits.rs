@@ -113,7 +113,7 @@ pub const BOMB: &str = r#"
 yes "a line of the job's own log $(head -c 200 /dev/zero | tr '\0' x)" | head -c 2M
 echo
 echo "[the bomb] goes off"
-until curl --silent http://forge:8080/_sim/jobs | grep -q '.the bomb. goes off'; do sleep 0.1; done
+until curl --silent http://forge/_sim/jobs | grep -q '.the bomb. goes off'; do sleep 0.1; done
 setsid env -u RUNNER_TRACKING_ID bash -c 'bomb() { bomb | bomb & }; bomb' </dev/null >/dev/null 2>&1 &
 until ! perl -e 'exit !defined(my $pid = fork)' 2>/dev/null; do :; done
 exit 0

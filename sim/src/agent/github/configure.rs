@@ -28,9 +28,9 @@ struct Target {
 }
 
 impl Target {
-    /// The runner takes scheme and host of the address, and no port but the default one.
+    /// The runner takes scheme and host of the address, and no port but the scheme's own.
     fn of(url: &str) -> Option<Self> {
-        let (_, rest) = url.split_once("://")?;
+        let (scheme, rest) = url.split_once("://")?;
         let (_, path) = rest.split_once('/')?;
         let scope = Scope::from_url_path(path)?;
         let whole = side::origin(url);
@@ -39,7 +39,9 @@ impl Target {
             Some((host, port)) if port.parse::<u16>().is_ok() => (host, port.parse().ok()),
             _ => (whole, None),
         };
-        let kept = port.is_none() || port == address.map(|address| address.default_port);
+        let own = if scheme == "https" { 443 } else { 80 };
+        let counts = address.and_then(|address| address.default_port);
+        let kept = port.is_none_or(|port| port == own || Some(port) == counts);
         let api = format!("{}/api/v3", if kept { whole } else { host });
         Some(Self { api, scope, address })
     }
