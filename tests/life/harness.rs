@@ -321,13 +321,14 @@ impl<'f> Container<'f> {
         self.running = Some(Running { outer, readers, started });
     }
 
-    /// Starts the first incarnation, and waits until a job of it is at a gate: the job's id, and the gate.
+    /// Starts the first incarnation, and waits until a job of it is at a gate and noted in the state: the job's id, and the gate.
     #[track_caller]
     pub fn start_with_job(&mut self) -> (u64, Gate) {
         let gate = self.gate();
         self.start();
         let job = self.forge.job(&gate.wait());
         self.forge.wait_log(job, "at the gate");
+        until("PID 1 has noted the job", || self.state()["job"] != Value::Null);
         (job, gate)
     }
 

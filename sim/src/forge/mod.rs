@@ -257,11 +257,19 @@ impl ForgeHandle {
     ///
     /// # Errors
     ///
-    /// When the address was taken meanwhile.
+    /// When the address was taken meanwhile, for longer than a process that another thread is just starting keeps a copy of the
+    /// old socket.
     pub fn come_back(&self) -> io::Result<()> {
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        if server.is_none() {
-            *server = Some(Server::start(&self.shared, self.address)?);
+        let given_up = Instant::now() + Duration::from_secs(10);
+        while server.is_none() {
+            match Server::start(&self.shared, self.address) {
+                Ok(started) => *server = Some(started),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < given_up => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
