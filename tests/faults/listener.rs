@@ -8,7 +8,7 @@ use oscr_sim::forge::{Fault, Match, Refusals};
 
 use crate::harness::{Container, Forge, until, write};
 use crate::table::{Row, Step};
-use crate::world::assert_said;
+use crate::world::{assert_said, believes_busy, registrations};
 
 const PERSISTENT: (&str, &str) = ("RUNNER_PERSISTENT", "true");
 
@@ -51,6 +51,24 @@ pub fn rows(kind: Kind) -> Vec<Row> {
                 forge.clear_faults();
                 assert_eq!(forge.listening().0, id);
                 assert!(container.lines_with("trying again in").is_empty());
+            },
+        ),
+        Row::new(
+            kind,
+            Step::Listen,
+            "the forge gives out a job that never was",
+            "asked once whether it may go, and ended; its registration goes later, and nobody's job is reported",
+            |forge, container| {
+                container.set("OSCR_MAX_IDLE", "1");
+                let matching = Match { method: Some("DELETE".to_owned()), ..Match::default() };
+                let busy = Fault { matching, times: Some(1), ..believes_busy(container.kind) };
+                forge.fault(registrations(container.kind), busy);
+                container.start();
+                container.wait_line("the listener shows none: giving it up");
+                assert_eq!(container.exit_code(), 0);
+                assert!(container.lines_with("job summary").is_empty());
+                assert_eq!(container.state()["leftovers"].as_array().map(Vec::len), Some(1));
+                container.unset("OSCR_MAX_IDLE");
             },
         ),
         Row::new(

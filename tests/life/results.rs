@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use oscr_sim::forge::{Fault, JobStatus, ListenerTrouble, Match, Removal};
+use oscr_sim::forge::{Fault, JobStatus, ListenerTrouble, Match, Refusals, Removal};
 use oscr_sim::protocol::{JobResult, Trouble};
 use oscr_sim::scale::Scale;
 
@@ -102,6 +102,16 @@ fn a_job_that_is_cancelled_at_the_forge_was_ended_there() {
     let (job, _gate) = container.start_with_job();
     assert!(forge.cancel_job(job));
     assert_ended(&forge, job, &mut container, "canceled", Some("forge"));
+}
+
+#[test]
+fn a_job_whose_lease_the_forge_refuses_is_what_the_forge_was_told_and_not_what_the_listener_prints() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let (job, _gate) = container.start_with_job();
+    forge.order(|orders| orders.refuse_renew = Some(Refusals { status: 404, times: Some(1) }));
+    assert_ended(&forge, job, &mut container, "canceled", Some("forge"));
+    container.wait_line("completed with result: Abandoned");
 }
 
 /// The session of the agent is given back so late, and the agent has its full patience for that.
