@@ -317,6 +317,14 @@ impl World {
         for container in &*self.extra.lock().unwrap_or_else(PoisonError::into_inner) {
             docker::output(&mut command(&["rm", "--force", "--volumes", &container.id]));
         }
+        // Docker can leave an end of the network behind where one is stopped in the moment in which it is started again.
+        let ours = format!("label=com.docker.compose.project={}", self.project);
+        let listed = docker::output(&mut command(&["ps", "--all", "--quiet", "--filter", &ours]));
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let containers: Vec<&str> = listed.split_whitespace().collect();
+        if !containers.is_empty() {
+            docker::output(&mut command(&[&["update", "--restart", "no"], &containers[..]].concat()));
+        }
         let down =
             docker::output(&mut self.compose_command(&["down", "--volumes", "--remove-orphans", "--timeout", "0"]));
         if !down.status.success() {
