@@ -4,6 +4,7 @@
 //! same reader (`src/provider/<name>/settings.rs`).
 
 mod caches;
+mod certificates;
 mod common;
 mod docker;
 mod environment;
@@ -20,6 +21,7 @@ mod update;
 pub(crate) mod values;
 mod watch;
 
+pub(crate) use certificates::Certificates;
 pub use common::Common;
 pub(crate) use common::Taint;
 pub(crate) use environment::Environment;

@@ -1,7 +1,8 @@
 //! The settings about the way to the forge.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::certificates::Certificates;
 use super::reader::Reader;
 use super::values::redact_credentials;
 use crate::log;
@@ -40,15 +41,29 @@ impl Network {
         let http_proxy = proxy("HTTP_PROXY");
         let https_proxy = proxy("HTTPS_PROXY");
         let ca_file = reader.text("OSCR_CA_FILE").map(PathBuf::from);
-        if let Some(file) = &ca_file
-            && let Err(error) = std::fs::File::open(file)
-        {
-            reader.problem(
-                "OSCR_CA_FILE",
-                format!("{} cannot be read: {error}", file.display()),
-                "mount a PEM file there, or unset it",
-            );
+        if let Some(file) = &ca_file {
+            look_at(file, reader);
         }
         Self { http_proxy, https_proxy, no_proxy: reader.text("NO_PROXY"), ca_file }
+    }
+}
+
+/// Whether a file of certificates is one.
+fn look_at(file: &Path, reader: &mut Reader<'_>) {
+    let shown = file.display();
+    match std::fs::read(file).map(|content| Certificates::of(&content)) {
+        Err(error) => {
+            let why = format!("{shown} cannot be read: {error}");
+            reader.problem("OSCR_CA_FILE", why, "mount a PEM file there, or unset it");
+        }
+        Ok(found) if found.pem.is_empty() => {
+            let why = format!("{shown} has no certificate in it (-----BEGIN CERTIFICATE-----)");
+            reader.problem("OSCR_CA_FILE", why, "make a PEM file of it (openssl x509 -inform der), or unset it");
+        }
+        Ok(found) if found.private_key => reader.warning(format!(
+            "OSCR_CA_FILE: {shown} has a private key in it. It is left out of what jobs are given to read; take it out of the \
+             file, which is for certificates"
+        )),
+        Ok(_) => {}
     }
 }

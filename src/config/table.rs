@@ -341,7 +341,7 @@ pub const COMMON: &[Setting] = &[
         name: "OSCR_CA_FILE",
         kind: SettingKind::Text,
         default: "unset",
-        about: "Certificates (PEM) to trust besides the system's, for OSCR itself and passed on to the agent.",
+        about: "Certificates (PEM) to trust besides the system's, for OSCR itself and passed on to the agent, without whatever else is in the file.",
         aliases: &[],
     },
     Setting {

@@ -335,3 +335,31 @@ fn a_secret_on_somebody_elses_file_system_is_refused_rather_than_changed() {
     assert_eq!(fs::metadata(&secret).expect("it is there").mode() & 0o777, 0o444);
     assert_eq!(forge.requests().len(), 0);
 }
+
+#[test]
+fn a_private_key_beside_the_certificates_is_no_jobs_to_read() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let own =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/certificates/ca.pem")).expect("a file");
+    let key = "-----BEGIN PRIVATE KEY-----\nb3VyLXByaXZhdGUta2V5\n-----END PRIVATE KEY-----\n";
+    let file = container.path("ca.pem");
+    write(&file, &format!("{key}subject=CN=ours\n{own}"), 0o600);
+    container.set("OSCR_CA_FILE", file.to_str().expect("a plain name"));
+    container.start();
+    let show = "for name in SSL_CERT_FILE NODE_EXTRA_CA_CERTS REQUESTS_CA_BUNDLE GIT_SSL_CAINFO CURL_CA_BUNDLE; do
+        eval cat \"\\$$name\"; done";
+    let job = forge.wait_job(forge.job(show), LIMIT);
+    let last = own.lines().rev().find(|line| !line.starts_with('-')).expect("a certificate");
+    assert_eq!(job.log.matches(last).count(), 5, "{}", job.log);
+    for absent in ["PRIVATE", "b3VyLXByaXZhdGUta2V5", "subject"] {
+        assert!(!job.log.contains(absent), "{absent}: {}", job.log);
+    }
+    container.exit_code();
+    assert_eq!(container.lines_with("OSCR_CA_FILE").len(), 1, "{:#?}", container.lines());
+    assert!(container.ask(&["check"]).1.contains("has a private key in it"));
+
+    write(&file, key, 0o600);
+    let (code, _, error) = container.ask(&["check"]);
+    assert!(code == 78 && error.contains("has no certificate in it"), "{error}");
+}
