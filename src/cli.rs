@@ -1,5 +1,7 @@
 //! The command line.
 
+mod foreign;
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use nix::sys::signal::Signal;
 
 use crate::agent::hooks;
@@ -20,6 +22,7 @@ use crate::entry;
 use crate::exit;
 use crate::init::{Signals, exec};
 use crate::log;
+use crate::print;
 use crate::provider::{FORGES, Forges};
 use crate::resource::{LockPlace, Locks, ResourceId, Wanted, command as locking};
 use crate::workspace::{command as wiping, sysv, trial};
@@ -219,14 +222,20 @@ pub fn main_with(forges: Forges) -> ExitCode {
     let signals = match Signals::block() {
         Ok(signals) => signals,
         Err(error) => {
-            exec::say(&format!("signals cannot be blocked: {error}"));
+            print::say(&format!("signals cannot be blocked: {error}"));
             return ExitCode::from(exit::SOFTWARE);
         }
     };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
+            match foreign::advice(&Cli::command(), &error, std::env::args_os().skip(1)) {
+                Some(advice) => print::say(&advice),
+                // A reader who has left is no fault here either.
+                None => {
+                    let _ = error.print();
+                }
+            }
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
                 _ => ExitCode::from(exit::USAGE),
@@ -253,12 +262,12 @@ pub fn main_with(forges: Forges) -> ExitCode {
         Command::Drain { exit, socket } => drain(exit, socket),
         Command::Lock { dir, command } => lock(dir, command, &signals),
         Command::LockWait { arguments } => ExitCode::from(locking::run_waiter(&arguments)),
-        Command::Doctor => entry::doctor(forges, &mut std::io::stdout().lock()).unwrap_or(ExitCode::FAILURE),
+        Command::Doctor => entry::doctor(forges, &mut print::out()).unwrap_or(ExitCode::FAILURE),
         Command::Baseline => entry::baseline(&root()),
         Command::WipeSysv => ExitCode::from(sysv::run()),
         Command::Wipe { directory } => ExitCode::from(wiping::run(&directory)),
         Command::TryPlaces { places } => ExitCode::from(trial::run(&places)),
-        Command::Check => entry::check(forges, &mut std::io::stdout().lock()).unwrap_or(ExitCode::from(exit::SOFTWARE)),
+        Command::Check => entry::check(forges, &mut print::out()).unwrap_or(ExitCode::from(exit::SOFTWARE)),
     }
 }
 
@@ -280,7 +289,7 @@ fn exec_command(arguments: ExecArgs, signals: &Signals) -> ExitCode {
     match exec::exec(&options, signals) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            exec::say(&error.to_string());
+            print::say(&error.to_string());
             ExitCode::from(error.exit_code())
         }
     }
@@ -294,7 +303,7 @@ fn lock(dir: Option<PathBuf>, command: LockCommand, signals: &Signals) -> ExitCo
     let locks = match Locks::open(&LockPlace { directory, allow_nfs }) {
         Ok(locks) => locks,
         Err(error) => {
-            eprintln!("oscr-entry: {error}");
+            print::say(&error.to_string());
             return ExitCode::from(exit::CONFIG);
         }
     };
@@ -302,13 +311,13 @@ fn lock(dir: Option<PathBuf>, command: LockCommand, signals: &Signals) -> ExitCo
         LockCommand::Run { id, command } => {
             locking::run(&locks, &id, exec::Options { command, ..exec::Options::default() }, signals)
         }
-        LockCommand::Status { id, json } => locking::status(&locks, id.as_ref(), json, &mut std::io::stdout().lock()),
+        LockCommand::Status { id, json } => locking::status(&locks, id.as_ref(), json, &mut print::out()),
         LockCommand::WaitFree { id } => locking::wait_free(&locks, &id),
     };
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("oscr-entry: {error}");
+            print::say(&error.to_string());
             ExitCode::from(error.exit_code())
         }
     }
@@ -317,7 +326,7 @@ fn lock(dir: Option<PathBuf>, command: LockCommand, signals: &Signals) -> ExitCo
 fn hook(forges: Forges, arguments: &HookArgs) -> ExitCode {
     let named = arguments.forge.as_deref().unwrap_or(forges.usual().name);
     let Some(forge) = forges.named(named) else {
-        eprintln!("oscr-entry: {named:?} is no forge that this program knows");
+        print::say(&format!("{named:?} is no forge that this program knows"));
         return ExitCode::from(exit::USAGE);
     };
     let HookArgs { event, socket, hooks, agent, fetched, .. } = arguments;
@@ -328,7 +337,7 @@ fn hook(forges: Forges, arguments: &HookArgs) -> ExitCode {
 }
 
 fn health(socket: SocketArgs) -> ExitCode {
-    let mut out = std::io::stdout().lock();
+    let mut out = print::out();
     let (text, code) = match client::status(&socket.path()) {
         Ok(status) if status.healthy => (status.phase.to_string(), ExitCode::SUCCESS),
         Ok(status) => (format!("{}: {}", status.phase, status.reason.unwrap_or_default()), ExitCode::FAILURE),
@@ -342,11 +351,11 @@ fn status(json: bool, socket: SocketArgs) -> ExitCode {
     let status = match client::status(&socket.path()) {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("oscr-entry: {error}");
+            print::say(&error.to_string());
             return ExitCode::FAILURE;
         }
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = print::out();
     let text = if json { serde_json::to_string(&status).unwrap_or_default() } else { status.to_string() };
     let _ = writeln!(out, "{text}");
     ExitCode::SUCCESS
@@ -357,7 +366,7 @@ fn drain(exit: bool, socket: SocketArgs) -> ExitCode {
         // It left while we waited, as it was told to.
         Ok(_) | Err(ClientError::Ended) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("oscr-entry: {error}");
+            print::say(&error.to_string());
             ExitCode::FAILURE
         }
     }
@@ -405,7 +414,6 @@ fn parse_signal(text: &str) -> Result<Signal, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_arguments_are_consistent() {

@@ -27,6 +27,7 @@
 //! | [`files`] | Files that are replaced in one step: whoever reads finds the old one or the new one, whole |
 //! | [`encode`] | Digests and times as others read them |
 //! | [`plain`] | Others' words, freed of what disturbs the line or the screen that shows them |
+//! | [`print`] | Standard output and error of the commands that people and scripts call, who may stop reading when they have seen enough |
 //! | [`os`] | System calls that neither the standard library nor nix wraps safely, each in one small function |
 //! | [`exit`] | Exit codes, after `sysexits.h` where it has one |
 //!
@@ -55,6 +56,7 @@ pub mod metrics;
 pub mod os;
 pub(crate) mod plain;
 pub mod policy;
+pub(crate) mod print;
 pub mod provider;
 pub(crate) mod resolver;
 pub mod resource;

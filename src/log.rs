@@ -16,6 +16,8 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use zeroize::Zeroizing;
 
+use crate::print;
+
 /// The form of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
@@ -131,7 +133,7 @@ pub(crate) fn report_panics() {
         if tracing::event_enabled!(Level::ERROR) {
             tracing::error!("{text}");
         } else {
-            eprintln!("oscr-entry: {text}");
+            print::say(&text);
         }
         std::process::exit(DEFECT);
     }));

@@ -4,7 +4,7 @@
 //! is gone, end what it left and exit with its code. docs/init.md says what users may rely on.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ use super::signals::Signals;
 use super::spawn::{self, Spawn, SpawnError};
 use crate::os::child::{ChildSession, Setup};
 use crate::os::signal::kill;
+use crate::print::say;
 
 /// How long the kernel gets to tear down processes that SIGKILL has been sent to. Only a process stuck in a system call
 /// (a dead network file system, say) needs longer, and waiting for it would hang the container.
@@ -132,11 +133,6 @@ pub(crate) fn exec(options: &Options, signals: &Signals) -> Result<u8, ExecError
     let code = ended.exit_code();
     let remapped = options.remap.iter().find(|(from, _)| *from == code);
     Ok(remapped.map_or(code, |(_, to)| *to))
-}
-
-/// Tells the user something in one line. Unlike `eprintln!`, it survives a standard error that cannot be written to.
-pub(crate) fn say(text: &str) {
-    let _ = io::stderr().write_all(format!("oscr-entry: {text}\n").as_bytes());
 }
 
 struct Init<'a> {

@@ -19,6 +19,7 @@ use crate::init::{Ended, Spawn};
 use crate::os;
 use crate::os::child::{ChildSession, Setup};
 use crate::os::signal::SignalSet;
+use crate::print::say;
 
 /// The hidden command of the process that waits.
 pub(crate) const COMMAND: &str = "lock-wait";
@@ -182,7 +183,7 @@ pub(crate) fn run_waiter(arguments: &[OsString]) -> u8 {
     match wait(arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("oscr-entry: {error}");
+            say(&error.to_string());
             1
         }
     }

@@ -12,9 +12,10 @@ use super::locks::Locks;
 use super::survey::Occupancy;
 use super::wanted::{ResourceId, Wanted};
 use crate::exit;
-use crate::init::exec::{ExecError, Options, exec, say};
+use crate::init::exec::{ExecError, Options, exec};
 use crate::init::spawn::spawn;
 use crate::init::{Change, Signals, SpawnError, reap};
+use crate::print::say;
 
 /// Somebody who gets the resource within this time is not told about waiting.
 const UNREMARKABLE: Duration = Duration::from_millis(200);

@@ -1,8 +1,10 @@
 //! Emptying a directory by command: what tests and benches hold against `rm -rf`.
 
+use std::io::Write;
 use std::path::Path;
 
 use super::wipe::{Spare, wipe};
+use crate::print;
 
 /// The hidden command.
 pub(crate) const COMMAND: &str = "wipe";
@@ -12,17 +14,18 @@ pub(crate) const COMMAND: &str = "wipe";
 pub(crate) fn run(directory: &Path) -> u8 {
     match wipe(directory, &Spare::default()) {
         Ok(wiped) if wiped.failed == 0 => {
-            println!("{} entries, {} bytes, {} ms", wiped.entries, wiped.bytes, wiped.took.as_millis());
+            let took = wiped.took.as_millis();
+            let _ = writeln!(print::out(), "{} entries, {} bytes, {took} ms", wiped.entries, wiped.bytes);
             0
         }
         Ok(wiped) => {
             for failure in &wiped.failures {
-                eprintln!("oscr-entry: {failure}");
+                print::say(&failure.to_string());
             }
             1
         }
         Err(error) => {
-            eprintln!("oscr-entry: {}: {error}", directory.display());
+            print::say(&format!("{}: {error}", directory.display()));
             1
         }
     }

@@ -9,6 +9,7 @@ use std::fs;
 use nix::unistd::Uid;
 
 use crate::os::sysv::{SysvKind, remove};
+use crate::print::say;
 
 /// The hidden command of the process that removes its own user's objects.
 pub(crate) const COMMAND: &str = "wipe-sysv";
@@ -45,7 +46,7 @@ pub(crate) fn run() -> u8 {
     let owner = Uid::effective();
     for (kind, id) in of(owner) {
         if let Err(error) = remove(kind, id) {
-            eprintln!("oscr-entry: the {kind} {id} cannot be removed: {error}");
+            say(&format!("the {kind} {id} cannot be removed: {error}"));
         }
     }
     u8::from(!of(owner).is_empty())

@@ -23,6 +23,7 @@ pub const FLOORS: &[&str] = &[
     "files",
     "encode",
     "plain",
+    "print",
     "os",
     "exit",
 ];

@@ -32,6 +32,7 @@ mod output;
 mod page;
 mod persistent;
 mod policy;
+mod printing;
 mod privileges;
 mod proxy;
 mod reasons;
