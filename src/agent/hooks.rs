@@ -14,6 +14,7 @@ use super::interpreter::Interpreters;
 use super::job_log::JobLog;
 use crate::config::Places;
 use crate::control::{self, HookAnswer, HookEvent};
+use crate::os::program::{is_for_the_shell, shell};
 use crate::policy::{Evidence, LARGEST_PAYLOAD};
 use crate::provider::{Forge, JobHooks};
 
@@ -129,7 +130,12 @@ pub(crate) fn run(forge: &Forge, event: HookEvent, socket: &Path, hooks: &Path, 
                 }
             }
         };
-        match child.status() {
+        let ended = child.status().or_else(|error| {
+            // A script without a `#!` line is the shell's, as `execvp(3)` has it.
+            let for_the_shell = child.get_program() == path && is_for_the_shell(path, &error);
+            if for_the_shell { Command::new(shell()).arg(path).status() } else { Err(error) }
+        });
+        match ended {
             Ok(status) if status.success() => {}
             Ok(status) => {
                 log.fail(&format!("the hook {} failed: {status}", path.display()));
@@ -222,9 +228,10 @@ mod tests {
         script(&started, "20-two", &format!("{}exit 7\n", line("two")), 0o755);
         script(&started, "10-one.sh", &line("one"), 0o755);
         script(&started, "15-not-executable", &line("no"), 0o644);
+        script(&started, "17-says-no-shell", &line("shell").replace("#!/bin/sh\n", ""), 0o755);
         script(&started, "30-three", &line("three"), 0o755);
         assert_eq!(run(FORGE, HookEvent::JobStarted, &socket, hooks.path(), &interpreters()), 7);
-        assert_eq!(fs::read_to_string(&seen).unwrap(), "one\ntwo\n");
+        assert_eq!(fs::read_to_string(&seen).unwrap(), "one\nshell\ntwo\n");
         assert_eq!(run(FORGE, HookEvent::JobCompleted, &socket, hooks.path(), &interpreters()), 0);
     }
 

@@ -150,6 +150,7 @@ impl Starter {
     fn unprivileged(&self) -> Setup {
         Setup {
             session: ChildSession::Own,
+            directory: None,
             identity: self.identity.clone(),
             mask: SignalSet::EMPTY,
             ignored: SignalSet::EMPTY,
@@ -158,6 +159,7 @@ impl Starter {
             no_capabilities: !self.sudo,
             parent_death: None,
             keep: Vec::new(),
+            own_id: None,
         }
     }
 

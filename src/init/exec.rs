@@ -5,10 +5,12 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{OFlag, open};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -19,6 +21,7 @@ use super::leftovers::{any_child, signal_all};
 use super::orphans::{Role, adopt_orphans};
 use super::reap::{Change, Ended, reap};
 use super::signals::Signals;
+use super::sockets;
 use super::spawn::{self, Spawn, SpawnError};
 use crate::os::child::{ChildSession, Setup};
 use crate::os::signal::kill;
@@ -101,16 +104,22 @@ pub(crate) fn exec(options: &Options, signals: &Signals) -> Result<u8, ExecError
     let [program, args @ ..] = options.command.as_slice() else {
         return Err(SpawnError::NotFound(PathBuf::new()).into());
     };
+    let mut env: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    let given = env.len();
+    let sockets = sockets::handed_on(&mut env, std::process::id());
+    env.extend(options.extra_env.iter().cloned());
+    let changed = env.len() != given || !options.extra_env.is_empty();
+    let left = leave(options.directory.as_deref())?;
     let what = Spawn {
         program: program.clone(),
         args: args.to_vec(),
-        env: (!options.extra_env.is_empty())
-            .then(|| std::env::vars_os().chain(options.extra_env.iter().cloned()).collect()),
-        directory: options.directory.clone(),
+        env: changed.then_some(env),
+        directory: if left.is_some() { None } else { options.directory.clone() },
         captured: false,
     };
     let setup = Setup {
         session: if terminal.is_some() { ChildSession::Terminal } else { ChildSession::Own },
+        directory: left,
         identity: account.map(|account| account.identity),
         mask: signals.inherited_mask,
         ignored: signals.inherited_ignored,
@@ -118,10 +127,11 @@ pub(crate) fn exec(options: &Options, signals: &Signals) -> Result<u8, ExecError
         no_new_privs: options.no_new_privs,
         no_capabilities: false,
         parent_death: options.parent_death,
-        keep: options.keep.clone(),
+        own_id: (!sockets.is_empty()).then_some(sockets::WHOSE),
+        keep: options.keep.iter().copied().chain(sockets).collect(),
     };
     let main = spawn::spawn(&what, setup)?.pid;
-    // Our directory is of no use to us any more, and could not be unmounted while we stay in it.
+    // In case it could not be left before.
     let _ = std::env::set_current_dir("/");
 
     let mut init = Init { main, terminal, options };
@@ -133,6 +143,19 @@ pub(crate) fn exec(options: &Options, signals: &Signals) -> Result<u8, ExecError
     let code = ended.exit_code();
     let remapped = options.remap.iter().find(|(from, _)| *from == code);
     Ok(remapped.map_or(code, |(_, to)| *to))
+}
+
+/// Goes to `/`: our directory is of no use to us, and the child may want to unmount it as its first act. Returns where the child
+/// begins, `asked` or where we were; `None` if that cannot be opened, be it for want of a descriptor, and we stay.
+fn leave(asked: Option<&Path>) -> Result<Option<Arc<OwnedFd>>, SpawnError> {
+    if let Some(directory) = asked {
+        spawn::enterable(directory).map_err(|error| SpawnError::Directory(directory.to_owned(), error))?;
+    }
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Ok(directory) = open(asked.unwrap_or(Path::new(".")), flags, Mode::empty()) else {
+        return Ok(None);
+    };
+    Ok(std::env::set_current_dir("/").is_ok().then(|| Arc::new(directory)))
 }
 
 struct Init<'a> {

@@ -12,6 +12,7 @@ mod orphans;
 pub mod process;
 mod reap;
 pub(crate) mod signals;
+mod sockets;
 pub(crate) mod spawn;
 
 pub(crate) use orphans::{Role, adopt_orphans};

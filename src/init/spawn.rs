@@ -1,13 +1,19 @@
 //! Starting a child in a well-defined state.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 
-use nix::unistd::{AccessFlags, Pid, access};
+use nix::fcntl::AtFlags;
+use nix::unistd::{AccessFlags, Pid, access, faccessat};
 
 use crate::os::child::{Setup, prepare};
+use crate::os::program::Program;
+
+/// Where programs are looked for if no `PATH` says it, as musl does.
+const USUAL_PATH: &str = "/usr/local/bin:/bin:/usr/bin";
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -76,11 +82,16 @@ impl SpawnError {
 /// # Errors
 /// See [`SpawnError`]; nothing was started then, and nothing is left to be reaped.
 pub(crate) fn spawn(what: &Spawn, setup: Setup) -> Result<Started, SpawnError> {
+    let variables = match &what.env {
+        // Of two variables with one name the later one counts.
+        Some(env) => env.iter().cloned().collect::<BTreeMap<_, _>>().into_iter().collect(),
+        None => std::env::vars_os().collect::<Vec<_>>(),
+    };
+    let candidates = candidates(&what.program, &variables);
+    let other = |error| SpawnError::Other(PathBuf::from(&what.program), error);
+    let program = Program::new(&candidates, &what.program, &what.args, &variables, setup.own_id).map_err(other)?;
+    // It makes the process and its pipes; the program is ours to execute.
     let mut command = Command::new(&what.program);
-    command.args(&what.args);
-    if let Some(env) = &what.env {
-        command.env_clear().envs(env.iter().map(|(name, value)| (name, value)));
-    }
     if let Some(directory) = &what.directory {
         // Tried here because the standard library's error would not say whether the directory or the program is at fault.
         if let Err(error) = enterable(directory) {
@@ -91,29 +102,53 @@ pub(crate) fn spawn(what: &Spawn, setup: Setup) -> Result<Started, SpawnError> {
     if what.captured {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     }
-    prepare(&mut command, setup);
+    let start = setup.directory.clone();
+    prepare(&mut command, setup, program);
     match command.spawn() {
         Ok(mut child) => {
             let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
             let output = child.stdout.take().zip(child.stderr.take());
             Ok(Started { pid, output })
         }
-        Err(error) => Err(classify(&what.program, what.env.as_deref(), error)),
+        Err(error) => {
+            let exists = |path: &PathBuf| match (&start, &what.directory) {
+                (Some(start), _) => faccessat(start, path.as_path(), AccessFlags::F_OK, AtFlags::empty()).is_ok(),
+                (None, Some(directory)) => directory.join(path).exists(),
+                (None, None) => path.exists(),
+            };
+            Err(classify(&what.program, error, || candidates.iter().any(&exists)))
+        }
     }
 }
 
-fn enterable(directory: &Path) -> io::Result<()> {
+/// Whether a directory is one, and may be entered.
+///
+/// # Errors
+/// Why it cannot be.
+pub(super) fn enterable(directory: &Path) -> io::Result<()> {
     if !std::fs::metadata(directory)?.is_dir() {
         return Err(io::ErrorKind::NotADirectory.into());
     }
     Ok(access(directory, AccessFlags::X_OK)?)
 }
 
-fn classify(program: &OsStr, env: Option<&[(OsString, OsString)]>, error: io::Error) -> SpawnError {
+/// Where a program may be: the path that it is named by, else in the directories of the child's `PATH`.
+fn candidates(program: &OsStr, variables: &[(OsString, OsString)]) -> Vec<PathBuf> {
+    if program.is_empty() {
+        return Vec::new();
+    }
+    if program.as_encoded_bytes().contains(&b'/') {
+        return vec![PathBuf::from(program)];
+    }
+    let path = variables.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
+    std::env::split_paths(path.unwrap_or(USUAL_PATH.as_ref())).map(|directory| directory.join(program)).collect()
+}
+
+fn classify(program: &OsStr, error: io::Error, exists: impl Fn() -> bool) -> SpawnError {
     let path = PathBuf::from(program);
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENOTDIR) => {
-            if exists(program, env) {
+            if exists() {
                 // The file is there; what is missing is its interpreter or loader.
                 let error =
                     io::Error::new(error.kind(), "its interpreter (the #! line or the dynamic loader) is missing");
@@ -122,20 +157,11 @@ fn classify(program: &OsStr, env: Option<&[(OsString, OsString)]>, error: io::Er
                 SpawnError::NotFound(path)
             }
         }
-        Some(libc::EACCES | libc::ENOEXEC | libc::EISDIR | libc::ETXTBSY | libc::ELIBBAD) => {
-            SpawnError::NotExecutable(path, error)
+        Some(libc::ENOEXEC) => {
+            let why = "it is no program for this machine, and no script that a /bin/sh here could run";
+            SpawnError::NotExecutable(path, io::Error::new(error.kind(), why))
         }
+        Some(libc::EACCES | libc::EISDIR | libc::ETXTBSY | libc::ELIBBAD) => SpawnError::NotExecutable(path, error),
         _ => SpawnError::Other(path, error),
     }
-}
-
-fn exists(program: &OsStr, env: Option<&[(OsString, OsString)]>) -> bool {
-    if program.as_encoded_bytes().contains(&b'/') {
-        return Path::new(program).exists();
-    }
-    let path = match env {
-        Some(env) => env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone()),
-        None => std::env::var_os("PATH"),
-    };
-    path.is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).exists()))
 }

@@ -1,9 +1,10 @@
 //! What happens in the child between `fork` and `exec`, and how its end is learnt.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -11,13 +12,14 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, getpgrp, getpid, setpgid, setsid, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{ForkResult, Pid, fchdir, fork, getpgrp, getpid, setpgid, setsid, tcgetpgrp, tcsetpgrp};
 use rustix::process::{WaitOptions, wait};
 use rustix::stdio::stdin;
 
 use super::caps::{self, Capabilities};
 use super::directory;
 use super::identity::{Identity, become_user};
+use super::program::Program;
 use super::signal::{self, SignalSet};
 
 /// Where the child stands towards the terminal.
@@ -34,6 +36,8 @@ pub(crate) enum ChildSession {
 pub(crate) struct Setup {
     /// ChildSession or process group.
     pub session: ChildSession,
+    /// The directory that it starts in, if its parent is not in it any more.
+    pub directory: Option<Arc<OwnedFd>>,
     /// The user to become, if not ours.
     pub identity: Option<Identity>,
     /// The signals that the child starts with as blocked.
@@ -50,19 +54,29 @@ pub(crate) struct Setup {
     pub parent_death: Option<Signal>,
     /// Descriptors that the child inherits, besides its standard streams, under the same numbers.
     pub keep: Vec<RawFd>,
+    /// A variable of its environment that names it by its process id.
+    pub own_id: Option<&'static str>,
 }
 
-/// Makes `command` apply `setup` in the child, just before `exec`. All signals must be blocked by then.
-pub(crate) fn prepare(command: &mut Command, setup: Setup) {
+/// Makes `command` apply `setup` in the child and then execute `program`, whatever the command's own is. All signals must be
+/// blocked by then.
+pub(crate) fn prepare(command: &mut Command, setup: Setup, mut program: Program) {
     let parent = getpid();
     // SAFETY: the closure runs in the forked child and calls only functions that are async-signal-safe; it allocates nothing. So it
     // needs no lock that another thread of the parent could have held when it was forked.
     unsafe {
-        command.pre_exec(move || apply(&setup, parent));
+        command.pre_exec(move || {
+            apply(&setup, parent)?;
+            Err(program.execute())
+        });
     }
 }
 
 fn apply(setup: &Setup, parent: Pid) -> io::Result<()> {
+    if let Some(directory) = &setup.directory {
+        // Before the change of user: with the rights with which we were in it ourselves.
+        fchdir(directory)?;
+    }
     match setup.session {
         ChildSession::Own => {
             setsid()?;

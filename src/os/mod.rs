@@ -15,6 +15,7 @@ mod identity;
 pub mod memory;
 pub(crate) mod mounts;
 pub(crate) mod priority;
+pub(crate) mod program;
 pub mod signal;
 pub(crate) mod sysv;
 pub mod xattr;

@@ -160,6 +160,7 @@ fn waiter(args: Vec<OsString>, keep: Vec<RawFd>) -> io::Result<(Spawn, Setup)> {
     };
     let setup = Setup {
         session: ChildSession::Own,
+        directory: None,
         identity: None,
         mask: SignalSet::EMPTY,
         ignored: SignalSet::EMPTY,
@@ -168,6 +169,7 @@ fn waiter(args: Vec<OsString>, keep: Vec<RawFd>) -> io::Result<(Spawn, Setup)> {
         no_capabilities: true,
         parent_death: Some(Signal::SIGKILL),
         keep,
+        own_id: None,
     };
     Ok((what, setup))
 }

@@ -15,6 +15,8 @@ cases![
     what_cannot_be_found_gives_127,
     what_cannot_be_executed_gives_126,
     a_missing_interpreter_is_named,
+    a_script_that_names_no_shell_is_run_by_sh,
+    a_program_of_another_machine_gives_126,
     a_failed_start_is_one_clear_line,
 ];
 
@@ -67,6 +69,34 @@ fn a_missing_interpreter_is_named(init: &Init) {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
     let finished = World::new(init, [&file]).finish();
     assert!(finished.code == 126 && finished.err.contains("interpreter"), "{finished:?}");
+}
+
+fn a_script_that_names_no_shell_is_run_by_sh(init: &Init) {
+    let (_directory, path) = scratch();
+    let (file, other) = (path.join("script"), path.join("earlier/script"));
+    fs::write(&file, "echo \"$0 $# $2\"\nexit 3\n").unwrap();
+    fs::create_dir(path.join("earlier")).unwrap();
+    fs::write(&other, "echo not ours to execute\n").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
+    let name = file.to_str().unwrap();
+    let search = format!("PATH={}:{}:/no/such:/usr/bin:/bin", other.parent().unwrap().display(), path.display());
+    let here = ["env", "--chdir", path.to_str().unwrap()];
+    let ways = [("script", vec!["env", &search]), (name, vec![]), ("./script", here.to_vec())];
+    for (way, before) in ways {
+        let finished = World::new(init, [way, "a", "b  c"]).after(before).finish();
+        let shown = if way == "script" { name } else { way };
+        assert_eq!((finished.code, finished.out), (3, format!("{shown} 2 b  c\n")), "{way}: {}", finished.err);
+    }
+}
+
+fn a_program_of_another_machine_gives_126(init: &Init) {
+    let (_directory, path) = scratch();
+    let file = path.join("program");
+    fs::write(&file, b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xff\xff\n").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    let finished = World::new(init, [&file]).finish();
+    assert!(finished.code == 126 && finished.err.contains("program"), "{finished:?}");
 }
 
 fn a_failed_start_is_one_clear_line(init: &Init) {

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 
-use nix::unistd::{getegid, geteuid, getgroups, getpid, getsid};
+use nix::unistd::{getegid, geteuid, getgroups, getpid, getppid, getsid};
 use oscr::os::signal::{self, SignalSet};
 
 use crate::filter::Filter;
@@ -69,6 +69,12 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             println!("uid={} gid={} groups={groups:?}", geteuid(), getegid());
             println!("leads its session: {}", getsid(None) == Ok(getpid()));
             ExitCode::from(7)
+        }
+        // Says where its parent is, and where it is itself.
+        ["directories"] => {
+            let parent = std::fs::read_link(format!("/proc/{}/cwd", getppid())).unwrap();
+            println!("parent in {}, child in {}", parent.display(), std::env::current_dir().unwrap().display());
+            ExitCode::SUCCESS
         }
         // Leaves a process behind.
         ["leave"] => {

@@ -19,6 +19,7 @@ const TINI: &[&str] = &[
     "stop_signals_stop_the_child_and_sigcont_continues_it",
     "it_stops_with_its_child",
     "a_missing_interpreter_is_named",
+    "a_program_of_another_machine_gives_126",
     "nothing_outlives_it_where_it_is_not_pid_1",
     "what_is_left_gets_sigterm_and_a_grace",
     "what_ignores_sigterm_gets_sigkill_after_the_grace",
@@ -32,6 +33,9 @@ const TINI: &[&str] = &[
     "a_wrong_working_directory_is_named",
     "no_new_privileges",
     "the_init_s_own_directory_is_not_kept_busy",
+    "its_own_directory_is_left_before_the_child_begins",
+    "listening_sockets_are_handed_on",
+    "listening_sockets_of_another_process_are_not",
     "a_user_s_name_brings_all_of_its_groups",
     "a_numeric_user_needs_no_files",
     "an_unknown_user_is_one_clear_line",
@@ -48,6 +52,7 @@ const DUMB_INIT: &[&str] = &[
     "what_cannot_be_found_gives_127",
     "what_cannot_be_executed_gives_126",
     "a_missing_interpreter_is_named",
+    "a_program_of_another_machine_gives_126",
     "nothing_outlives_it_where_it_is_not_pid_1",
     "what_is_left_gets_sigterm_and_a_grace",
     "what_ignores_sigterm_gets_sigkill_after_the_grace",
@@ -64,6 +69,8 @@ const DUMB_INIT: &[&str] = &[
     "a_working_directory",
     "a_wrong_working_directory_is_named",
     "no_new_privileges",
+    "listening_sockets_are_handed_on",
+    "listening_sockets_of_another_process_are_not",
     "a_user_s_name_brings_all_of_its_groups",
     "a_numeric_user_needs_no_files",
     "an_unknown_user_is_one_clear_line",
@@ -91,6 +98,7 @@ const CATATONIT: &[&str] = &[
     "what_cannot_be_found_gives_127",
     "what_cannot_be_executed_gives_126",
     "a_missing_interpreter_is_named",
+    "a_program_of_another_machine_gives_126",
     "a_failed_start_is_one_clear_line",
     "nothing_outlives_it_where_it_is_not_pid_1",
     "what_is_left_gets_sigterm_and_a_grace",
@@ -107,17 +115,20 @@ const CATATONIT: &[&str] = &[
     "a_wrong_working_directory_is_named",
     "no_new_privileges",
     "the_init_s_own_directory_is_not_kept_busy",
+    "its_own_directory_is_left_before_the_child_begins",
+    "listening_sockets_of_another_process_are_not",
     "a_user_s_name_brings_all_of_its_groups",
     "a_numeric_user_needs_no_files",
     "an_unknown_user_is_one_clear_line",
     "no_descriptor_is_inherited_below_such_a_filter",
 ];
 
-/// Kept or not as the scheduler has it: what an init sends to a group that its child has not made yet is lost, and so is what
+/// Kept or not as the scheduler has it: dumb-init leaves its directory when the child is there; what an init sends to a group that its child has not made yet is lost, and so is what
 /// dumb-init's child gets while it still has dumb-init's handlers.
 const BY_LUCK: &[(&str, &str)] = &[
     ("tini", TO_THE_GROUP),
     ("dumb-init", TO_THE_GROUP),
+    ("dumb-init", "its_own_directory_is_left_before_the_child_begins"),
     ("dumb-init", "a_signal_that_waited_before_the_start_reaches_the_child"),
     ("catatonit", TO_THE_GROUP),
 ];

@@ -1,8 +1,10 @@
 //! The state that the child starts in.
 
 use std::fs;
+use std::path::Path;
 
 use crate::harness::cases;
+use crate::helper;
 use crate::inits::{Init, Options};
 use crate::world::{Finished, Place, Running, World, content_of, field, scratch, until, words};
 
@@ -20,6 +22,9 @@ cases![
     a_wrong_working_directory_is_named,
     no_new_privileges,
     the_init_s_own_directory_is_not_kept_busy,
+    its_own_directory_is_left_before_the_child_begins,
+    listening_sockets_are_handed_on,
+    listening_sockets_of_another_process_are_not,
 ];
 
 const STATUS: [&str; 2] = ["cat", "/proc/self/status"];
@@ -94,7 +99,7 @@ fn the_child_is_told_when_the_init_s_parent_dies(init: &Init) {
     wait_for(&file, "main got 10\n");
 }
 
-fn wait_for(file: &std::path::Path, text: &str) {
+fn wait_for(file: &Path, text: &str) {
     until(text, || fs::read_to_string(file).unwrap_or_default().contains(text));
 }
 
@@ -113,6 +118,9 @@ fn a_file_creation_mask(init: &Init) {
 fn a_working_directory(init: &Init) {
     let world = World::script(init, "pwd -P").with(|options| options.workdir = Some("/usr"));
     assert_eq!(world.finish().out, "/usr\n");
+    let before = ["sh", "-c", "cd /usr && exec \"$@\"", "sh"];
+    let relative = World::script(init, "pwd -P").after(before).with(|options| options.workdir = Some("bin"));
+    assert_eq!(relative.finish().out, "/usr/bin\n");
 }
 
 fn a_wrong_working_directory_is_named(init: &Init) {
@@ -137,4 +145,43 @@ fn the_init_s_own_directory_is_not_kept_busy(init: &Init) {
     running.expect("/usr\n");
     let link = format!("/proc/{}/cwd", running.init());
     until("the init is at /", || fs::read_link(&link).is_ok_and(|cwd| cwd.as_os_str() == "/"));
+}
+
+/// The processor that the init and its child share is the child's until it waits for something, so that what the init has yet to
+/// do comes after the child's look.
+fn its_own_directory_is_left_before_the_child_begins(init: &Init) {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let allowed = field(&status, "Cpus_allowed_list");
+    let processor = allowed.split([',', '-']).next().unwrap();
+    let before = ["chrt", "--batch", "0", "taskset", "--cpu-list", processor, "env", "--chdir", "/usr"];
+    for _ in 0..10 {
+        assert_eq!(World::helper(init, &["directories"]).after(before).finish().out, "parent in /, child in /usr\n");
+    }
+    // A program that is named from there is found there, too.
+    let mut line = helper::line(["directories"]);
+    let program = Path::new(&line[0]).to_owned();
+    let (directory, name) = (program.parent().unwrap(), program.file_name().unwrap());
+    line[0] = Path::new("..").join(directory.file_name().unwrap()).join(name).into();
+    let finished = World::new(init, &line).after(["env", "--chdir", directory.to_str().unwrap()]).finish();
+    assert_eq!(finished.out, format!("parent in /, child in {}\n", directory.display()), "{finished:?}");
+}
+
+/// What the child sees of sockets that were opened before the init.
+fn sockets(init: &Init, whose: &str) -> String {
+    let given = format!("export LISTEN_PID={whose} LISTEN_FDS=2 LISTEN_FDNAMES=a:b");
+    let before = format!("exec 3</dev/null 4</dev/zero; {given}; exec \"$@\"");
+    let seen = "echo \"${LISTEN_PID-none} $$ ${LISTEN_FDS-none} ${LISTEN_FDNAMES-none}\"";
+    let open = "$(readlink /proc/$$/fd/3 /proc/$$/fd/4)";
+    World::script(init, &format!("{seen} {open}")).after(["sh", "-c", &before, "sh"]).finish().out
+}
+
+fn listening_sockets_are_handed_on(init: &Init) {
+    let out = sockets(init, "$$");
+    let (whose, rest) = out.trim().split_once(' ').unwrap();
+    assert_eq!(rest, format!("{whose} 2 a:b /dev/null /dev/zero"));
+}
+
+fn listening_sockets_of_another_process_are_not(init: &Init) {
+    let out = sockets(init, "4711");
+    assert!(out.starts_with("none ") && out.contains(" none none") && !out.contains("/dev/"), "{out:?}");
 }

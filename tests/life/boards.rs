@@ -301,7 +301,8 @@ fn hooks_between_holders_run_as_the_agent_and_a_failing_one_fails_the_job() {
     let (forge, boards) = (Forge::start(), Boards::new());
     let mut container = boards.runner(&forge, &[]);
     hook(&container, "resource-acquired/10-power", "echo \"power on $OSCR_RESOURCE as $(id -u)\"");
-    hook(&container, "resource-released/10-power", "echo \"power off $OSCR_RESOURCE\"");
+    let released = container.path("etc/oscr/hooks.d/resource-released/10-power");
+    write_program(&released, "echo \"power off $OSCR_RESOURCE\"\n");
     hook(&container, "resource-released/20-log.js", "exit 1");
     write_program(
         &container.path("opt/oscr/agent/externals/node24/bin/node"),

@@ -167,3 +167,22 @@ fn a_hook_whose_interpreter_is_missing_fails_its_job_and_says_what_to_add() {
         assert_eq!(container.exit_code(), 0);
     }
 }
+
+#[test]
+fn a_hook_that_names_no_shell_is_run_by_sh() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let event = container.path("etc/oscr/hooks.d/job-started");
+    write_program(&event.join("10-plain"), "echo plain hook ${0##*/}\n");
+    container.start();
+    let job = forge.wait_job(forge.job("echo the step ran"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    assert!(job.log.contains("plain hook 10-plain"), "{}", job.log);
+    container.exit_code();
+
+    write(&event.join("20-foreign"), "\u{7f}ELF\u{2}\0\0\n", 0o755);
+    container.restart();
+    let job = forge.wait_job(forge.job("echo never"), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Failed), "{}", job.log);
+    assert!(job.log.contains("20-foreign cannot be run"), "{}", job.log);
+}

@@ -5,7 +5,7 @@ use std::io::pipe;
 use std::process::{Command, Stdio};
 
 use crate::boards::Boards;
-use crate::harness::{Container, Forge, outcome};
+use crate::harness::{Container, Forge, outcome, write_program};
 
 /// The code of a command whose output nobody reads, nor its complaints if it is about `errors_too`, which else are given, too.
 fn unread(mut command: Command, errors_too: bool) -> (i32, String) {
@@ -66,4 +66,15 @@ fn a_program_in_the_place_of_a_command_is_answered_with_the_line_that_runs_it() 
     }
     let (code, _, error) = container.ask(&["statsu"]);
     assert!(code == 64 && error.contains("unrecognized") && !error.contains("docker"), "{error}");
+}
+
+#[test]
+fn a_script_that_names_no_shell_runs_while_it_holds_a_board() {
+    let (forge, boards) = (Forge::start(), Boards::new());
+    let container = Container::new(&forge);
+    let script = boards.path().join("flash");
+    write_program(&script, "echo \"$OSCR_RESOURCE $1\"\nexit 5\n");
+    let (directory, script) = (boards.path().to_str().expect("a plain name"), script.to_str().expect("a plain name"));
+    let (code, out, error) = container.ask(&["lock", "--dir", directory, "run", "board-1", "--", script, "now"]);
+    assert_eq!((code, out.as_str()), (5, "board-1 now\n"), "{error}");
 }
