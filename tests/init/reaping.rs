@@ -58,7 +58,7 @@ fn two_hundred_that_die_at_once_are_all_reaped(init: &Init) {
 fn orphans_come_to_it_where_it_is_not_pid_1(init: &Init) {
     let mut running = World::script(
         init,
-        "(sleep 1000 & echo orphan=$!); read -r _; kill -KILL $(pgrep -x sleep); read -r _; exit 7",
+        "orphan=$(sleep 1000 >/dev/null & echo $!); echo orphan=$orphan; read -r _; kill -KILL $orphan; read -r _; exit 7",
     )
     .below()
     .start();
