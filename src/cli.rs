@@ -36,7 +36,7 @@ lists them all.
 Signals to `run`: the first SIGTERM or SIGINT lets a running job finish (up to OSCR_STOP_TIMEOUT), the second cancels it, \
 SIGUSR1 drains.
 
-Exit codes: 0 done, 64 bad arguments, 70 a fault of OSCR or its host, 75 try again, 78 bad configuration; `exec` gives the \
+Exit codes: 0 done, 64 bad arguments, 70 a fault of OSCR or its host, 73 taken by others, 75 try again, 78 bad configuration; `exec` gives the \
 child's, 128+n for a signal, 127 not found, 126 not executable.";
 
 #[derive(Parser)]
@@ -116,11 +116,20 @@ enum LockCommand {
     Run {
         /// board-1, or a,b for all of several, or a|b for any one (the command finds it in OSCR_RESOURCE)
         id: Wanted,
+        /// Wait no longer than this, then exit with 73 (0: do not wait)
+        #[arg(long, value_name = "TIME", value_parser = parse_grace)]
+        timeout: Option<Duration>,
+        /// Exit with this code then
+        #[arg(long, value_name = "N", default_value_t = exit::TAKEN)]
+        conflict_exit_code: u8,
+        /// What those who wait are told besides your name and the program's
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
         /// The command to run
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
-    /// Print who holds and who waits
+    /// Print who holds and who waits; exit 1 where it can only be told what is recorded
     Status {
         /// One resource; all by default
         id: Option<ResourceId>,
@@ -300,7 +309,12 @@ fn lock(dir: Option<PathBuf>, command: LockCommand, signals: &Signals) -> ExitCo
     let directory =
         dir.or_else(|| set("RUNNER_LOCK_DIR").map(PathBuf::from)).unwrap_or_else(|| LockPlace::USUAL.into());
     let allow_nfs = set("OSCR_LOCK_ALLOW_NFS").and_then(|value| parse_flag(value.to_str()?)).unwrap_or(false);
-    let locks = match Locks::open(&LockPlace { directory, allow_nfs }) {
+    let place = LockPlace { directory, allow_nfs };
+    let opened = match command {
+        LockCommand::Run { .. } => Locks::open(&place),
+        LockCommand::Status { .. } | LockCommand::WaitFree { .. } => Locks::to_look_at(&place),
+    };
+    let locks = match opened {
         Ok(locks) => locks,
         Err(error) => {
             print::say(&error.to_string());
@@ -308,8 +322,9 @@ fn lock(dir: Option<PathBuf>, command: LockCommand, signals: &Signals) -> ExitCo
         }
     };
     let result = match command {
-        LockCommand::Run { id, command } => {
-            locking::run(&locks, &id, exec::Options { command, ..exec::Options::default() }, signals)
+        LockCommand::Run { id, timeout, conflict_exit_code: taken, note, command } => {
+            let manners = locking::Manners { timeout, taken, note };
+            locking::run(&locks, &id, exec::Options { command, ..exec::Options::default() }, &manners, signals)
         }
         LockCommand::Status { id, json } => locking::status(&locks, id.as_ref(), json, &mut print::out()),
         LockCommand::WaitFree { id } => locking::wait_free(&locks, &id),

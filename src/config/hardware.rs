@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::reader::Reader;
-use crate::resource::{LockPlace, MOST, Wanted, WantedError};
+use crate::resource::{LockPlace, MOST, Tell, Wanted, WantedError};
 
 /// Shared hardware that a job needs.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct Hardware {
     pub timeout: Option<Duration>,
     /// How long a holder may listen without a job.
     pub idle: Duration,
+    /// What jobs of other repositories are told of who has it.
+    pub tell: Tell,
     /// How long a hook between holders may take.
     pub hook_timeout: Duration,
 }
@@ -43,6 +45,7 @@ impl Hardware {
         let timeout = reader.optional_duration("OSCR_LOCK_TIMEOUT");
         let idle = reader.duration("OSCR_LOCK_IDLE", Duration::from_secs(60));
         let hook_timeout = reader.duration("OSCR_LOCK_HOOK_TIMEOUT", Duration::from_secs(60));
+        let tell = reader.choice("OSCR_LOCK_TELL", &[("owner", Tell::Owner), ("all", Tell::All)], Tell::Owner);
         let allow_nfs = reader.flag("OSCR_LOCK_ALLOW_NFS").unwrap_or(false);
         let wanted = reader.text("RUNNER_RESOURCE_ID")?;
         let wanted: Wanted = match wanted.parse() {
@@ -61,6 +64,6 @@ impl Hardware {
             reader.problem("RUNNER_RESOURCE_ID", format!("names more than {} resources", MOST), "name fewer");
         }
         let place = LockPlace { directory, allow_nfs };
-        Some(Self { wanted, place, scope, timeout, idle, hook_timeout })
+        Some(Self { wanted, place, scope, timeout, idle, tell, hook_timeout })
     }
 }

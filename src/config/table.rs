@@ -331,6 +331,13 @@ pub const COMMON: &[Setting] = &[
         aliases: &[],
     },
     Setting {
+        name: "OSCR_LOCK_TELL",
+        kind: SettingKind::Text,
+        default: "`owner`",
+        about: "What jobs of other repositories are told of a runner that has the resource: `owner`, its owner alone, or `all`, with repository and run.",
+        aliases: &[],
+    },
+    Setting {
         name: "OSCR_LOCK_ALLOW_NFS",
         kind: SettingKind::Flag,
         default: "false",

@@ -94,11 +94,12 @@ impl Admission {
             return false;
         };
         if let Some(held) = &gate.held {
+            gate.record(who);
             let _ = hooked.answers.send(HookAnswer::Go { resource: Some(held.names()) });
         } else if self.wish.is_some() {
             turn_away(&hooked, "this job waits for its hardware already");
         } else if ours {
-            self.wish = Some(Wish::new(guard, gate.claim(who, hooked.job.run_url.clone()), hooked));
+            self.wish = Some(Wish::new(guard, gate.claim(who, &hooked.job), hooked));
             return true;
         } else {
             turn_away_stranger(&hooked);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::accounts::agent_account;
 use super::complain::misconfigured;
 use super::posture::Posture;
-use super::proof::{closed_above, invisible, lasting_temporary};
+use super::proof::{closed_above, invisible, lasting_temporary, locks};
 use super::setup::slate;
 use super::update::Rule;
 use crate::config::Environment;
@@ -42,6 +42,7 @@ pub fn check(forges: Forges, out: &mut dyn io::Write) -> io::Result<ExitCode> {
     problems.extend(invisible(identity.as_ref()));
     problems.extend(closed_above(&configured.common, identity.as_ref()));
     problems.extend(lasting_temporary(&slate(&configured.common, &account), &environment));
+    problems.extend(locks(&configured.common, identity.as_ref()).err().into_iter().flatten());
     if !problems.is_empty() {
         return Ok(misconfigured(&problems));
     }

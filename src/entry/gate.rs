@@ -13,8 +13,8 @@ use super::state::StateFile;
 use super::stop::Urgency;
 use crate::config::LockScope;
 use crate::config::name::hostname;
-use crate::control::Phase;
 use crate::control::server::Hooked;
+use crate::control::{Job, Phase};
 use crate::resource::{Claim, Held};
 
 /// Who lets jobs pass.
@@ -41,7 +41,7 @@ impl Gate {
         let Means { board, stop, .. } = &*self.means;
         loop {
             board.enter(Phase::Waiting);
-            let claim = self.claim(format!("a runner in {}", hostname()), None);
+            let claim = self.claim(String::new(), &Job::default());
             let say = |text| tracing::info!("{text}");
             let acquired =
                 Rc::clone(&guard).acquire(claim, None, say, async move { stop.reached(Urgency::Finish).await });
@@ -64,8 +64,28 @@ impl Gate {
     }
 
     /// Whom to call the holder when somebody asks.
-    pub(super) fn claim(&self, who: String, run_url: Option<String>) -> Claim {
-        Claim::now(who, Some(self.means.provider.scope()), run_url)
+    pub(super) fn claim(&self, who: String, job: &Job) -> Claim {
+        let provider = &self.means.provider;
+        // One whose configuration was given has no name that is known here.
+        let who = if who.is_empty() { format!("a runner in {}", hostname()) } else { who };
+        let of_job = job.repository.as_deref().and_then(|repository| repository.split_once('/'));
+        Claim {
+            scope: Some(provider.scope()),
+            owner: of_job.map(|(owner, _)| owner.to_owned()).or_else(|| provider.owner()),
+            repository: job.repository.clone(),
+            run_url: job.run_url.clone(),
+            job: job.name.clone(),
+            ..Claim::now(who)
+        }
+    }
+
+    /// What is held may have been taken before there was a runner or a job. Writes down who has it now, for others to read: the
+    /// runner `who`, and its job as it was described first.
+    pub(super) fn record(&self, who: String) {
+        if let (Some(guard), Some(held)) = (&self.guard, &self.held) {
+            let job = self.means.board.status().job.unwrap_or_default();
+            guard.record(held, &self.claim(who, &job));
+        }
     }
 
     /// Lets the hardware go, if any is held. What could use it must be dead by now.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
-use tokio::time::{Instant, interval_at, timeout};
+use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use super::children::{Running, Starter};
 use crate::agent::hooks::executables;
@@ -17,7 +17,7 @@ use crate::config::{Hardware, LockScope, Places};
 use crate::control::{Board, WaitNotice};
 use crate::init::SpawnError;
 use crate::metrics;
-use crate::resource::{AttemptError, Claim, Held, Locks};
+use crate::resource::{AttemptError, Claim, Held, Locks, Missing};
 
 /// A job that gets its resource within this time is not told about waiting.
 const UNREMARKABLE: Duration = Duration::from_millis(100);
@@ -39,14 +39,12 @@ pub(super) struct Guard {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HardwareError {
     /// It waited too long.
-    #[error("{what} did not become free within {}: {state} (OSCR_LOCK_TIMEOUT)", humantime::format_duration(*after))]
+    #[error("{} did not become free within {}: {} (OSCR_LOCK_TIMEOUT)", missing.what, humantime::format_duration(*after), missing.holders)]
     TimedOut {
-        /// What was waited for.
-        what: String,
-        /// For how long.
+        /// What was not to be had, and who has it.
+        missing: Missing,
+        /// For how long it was waited for.
         after: Duration,
-        /// Who has it.
-        state: String,
     },
     /// A hook failed.
     #[error("{0}")]
@@ -95,35 +93,22 @@ impl Guard {
         abandoned: impl Future<Output = ()>,
     ) -> Result<Held, HardwareError> {
         let waiting = self.board.waits_for(&self.hardware.wanted.to_string());
+        let over = patience.map(|patience| (Instant::now() + patience, patience));
         let wait = async {
             loop {
-                match self.attempt(&claim, &waiting, &mut say).await {
+                match self.attempt(&claim, over, &waiting, &mut say).await {
                     Err(HardwareError::Attempt(AttemptError::Again)) => {}
                     other => return other,
                 }
             }
         };
-        let bounded = async {
-            match patience {
-                None => wait.await,
-                Some(patience) => match timeout(patience, wait).await {
-                    Ok(result) => result,
-                    Err(_) => Err(HardwareError::TimedOut {
-                        what: self.hardware.wanted.to_string(),
-                        after: patience,
-                        state: self.locks.holders(&self.hardware.wanted),
-                    }),
-                },
-            }
-        };
         let held = tokio::select! {
-            held = bounded => held?,
+            held = wait => held?,
             () = abandoned => return Err(HardwareError::Abandoned),
         };
         metrics::lock_waited(waiting.lasted());
         drop(waiting);
-        let Claim { who, scope, run_url, .. } = claim;
-        held.say(&Claim::now(who, scope, run_url));
+        self.record(&held, &claim);
         tracing::info!(resource = held.names(), "has the hardware");
         match self.run_hooks("resource-acquired", &held).await {
             Ok(()) => Ok(held),
@@ -137,11 +122,12 @@ impl Guard {
     async fn attempt(
         &self,
         claim: &Claim,
+        mut over: Option<(Instant, Duration)>,
         waiting: &WaitNotice,
         say: &mut impl FnMut(String),
     ) -> Result<Held, HardwareError> {
         let attempt = self.locks.begin(&self.hardware.wanted, claim)?;
-        let (what, setup) = attempt.waiter().map_err(|error| SpawnError::Other("oscr-entry".into(), error))?;
+        let (what, setup) = attempt.waiter(false).map_err(|error| SpawnError::Other("oscr-entry".into(), error))?;
         let running = self.starter.launch(&what, setup)?;
         let mut waiter = Waiter { running, ended: Cell::new(false) };
         let mut reminder = interval_at(Instant::now() + UNREMARKABLE, REMIND);
@@ -149,14 +135,27 @@ impl Guard {
             tokio::select! {
                 ended = waiter.running.ended() => break ended,
                 _ = reminder.tick() => {
-                    let report = attempt.report();
-                    waiting.report(&report);
-                    say(report);
+                    if let Some(Missing { report, .. }) = attempt.missing(self.hardware.tell) {
+                        waiting.report(&report);
+                        say(report);
+                    }
                 }
+                after = reached(over) => match attempt.missing(self.hardware.tell) {
+                    Some(missing) => return Err(HardwareError::TimedOut { missing, after }),
+                    // It has all that it wants, and is about to say so.
+                    None => over = None,
+                },
             }
         };
         waiter.ended.set(true);
         Ok(attempt.finish(ended)?)
+    }
+
+    /// Writes down who has it, for others to read.
+    pub(super) fn record(&self, held: &Held, claim: &Claim) {
+        if let Some(words) = held.say(claim, self.hardware.tell) {
+            tracing::warn!("{words}");
+        }
     }
 
     /// Runs the hooks for the end of a holder, and lets the resource go whatever they do.
@@ -197,6 +196,17 @@ impl Guard {
     /// Resolves once somebody else waits for something that we hold.
     pub(super) async fn somebody_waits(&self, held: &Held) {
         self.locks.somebody_waits(held).await;
+    }
+}
+
+/// Resolves at the end of a wait that is bounded, with its bound.
+async fn reached(over: Option<(Instant, Duration)>) -> Duration {
+    match over {
+        Some((at, bound)) => {
+            sleep_until(at).await;
+            bound
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -249,6 +249,7 @@ impl Session<'_> {
         self.watchdog.acquiring();
         self.enter_job();
         self.parts.means.board.describe_job(Job { name: Some(name), ..Job::default() });
+        self.parts.gate.record(self.parts.registrar.name());
         self.parts.registrar.note_job();
         if self.job.runs_by_word() {
             self.job_runs();

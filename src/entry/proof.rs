@@ -85,6 +85,15 @@ pub(super) fn closed_above(common: &Common, agent: Option<&Identity>) -> Vec<Pro
     work.into_iter().chain(problem("image", root, " where the image is made")).collect()
 }
 
+/// The locks of the hardware that jobs need, if there is any: they must exclude all others, and be out of jobs' reach.
+pub(super) fn locks(common: &Common, agent: Option<&Identity>) -> Result<Option<Locks>, Vec<Problem>> {
+    let Some(hardware) = &common.hardware else { return Ok(None) };
+    let locks = Locks::open(&hardware.place)
+        .map_err(|error| vec![Problem::of("RUNNER_LOCK_DIR", &error, "see docs/shared-hardware.md")])?;
+    let problems = agent.map(|agent| out_of_reach(&locks, hardware, agent)).unwrap_or_default();
+    if problems.is_empty() { Ok(Some(locks)) } else { Err(problems) }
+}
+
 /// The agent's user must not be able to take a lock, or to free one.
 pub(super) fn out_of_reach(locks: &Locks, hardware: &Hardware, agent: &Identity) -> Vec<Problem> {
     let exposed = locks.exposed_to(agent, &hardware.wanted).into_iter();

@@ -133,6 +133,7 @@ impl<'a> Session<'a> {
         let watchdog = Watchdog::new(common.watch, !common.persistent, can_ask, backoff::random);
         let job = JobWatch::new(listener.pid, provider.agent().job);
         let yielding = Yielding::of(parts.gate);
+        parts.gate.record(parts.registrar.name());
         Self {
             parts,
             directory,

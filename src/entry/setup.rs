@@ -18,7 +18,7 @@ use super::numbers::{Numbers, count_request};
 use super::orders::obey;
 use super::outside::Outside;
 use super::posture::Posture;
-use super::proof::{closed_above, lasting_temporary, out_of_reach, roots_alone, survivors};
+use super::proof::{closed_above, lasting_temporary, locks, roots_alone, survivors};
 use super::registrar::Registrar;
 use super::space::space;
 use super::state::StateFile;
@@ -107,15 +107,7 @@ impl Prepared {
         let agents = |place| SharedDirectory { setting: "OSCR_AGENT_CACHE", place, threat: "write there" };
         shared.extend(common.agent_cache.as_deref().map(agents));
         problems.extend(shared.into_iter().filter_map(|directory| roots_alone(directory, identity.as_ref())));
-        let locks = common.hardware.as_ref().and_then(|hardware| {
-            let locks = Locks::open(&hardware.place)
-                .map_err(|error| problems.push(Problem::of("RUNNER_LOCK_DIR", &error, "see docs/shared-hardware.md")))
-                .ok()?;
-            if let Some(identity) = &identity {
-                problems.extend(out_of_reach(&locks, hardware, identity));
-            }
-            Some(locks)
-        });
+        let locks = locks(&common, identity.as_ref()).map_err(|found| problems.extend(found)).ok().flatten();
         let slate = slate(&common, &account);
         problems.extend(survivors(&slate, &common));
         problems.extend(lasting_temporary(&slate, environment));

@@ -12,6 +12,7 @@ pub(crate) mod child;
 pub(crate) mod directory;
 pub mod flags;
 mod identity;
+pub(crate) mod locks;
 pub mod memory;
 pub(crate) mod mounts;
 pub(crate) mod priority;

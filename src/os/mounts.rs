@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 /// One line of `/proc/<pid>/mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
+    /// The number of its file system's device, as `major:minor`.
+    pub device: String,
+    /// What of its file system is mounted: a path in there.
+    pub root: PathBuf,
     /// Where it is mounted.
     pub point: PathBuf,
     /// The type of its file system.
@@ -60,13 +64,16 @@ pub(crate) fn parse(list: &[u8]) -> Vec<Mount> {
 /// `36 35 98:0 /root /point rw,noatime optional… - type source rw,errors=…` (proc_pid_mountinfo(5)).
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut words = line.split(|byte| *byte == b' ');
-    let (point, options) = (words.nth(4)?, words.next()?);
+    let (device, root, point, options) = (words.nth(2)?, words.next()?, words.next()?, words.next()?);
     let mut words = words.skip_while(|word| *word != b"-").skip(1);
     let (kind, source, of_file_system) = (words.next()?, words.next()?, words.next()?);
     let has_rw = |options: &[u8]| options.split(|byte| *byte == b',').any(|option| option == b"rw");
     let text = |word: &[u8]| String::from_utf8_lossy(&unescape(word)).into_owned();
+    let path = |word: &[u8]| PathBuf::from(OsStr::from_bytes(&unescape(word)));
     Some(Mount {
-        point: PathBuf::from(OsStr::from_bytes(&unescape(point))),
+        device: text(device),
+        root: path(root),
+        point: path(point),
         kind: text(kind),
         source: text(source),
         writable: has_rw(options) && has_rw(of_file_system),
@@ -110,6 +117,7 @@ mod tests {
         );
         assert_eq!((mounts[1].point.to_str(), mounts[1].source.as_str()), (Some("/a b\\c"), "my disk"));
         assert!(mounts[1].writable);
+        assert_eq!((mounts[1].device.as_str(), mounts[1].root.to_str()), ("8:1", Some("/x")));
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub trait Provider {
     fn name(&self) -> &'static str;
     /// Where agents are registered, for people.
     fn scope(&self) -> String;
+    /// Whose the agents are, by a name that those who share a machine with them may know: no repository's or project's.
+    fn owner(&self) -> Option<String>;
     /// What is fixed about the agent.
     fn agent(&self) -> &'static AgentFacts;
     /// The client that asks for everything.

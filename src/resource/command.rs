@@ -1,20 +1,22 @@
 //! `oscr-entry lock …`: the same locks for people and scripts, on the host and in a container.
 
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 
-use super::attempt::{AttemptError, Held};
+use super::attempt::{Attempt, AttemptError, Held};
 pub(crate) use super::attempt::{COMMAND as WAIT, run_waiter};
-use super::claim::Claim;
+use super::claim::{Claim, Tell};
 use super::locks::Locks;
-use super::survey::Occupancy;
+use super::person::introduce;
+use super::queue::QueueError;
+use super::survey::{Certainty, Occupancy};
 use super::wanted::{ResourceId, Wanted};
 use crate::exit;
 use crate::init::exec::{ExecError, Options, exec};
 use crate::init::spawn::spawn;
-use crate::init::{Change, Signals, SpawnError, reap};
+use crate::init::{Change, Ended, Signals, SpawnError, reap};
 use crate::print::say;
 
 /// Somebody who gets the resource within this time is not told about waiting.
@@ -35,6 +37,25 @@ pub(crate) enum CommandError {
     /// A signal came while waiting, by number.
     #[error("interrupted while waiting")]
     Interrupted(i32),
+    /// It did not become free in time.
+    #[error("{words}")]
+    Taken {
+        /// For people: who has it.
+        words: String,
+        /// The code to exit with.
+        code: u8,
+    },
+}
+
+/// How `run` waits, and what it says of itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Manners {
+    /// For how long; zero: not at all.
+    pub timeout: Option<Duration>,
+    /// The code to exit with when that is over.
+    pub taken: u8,
+    /// What others are told besides who it is.
+    pub note: Option<String>,
 }
 
 impl CommandError {
@@ -44,6 +65,8 @@ impl CommandError {
         match self {
             Self::Exec(error) => error.exit_code(),
             Self::Interrupted(number) => u8::try_from(128 + number).unwrap_or(u8::MAX),
+            Self::Taken { code, .. } => *code,
+            Self::Attempt(AttemptError::Queue(QueueError::Closed { .. })) => exit::CONFIG,
             Self::Attempt(_) | Self::Io(_) => exit::TEMPORARY,
         }
     }
@@ -54,16 +77,26 @@ impl CommandError {
 ///
 /// # Errors
 /// When the command never ran.
-pub(crate) fn run(locks: &Locks, wanted: &Wanted, mut options: Options, signals: &Signals) -> Result<u8, CommandError> {
-    let words: Vec<String> = options.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let who = format!("{} (process {})", words.join(" "), std::process::id());
+pub(crate) fn run(
+    locks: &Locks,
+    wanted: &Wanted,
+    mut options: Options,
+    manners: &Manners,
+    signals: &Signals,
+) -> Result<u8, CommandError> {
+    let program = options.command.first().cloned().unwrap_or_default();
+    let claim = Claim { note: manners.note.clone(), ..Claim::now(introduce(&program)) };
+    let until = manners.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let held = loop {
-        match wait(signals, locks, wanted, &Claim::now(who.clone(), None, None)) {
+        match wait(signals, locks, wanted, &claim, manners, until) {
             Err(CommandError::Attempt(AttemptError::Again)) => {}
             other => break other?,
         }
     };
-    held.say(&Claim::now(who, None, None));
+    // What a person says is meant for all who wait.
+    if let Some(words) = held.say(&claim, Tell::All) {
+        say(&words);
+    }
     options.extra_env.push(("OSCR_RESOURCE".into(), held.names().into()));
     options.keep = held.descriptors();
     let code = exec(&options, signals)?;
@@ -71,38 +104,82 @@ pub(crate) fn run(locks: &Locks, wanted: &Wanted, mut options: Options, signals:
     Ok(code)
 }
 
-fn wait(signals: &Signals, locks: &Locks, wanted: &Wanted, claim: &Claim) -> Result<Held, CommandError> {
+fn wait(
+    signals: &Signals,
+    locks: &Locks,
+    wanted: &Wanted,
+    claim: &Claim,
+    manners: &Manners,
+    until: Option<Instant>,
+) -> Result<Held, CommandError> {
     let attempt = locks.begin(wanted, claim)?;
-    let (what, setup) = attempt.waiter()?;
+    let now = manners.timeout == Some(Duration::ZERO);
+    // One that waits for nobody comes back by itself.
+    let until = until.filter(|_| !now);
+    let (what, setup) = attempt.waiter(now)?;
     let waiter = spawn(&what, setup).map_err(|error: SpawnError| ExecError::Spawn(error))?.pid;
-    let mut remark = Some(UNREMARKABLE);
+    let mut remark_at = Some(Instant::now() + UNREMARKABLE).filter(|_| !now);
+    let mut over = None;
     loop {
-        let Some(caught) = signals.wait(remark)? else {
-            if remark.take().is_some() {
-                say(&attempt.report());
+        let next = [remark_at, until.filter(|_| over.is_none())].into_iter().flatten().min();
+        let caught = signals.wait(next.map(|next| next.saturating_duration_since(Instant::now())))?;
+        let passed = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
+        match caught {
+            None if over.is_none() && passed(until) => {
+                over = Some(taken(&attempt, wanted, manners));
+                remark_at = None;
+                // It may have got the hardware in this moment, which its end will say.
+                let _ = kill(waiter, Signal::SIGKILL);
             }
-            continue;
-        };
-        if caught.is_child() {
-            for change in reap() {
-                if let Change::Ended(pid, ended) = change
-                    && pid == waiter
-                {
-                    return Ok(attempt.finish(ended)?);
+            None if passed(remark_at) => {
+                remark_at = None;
+                if let Some(missing) = attempt.missing(Tell::All) {
+                    say(&missing.report);
                 }
             }
-        } else if ends_a_wait(caught.number) {
-            let _ = kill(waiter, Signal::SIGKILL);
-            return Err(CommandError::Interrupted(caught.number));
+            None => {}
+            Some(caught) if caught.is_child() => {
+                for change in reap() {
+                    match change {
+                        Change::Ended(pid, Ended::Signal(..)) if pid == waiter && over.is_some() => {
+                            return Err(over.take().unwrap_or(CommandError::Interrupted(0)));
+                        }
+                        Change::Ended(pid, Ended::Code(code))
+                            if pid == waiter && now && code == i32::from(exit::TAKEN) =>
+                        {
+                            return Err(taken(&attempt, wanted, manners));
+                        }
+                        Change::Ended(pid, ended) if pid == waiter => return Ok(attempt.finish(ended)?),
+                        _ => {}
+                    }
+                }
+            }
+            Some(caught) if ends_a_wait(caught.number) => {
+                let _ = kill(waiter, Signal::SIGKILL);
+                return Err(CommandError::Interrupted(caught.number));
+            }
+            Some(_) => {}
         }
     }
+}
+
+/// It was not free in time, and who has it.
+fn taken(attempt: &Attempt, wanted: &Wanted, manners: &Manners) -> CommandError {
+    let missing = attempt.missing(Tell::All);
+    let what = missing.as_ref().map_or_else(|| wanted.to_string(), |missing| missing.what.clone());
+    let holders = missing.map(|missing| format!(": {}", missing.holders)).unwrap_or_default();
+    let words = match manners.timeout.filter(|timeout| !timeout.is_zero()) {
+        Some(timeout) => format!("{what} did not become free within {}{holders}", humantime::format_duration(timeout)),
+        None => format!("{what} is taken{holders}"),
+    };
+    CommandError::Taken { words, code: manners.taken }
 }
 
 fn ends_a_wait(number: i32) -> bool {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].iter().any(|signal| *signal as i32 == number)
 }
 
-/// Prints who holds and who waits, for one resource or all.
+/// Prints who holds and who waits, for one resource or all. 1 where not of all of them it can be told whether somebody has it.
 ///
 /// # Errors
 /// When the directory cannot be read or the output is gone.
@@ -117,9 +194,10 @@ pub(crate) fn status(
         None => locks.known()?,
     };
     let surveys: Vec<Occupancy> = ids.iter().map(|id| locks.look(id)).collect();
+    let code = u8::from(surveys.iter().any(|survey| survey.state == Certainty::Recorded));
     if json {
         writeln!(out, "{}", serde_json::to_string(&surveys).map_err(std::io::Error::from)?)?;
-        return Ok(0);
+        return Ok(code);
     }
     if surveys.is_empty() {
         writeln!(out, "no resource has been used in {locks}")?;
@@ -129,14 +207,17 @@ pub(crate) fn status(
         for (place, waiting) in survey.queue.iter().enumerate() {
             writeln!(out, "  {}. {}", place + 1, waiting.claim)?;
         }
+        if !survey.queue_seen {
+            writeln!(out, "  who waits is not for this user to see")?;
+        }
     }
-    Ok(0)
+    Ok(code)
 }
 
 /// Waits until nobody has the resource and nobody waits for it.
 ///
 /// # Errors
-/// When the queue cannot be used.
+/// When the queue may not be looked at.
 pub(crate) fn wait_free(locks: &Locks, id: &ResourceId) -> Result<u8, CommandError> {
     locks.wait_until_free(id)?;
     Ok(0)

@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{AccessFlags, access};
 
+use super::mounted::{Private, private};
+use super::sharing;
 use super::wanted::ResourceId;
 use crate::os::Identity;
 use crate::os::access::{READ, WRITE, may};
+use crate::os::mounts;
 
 /// Where the locks are, as the settings say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +49,9 @@ pub enum DirectoryError {
     /// It is the container's own.
     #[error("the lock directory {} is the container's own, so other containers would not see its locks; mount a directory of the host there, such as /var/lock/oscr", .0.display())]
     NotShared(PathBuf),
+    /// Each container gets one of its own.
+    #[error("the lock directory {} is on a volume without a name, so each container has another one and would not see others' locks; mount a directory of the host there, such as /var/lock/oscr, or a volume with a name", .0.display())]
+    Anonymous(PathBuf),
     /// Its file system does not carry locks to other hosts or sandboxes.
     #[error("the lock directory {} is on {kind}, where two sides can hold one lock at the same time; use a directory of the host's own disk or tmpfs{hint}", path.display())]
     DoesNotLock {
@@ -70,6 +76,16 @@ impl LockDirectory {
     /// Checks that this is a directory whose locks exclude others, and that we can make locks in it. NFS is refused unless it is
     /// allowed: it depends on versions and mount options whether its locks hold.
     pub(super) fn open(place: &LockPlace) -> Result<Self, DirectoryError> {
+        let directory = Self::to_look_at(place)?;
+        // A place that cannot be written shows now, and not when the first job waits. Asked rather than tried: every process that
+        // opens this directory may be number 1 and may be killed at any moment, and a file left behind would hinder the next.
+        access(directory.path(), AccessFlags::W_OK | AccessFlags::X_OK)
+            .map_err(|errno| DirectoryError::Unusable { path: directory.path.clone(), source: errno.into() })?;
+        Ok(directory)
+    }
+
+    /// The same for who makes no lock there.
+    pub(super) fn to_look_at(place: &LockPlace) -> Result<Self, DirectoryError> {
         let path = place.directory.as_path();
         let unusable = |source: io::Error| DirectoryError::Unusable { path: path.to_owned(), source };
         let meta = fs::metadata(path).map_err(unusable)?;
@@ -78,10 +94,12 @@ impl LockDirectory {
         }
         let kind = statfs(path).map_err(|errno| unusable(errno.into()))?.filesystem_type();
         judge(path, kind, fs::metadata("/").is_ok_and(|root| root.dev() == meta.dev()), place.allow_nfs)?;
-        // A place that cannot be written shows now, and not when the first job waits. Asked rather than tried: every process that
-        // opens this directory may be number 1 and may be killed at any moment, and a file left behind would hinder the next.
-        access(path, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| unusable(errno.into()))?;
-        Ok(Self { path: path.to_owned() })
+        let real = fs::canonicalize(path).map_err(unusable)?;
+        match private(&mounts::list().unwrap_or_default(), &real) {
+            Some(Private::AnonymousVolume) => Err(DirectoryError::Anonymous(path.to_owned())),
+            Some(Private::Own) => Err(DirectoryError::NotShared(path.to_owned())),
+            None => Ok(Self { path: path.to_owned() }),
+        }
     }
 
     /// A directory that has been checked before, by the process that started us.
@@ -94,9 +112,27 @@ impl LockDirectory {
         &self.path
     }
 
-    /// The lock file, which is made if missing. An existing one keeps its mode and content: people use it too.
+    /// The lock file, which is made if missing. An existing one keeps its content, and its mode but for the directory's group:
+    /// people use it too.
     pub(super) fn open_lock(&self, id: &ResourceId) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(self.lock(id))
+        self.open_file(&self.lock(id))
+    }
+
+    /// The file under whose lock numbers are drawn.
+    pub(super) fn open_mutex(&self, id: &ResourceId) -> io::Result<File> {
+        self.open_file(&self.queue(id).join(".mutex"))
+    }
+
+    fn open_file(&self, path: &Path) -> io::Result<File> {
+        match OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path) {
+            // It became so after the start, because of faults. To lock a file that is there, reading it will do.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(path),
+            opened => {
+                let file = opened?;
+                sharing::with_group(&self.path, path, &file);
+                Ok(file)
+            }
+        }
     }
 
     pub(super) fn lock(&self, id: &ResourceId) -> PathBuf {
@@ -105,6 +141,11 @@ impl LockDirectory {
 
     pub(super) fn holder(&self, id: &ResourceId) -> PathBuf {
         self.path.join(format!("{id}.holder"))
+    }
+
+    /// What is said of the holder to those who may not open its ticket.
+    pub(super) fn shown(&self, id: &ResourceId) -> PathBuf {
+        self.path.join(format!("{id}.shown"))
     }
 
     /// The directory of a resource's tickets.
@@ -117,12 +158,28 @@ impl LockDirectory {
         let queue = self.queue(id);
         match fs::DirBuilder::new().mode(0o700).create(&queue) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(queue),
+            _ => {
+                if let Ok(opened) = File::open(&queue) {
+                    sharing::with_group(&self.path, &queue, &opened);
+                }
+                Ok(queue)
+            }
         }
     }
 
+    /// A ticket under its first name.
     pub(super) fn create(&self, path: &Path) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        sharing::with_group(&self.path, path, &file);
+        Ok(file)
+    }
+
+    /// A file that those may read who may read the directory, in the place of one of that name.
+    pub(super) fn create_shown(&self, path: &Path) -> io::Result<File> {
+        let _ = fs::remove_file(path);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        sharing::with_readers(&self.path, &file)?;
+        Ok(file)
     }
 
     /// What of it and of these locks `user` could open: who can open a lock can hold it. A lock file of root's that others may read,
@@ -141,6 +198,10 @@ impl LockDirectory {
                 Err(error) => say(&path, &format!("cannot be used: {error}")),
                 Ok(()) if may(user, &path, READ | WRITE) => say(&path, open),
                 Ok(()) => {}
+            }
+            let queue = self.queue(id);
+            if may(user, &queue, READ | WRITE) {
+                say(&queue, open);
             }
         }
         exposed

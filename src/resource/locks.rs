@@ -20,8 +20,7 @@ pub struct Locks {
 
 impl Locks {
     /// What to do about locks that are exposed.
-    pub const CLOSE: &'static str =
-        "on the host, give it to root, with mode 0755 for the directory and 0600 for its files";
+    pub const CLOSE: &'static str = "on the host, give it to root, with mode 0755 for the directory and 0600 for its files, or to a group that jobs do not have, with 2770 and 0660";
 
     /// Checks that locks of this place exclude everybody else, in other containers too, and that we can make some.
     ///
@@ -31,7 +30,15 @@ impl Locks {
         LockDirectory::open(place).map(|directory| Self { directory })
     }
 
-    /// The same without the check, for those who only look.
+    /// The same for those who make no lock: they need not be able to.
+    ///
+    /// # Errors
+    /// The reason and the cure.
+    pub(crate) fn to_look_at(place: &LockPlace) -> Result<Self, DirectoryError> {
+        LockDirectory::to_look_at(place).map(|directory| Self { directory })
+    }
+
+    /// The same without any check.
     #[must_use]
     pub fn unchecked(place: &LockPlace) -> Self {
         Self { directory: LockDirectory::checked(&place.directory) }
@@ -55,13 +62,6 @@ impl Locks {
     #[must_use]
     pub fn look(&self, id: &ResourceId) -> Occupancy {
         Occupancy::of(&self.directory, id)
-    }
-
-    /// Who has what is wanted, in one line.
-    #[must_use]
-    pub(crate) fn holders(&self, wanted: &Wanted) -> String {
-        let looked = wanted.ids().iter().map(|id| self.look(id));
-        looked.map(|survey| format!("{} is {}", survey.resource, survey.holder_line())).collect::<Vec<_>>().join(", ")
     }
 
     /// The resources that somebody has used here.

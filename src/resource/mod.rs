@@ -12,7 +12,11 @@
 //! | `<id>.queue/.mutex` | held for the moment in which a number is drawn; its content is the last number |
 //! | `<id>.holder` | the ticket of the holder, moved here when it got the lock; the lock on it tells a record from a stale one |
 //!
-//! A ticket's content says who owns it, for people; nothing depends on it.
+//! | `<id>.shown` | what those who may not open a ticket can read of the holder |
+//!
+//! A ticket's content says who owns it, for people; nothing depends on it. All but the last are closed to who may not use the
+//! hardware: a file that can be opened, if only for reading, can be locked. They are open to the group of a directory that its
+//! group may write.
 //!
 //! # The protocol
 //!
@@ -23,6 +27,14 @@
 //! 3. Wait for an exclusive lock on `<id>.lock`. If there is a `<id>.holder`, its owner was killed: wait a moment more, until
 //!    the rest of its container is dead too. Move the ticket to `<id>.holder`.
 //! 4. To let go: remove `<id>.holder`, close the lock, close the ticket. The kernel does the last two for the dead.
+//!
+//! # On a full disk
+//!
+//! A lock needs no room, nor a disk that can be written, and what is only for people must not keep anybody from one. A ticket that cannot be written is an empty
+//! one. A number that cannot be written down is taken from the clock in nanoseconds, which lies above all that were
+//! counted, so that no number is drawn twice. Where
+//! there is no file for the mutex, its directory is. Where no ticket can be made, the wait is for the lock itself, beside the queue, as
+//! with `flock(1)`.
 //!
 //! # Why it cannot deadlock
 //!
@@ -46,15 +58,19 @@ mod directory;
 mod locks;
 #[cfg(test)]
 mod model;
+mod mounted;
+mod person;
 mod queue;
+mod sharing;
+mod shown;
 mod survey;
 mod wanted;
 mod watch;
 
 pub(crate) use self::wanted::{MOST, Wanted};
 pub use self::wanted::{ResourceId, WantedError};
-pub(crate) use attempt::{AttemptError, Held};
-pub use claim::Claim;
+pub(crate) use attempt::{AttemptError, Held, Missing};
+pub use claim::{Claim, Tell};
 pub use directory::{DirectoryError, LockPlace};
 pub use locks::Locks;
-pub use survey::{Occupancy, Waiting};
+pub use survey::{Certainty, Occupancy, Waiting};

@@ -98,6 +98,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
         hook(kind, "the hook for a new holder fails", "#!/bin/sh\nexit 3\n", "failed"),
         hook(kind, "the hook for a new holder hangs", "#!/bin/sh\nsleep 1000\n", "took longer than 1s"),
     ];
+    rows.extend(full_disks(kind));
     rows.extend(match kind {
         Kind::GitHub => for_a_job(),
         Kind::Azure => before_listening(),
@@ -105,8 +106,96 @@ pub fn rows(kind: Kind) -> Vec<Row> {
     rows
 }
 
+/// The disk of the lock directory is full. `fill` leaves more or less room in what is mounted at PLACE.
+fn full(kind: Kind, fault: &str, options: &'static str, fill: &'static str) -> Row {
+    let must = "the lock is had without a record for people, and that is said";
+    Row::new(kind, Step::Hardware, fault, must, move |forge, container| {
+        needs_board(container);
+        let place = container.text("boards");
+        let fill = fill.replace("PLACE", &place);
+        container.in_namespace(&format!("mount -t tmpfs -o mode=755,{options} tmpfs '{place}'; {fill}"));
+        match container.kind {
+            Kind::GitHub => {
+                container.start();
+                let job = forge.wait_job(forge.job("echo \"has $OSCR_RESOURCE\""), LIMIT);
+                assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+                assert!(job.log.contains("has board-1"), "{}", job.log);
+                container.exit_code();
+            }
+            Kind::Azure => {
+                container.start();
+                listens(container);
+            }
+        }
+        let said = container.lines_with("board-1 is held without a record of who has it");
+        assert!(!said.is_empty() && said[0].contains("look after the disk"), "{:#?}", container.lines());
+        container.in_namespace("");
+    })
+}
+
+fn full_disks(kind: Kind) -> [Row; 2] {
+    [
+        full(
+            kind,
+            "the lock directory's disk is full",
+            "size=4k",
+            "touch 'PLACE/board-1.lock'; head -c 4096 /dev/zero >'PLACE/full'",
+        ),
+        // The file system, the lock, and what fills it.
+        full(
+            kind,
+            "the lock directory's disk has room for no file",
+            "nr_inodes=3",
+            "touch 'PLACE/board-1.lock' 'PLACE/full'",
+        ),
+    ]
+}
+
 fn for_a_job() -> Vec<Row> {
     vec![
+        Row::new(
+            Kind::GitHub,
+            Step::Hardware,
+            "the lock directory's disk has become read-only",
+            "the lock is had without a record for people, and that is said",
+            |forge, container| {
+                needs_board(container);
+                let place = container.text("boards");
+                container.in_namespace(&format!("mount -t tmpfs -o mode=755 tmpfs '{place}'"));
+                container.start();
+                forge.listening();
+                let pid = container.pid();
+                let inside = std::process::Command::new("nsenter")
+                    .args(["-t", &pid.to_string(), "-m", "mount", "-o", "remount,ro", &place])
+                    .status()
+                    .expect("nsenter of util-linux");
+                assert!(inside.success());
+                let job = forge.wait_job(forge.job("true"), LIMIT);
+                assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+                container.exit_code();
+                let said = container.lines_with("board-1 is held without a record of who has it");
+                assert_eq!(said.len(), 1, "{:#?}", container.lines());
+                container.in_namespace("");
+            },
+        ),
+        Row::new(
+            Kind::GitHub,
+            Step::Hardware,
+            "the lock directory is a volume without a name",
+            "exit 78 with the cure, before any request",
+            |forge, container| {
+                needs_board(container);
+                let (volume, place) =
+                    (format!("volumes/{}/_data", "0123456789abcdef".repeat(4)), container.text("boards"));
+                fs::create_dir_all(container.path(&volume)).expect("a directory");
+                container.in_namespace(&format!("mount --bind '{}' '{place}'", container.text(&volume)));
+                container.start();
+                assert_eq!(container.exit_code(), 78);
+                assert_eq!(container.lines_with("a volume without a name").len(), 1, "{:#?}", container.lines());
+                assert!(forge.calls().is_empty());
+                container.in_namespace("");
+            },
+        ),
         Row::new(
             Kind::GitHub,
             Step::Hardware,

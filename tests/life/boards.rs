@@ -27,13 +27,13 @@ impl Boards {
     }
 
     /// `oscr-entry lock …` on the host.
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_oscr-entry"));
         command.arg("lock").arg("--dir").arg(self.path()).args(arguments);
         command
     }
 
-    fn status(&self, board: &str) -> Value {
+    pub(crate) fn status(&self, board: &str) -> Value {
         let output = self.command(&["status", "--json", board]).output().expect("the binary");
         serde_json::from_slice::<Value>(&output.stdout).expect("JSON")[0].clone()
     }
@@ -47,7 +47,7 @@ impl Boards {
     }
 
     #[track_caller]
-    fn assert_free(&self, board: &str) {
+    pub(crate) fn assert_free(&self, board: &str) {
         let status = self.status(board);
         assert_eq!(status["held"], false, "{status}");
         assert_eq!(status["queue"].as_array().map(Vec::len), Some(0), "{status}");
@@ -475,7 +475,7 @@ fn getrandom(below: usize) -> usize {
 
 /// Waits for a process of the host, within bounds.
 #[track_caller]
-fn finished(mut child: Child) -> std::process::ExitStatus {
+pub(crate) fn finished(mut child: Child) -> std::process::ExitStatus {
     let mut status = None;
     crate::harness::until("a process of the host ends", || {
         status = child.try_wait().expect("our child");

@@ -25,6 +25,7 @@ mod jit;
 mod kill;
 mod limits;
 mod listener;
+mod lock;
 mod marks;
 mod names;
 mod operator;

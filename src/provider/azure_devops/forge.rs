@@ -54,6 +54,11 @@ impl Provider for AzureDevOps {
         format!("the pool {:?} of {}", self.settings.pool, self.settings.url)
     }
 
+    fn owner(&self) -> Option<String> {
+        let url = self.settings.url.trim_end_matches('/');
+        url.rsplit('/').next().map(str::to_owned)
+    }
+
     fn agent(&self) -> &'static AgentFacts {
         &AGENT
     }

@@ -56,6 +56,15 @@ impl Provider for GitHub {
         }
     }
 
+    fn owner(&self) -> Option<String> {
+        match &self.settings.scope {
+            Scope::Repository { owner, .. } | Scope::Organization(owner) | Scope::Enterprise(owner) => {
+                Some(owner.clone())
+            }
+            Scope::OfConfiguration => None,
+        }
+    }
+
     fn agent(&self) -> &'static AgentFacts {
         &AGENT
     }

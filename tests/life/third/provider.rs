@@ -124,6 +124,10 @@ impl Provider for Third {
         self.url.clone()
     }
 
+    fn owner(&self) -> Option<String> {
+        None
+    }
+
     fn agent(&self) -> &'static AgentFacts {
         &AGENT
     }
