@@ -1,12 +1,17 @@
 //! One line per event on standard output, as text or JSON, each with the phase and the runner's name.
 //!
+//! PID 1 waits for nobody who should read them: see [`unhurried`].
+//!
 //! Every line passes the redaction below before it is written: whatever a library or the agent may say, a secret that this
 //! process knows does not leave it.
 
+mod queue;
+
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::SystemTime;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -16,6 +21,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use zeroize::Zeroizing;
 
+use self::queue::LineQueue;
 use crate::print;
 
 /// The form of a line.
@@ -32,6 +38,7 @@ pub enum Format {
 struct Shared {
     phase: &'static str,
     runner: String,
+    format: Format,
     secrets: KnownSecrets,
 }
 
@@ -49,8 +56,18 @@ const MOST: usize = 256;
 /// The shortest piece of a longer secret that is blanked out by itself.
 const SHORTEST_PIECE: usize = 16;
 
-static SHARED: Mutex<Shared> =
-    Mutex::new(Shared { phase: "starting", runner: String::new(), secrets: KnownSecrets { all: Vec::new(), turn: 0 } });
+/// How long the end of a process waits for its last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+static SHARED: Mutex<Shared> = Mutex::new(Shared {
+    phase: "starting",
+    runner: String::new(),
+    format: Format::Text,
+    secrets: KnownSecrets { all: Vec::new(), turn: 0 },
+});
+
+/// Where lines wait to be written, in a process that must not wait for it.
+static QUEUE: OnceLock<Arc<LineQueue>> = OnceLock::new();
 
 fn shared() -> MutexGuard<'static, Shared> {
     SHARED.lock().unwrap_or_else(PoisonError::into_inner)
@@ -135,14 +152,53 @@ pub(crate) fn report_panics() {
         } else {
             print::say(&text);
         }
+        write_the_rest();
         std::process::exit(DEFECT);
     }));
 }
 
 /// Starts logging. A second call changes nothing.
 pub(crate) fn start(format: Format, level: LevelFilter) {
+    shared().format = format;
     let subscriber = tracing_subscriber::registry().with(LineLayer { format }.with_filter(level));
     let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Has lines wait in a queue for a thread that writes them, until what this returns is dropped, and the process is about to end. Only once
+/// the process has the privileges that it means to keep: a thread keeps those that it began with.
+#[must_use]
+pub(crate) fn unhurried() -> Unhurried {
+    if let Ok(out) = io::stdout().as_fd().try_clone_to_owned() {
+        let _ = QUEUE.set(Arc::new(LineQueue::new(out.into(), missing)));
+    }
+    Unhurried
+}
+
+/// Lines are written by a thread. See [`unhurried`].
+pub(crate) struct Unhurried;
+
+impl Drop for Unhurried {
+    fn drop(&mut self) {
+        write_the_rest();
+    }
+}
+
+fn write_the_rest() {
+    if let Some(queue) = QUEUE.get() {
+        queue.finish(LAST_LINES);
+    }
+}
+
+/// How many lines could not be written since this was last asked.
+pub(crate) fn lost() -> u64 {
+    QUEUE.get().map_or(0, |queue| queue.lost())
+}
+
+/// The line that says that others are missing.
+fn missing(lines: u64) -> String {
+    let format = shared().format;
+    let message = format!("{lines} lines of this log are missing here: standard output could not be written to");
+    redacted(&event_line(format, &Level::WARN, Fields { message, rest: Map::new() })) + "\n"
 }
 
 /// Writes a line that is JSON in either form of the log, for machines that look for `message`.
@@ -177,9 +233,40 @@ fn json_line(
 fn write_line(line: &str) {
     let mut line = redacted(line);
     line.push('\n');
+    if let Some(queue) = QUEUE.get() {
+        queue.push(line);
+        return;
+    }
     // Nothing can be done about a standard output that is gone, and no job may die of it.
     let _ = io::stdout().lock().write_all(line.as_bytes());
     let _ = io::stdout().lock().flush();
+}
+
+/// What happened, as one line of this form.
+fn event_line(format: Format, level: &Level, fields: Fields) -> String {
+    let time = humantime::format_rfc3339_millis(SystemTime::now());
+    let (phase, runner) = {
+        let shared = shared();
+        (shared.phase, shared.runner.clone())
+    };
+    match format {
+        Format::Text => {
+            let runner = if runner.is_empty() { "-" } else { &runner };
+            let mut line = format!("{time} {level:<5} {phase:<13} {runner} {}", fields.message);
+            for (name, value) in &fields.rest {
+                let _ = match value {
+                    Value::String(text) if text.contains([' ', '"', '=']) => {
+                        write!(line, " {name}={text:?}")
+                    }
+                    Value::String(text) => write!(line, " {name}={text}"),
+                    other => write!(line, " {name}={other}"),
+                };
+            }
+            // One event is one line, whatever an agent or a forge put into it.
+            line.replace(['\n', '\r'], " ")
+        }
+        Format::Json => json_line(time.to_string(), level, phase, runner, fields.message, fields.rest),
+    }
 }
 
 struct LineLayer {
@@ -195,30 +282,7 @@ impl<S: Subscriber> Layer<S> for LineLayer {
         }
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let time = humantime::format_rfc3339_millis(SystemTime::now());
-        let (phase, runner) = {
-            let shared = shared();
-            (shared.phase, shared.runner.clone())
-        };
-        let level = event.metadata().level();
-        let line = match self.format {
-            Format::Text => {
-                let runner = if runner.is_empty() { "-" } else { &runner };
-                let mut line = format!("{time} {level:<5} {phase:<13} {runner} {}", fields.message);
-                for (name, value) in &fields.rest {
-                    let _ = match value {
-                        Value::String(text) if text.contains([' ', '"', '=']) => {
-                            write!(line, " {name}={text:?}")
-                        }
-                        Value::String(text) => write!(line, " {name}={text}"),
-                        other => write!(line, " {name}={other}"),
-                    };
-                }
-                // One event is one line, whatever an agent or a forge put into it.
-                line.replace(['\n', '\r'], " ")
-            }
-            Format::Json => json_line(time.to_string(), level, phase, runner, fields.message, fields.rest),
-        };
+        let line = event_line(self.format, event.metadata().level(), fields);
         write_line(&line);
     }
 }
@@ -305,6 +369,16 @@ mod tests {
             assert!(said.contains("a defect of oscr-entry at src/log.rs:") && said.contains("***"), "{said}");
             assert!(!said.contains("hunter22"), "{said}");
         }
+    }
+
+    #[test]
+    fn missing_lines_are_told_of_in_the_form_of_the_log() {
+        let line = |format| event_line(format, &Level::WARN, Fields { message: "x\ny".into(), rest: Map::new() });
+        assert!(line(Format::Text).contains(" WARN ") && line(Format::Text).ends_with(" x y"));
+        let object: Value = serde_json::from_str(&line(Format::Json)).unwrap();
+        assert_eq!((&object["level"], &object["message"]), (&"warn".into(), &"x\ny".into()));
+        let line = missing(7);
+        assert!(line.contains(" 7 lines of this log are missing here") && line.ends_with("to\n"), "{line:?}");
     }
 
     #[test]

@@ -127,7 +127,9 @@ impl Guard {
         say: &mut impl FnMut(String),
     ) -> Result<Held, HardwareError> {
         let attempt = self.locks.begin(&self.hardware.wanted, claim)?;
-        let (what, setup) = attempt.waiter(false).map_err(|error| SpawnError::Other("oscr-entry".into(), error))?;
+        let (mut what, setup) = attempt.waiter(false).map_err(|error| SpawnError::Other("oscr-entry".into(), error))?;
+        // What it has to say goes the way of the log, and waits for nobody who should read it.
+        what.captured = true;
         let running = self.starter.launch(&what, setup)?;
         let mut waiter = Waiter { running, ended: Cell::new(false) };
         let mut reminder = interval_at(Instant::now() + UNREMARKABLE, REMIND);

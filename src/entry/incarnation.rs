@@ -198,7 +198,7 @@ impl Incarnation {
             }
         }
         keeper.emptier.finish().await;
-        means.numbers.end(board, stop.signalled());
+        means.numbers.end(board, stop.signalled()).await;
         tracing::info!("leaving");
     }
 }

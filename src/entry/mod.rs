@@ -107,6 +107,8 @@ pub fn run(forges: Forges, signals: Signals) -> ExitCode {
     if let Some(problem) = invisible(prepared.identity.as_ref()) {
         return misconfigured(&[problem]);
     }
+    // Before the runtime, which it outlives.
+    let _unhurried = log::unhurried();
     prepared.say_posture(&secrets::given(forges, &environment));
     // It holds what was given as plain variables.
     drop(environment);

@@ -1,12 +1,15 @@
 //! Where the metrics of an incarnation go: an address, a file, and what the next incarnation goes on counting from.
 
+use std::io;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use super::work::{Work, within};
 use crate::config::name::hostname;
 use crate::config::{Common, Problem};
 use crate::control::Board;
@@ -20,13 +23,44 @@ const HEARTBEAT: Duration = Duration::from_secs(60);
 /// How much time lies between two writes at least.
 const CALM: Duration = Duration::from_secs(1);
 
+/// How long the file may take before the start is refused: it may lie on a mount whose server is gone.
+const PROOF: Duration = Duration::from_secs(5);
+/// How long it may take before that is said.
+const UNREMARKABLE: Duration = Duration::from_secs(5);
+/// How long the end waits for it.
+const LAST: Duration = Duration::from_secs(1);
+
 /// Where metrics go.
 #[derive(Debug)]
 pub(super) struct Numbers {
     listener: Option<TcpListener>,
-    file: Option<MetricsFile>,
+    file: Option<Rc<File>>,
     kept: PathBuf,
     replica: String,
+}
+
+/// The file, which one thread at a time changes.
+#[derive(Debug)]
+struct File {
+    file: MetricsFile,
+    turn: Semaphore,
+}
+
+/// Proves the file that `setting` means. The error is what is wrong, and the cure.
+fn prove(setting: &Path, replica: &str, agent: Option<&Identity>) -> Result<MetricsFile, (String, &'static str)> {
+    let file = MetricsFile::at(setting, replica);
+    let directory = file.path().parent().unwrap_or(file.path());
+    if agent.is_some_and(|agent| may(agent, directory, WRITE)) {
+        let what = format!("{} can be written by the agent's user, and so by every job", directory.display());
+        return Err((what, "give that directory to root, with mode 0755"));
+    }
+    match file.write("") {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            let what = format!("{} cannot be written: {error}", file.path().display());
+            Err((what, "mount a directory there that root in the container can write"))
+        }
+    }
 }
 
 impl Numbers {
@@ -46,19 +80,18 @@ impl Numbers {
                 });
             bound.ok()
         });
-        let file = common.metrics_file.as_ref().map(|setting| MetricsFile::at(setting, &replica));
-        if let Some(file) = &file {
-            let directory = file.path().parent().unwrap_or(file.path());
-            if agent.is_some_and(|agent| may(agent, directory, WRITE)) {
-                let what = format!("{} can be written by the agent's user, and so by every job", directory.display());
-                problem("OSCR_METRICS_FILE", what, "give that directory to root, with mode 0755");
-            } else if let Err(error) = file.write("") {
-                let what = format!("{} cannot be written: {error}", file.path().display());
-                problem("OSCR_METRICS_FILE", what, "mount a directory there that root in the container can write");
-            }
-        }
+        let file = common.metrics_file.as_ref().and_then(|setting| {
+            let (place, name, user) = (setting.clone(), replica.clone(), agent.cloned());
+            let proved = within(PROOF, move || prove(&place, &name, user.as_ref())).unwrap_or_else(|| {
+                let waited = humantime::format_duration(PROOF);
+                let what = format!("{} does not answer within {waited}", setting.display());
+                Err((what, "look after the file system there: is its server gone?"))
+            });
+            proved.map_err(|(what, cure)| problem("OSCR_METRICS_FILE", what, cure)).ok()
+        });
         let kept = common.places.state().join("metrics.json");
         metrics::resume(&kept);
+        let file = file.map(|file| Rc::new(File { file, turn: Semaphore::new(1) }));
         Self { listener, file, kept, replica }
     }
 
@@ -78,7 +111,7 @@ impl Numbers {
         }
         if let Some(file) = self.file.clone() {
             tracing::info!("metrics are written to {}", file.path().display());
-            tokio::task::spawn_local(write_on_change(file, board.clone(), self.replica.clone()));
+            tokio::task::spawn_local(file.write_on_change(board.clone(), self.replica.clone()));
         }
     }
 
@@ -90,14 +123,12 @@ impl Numbers {
     }
 
     /// The end of the incarnation. The file of one that was stopped goes; another life overwrites it.
-    pub(super) fn end(&self, board: &Board, stopped: bool) {
+    pub(super) async fn end(&self, board: &Board, stopped: bool) {
         self.keep();
-        match &self.file {
-            Some(file) if stopped => file.remove(),
-            Some(file) => {
-                let _ = file.write(&metrics::render(&board.now(&self.replica)));
-            }
-            None => {}
+        let Some(file) = &self.file else { return };
+        let page = (!stopped).then(|| metrics::render(&board.now(&self.replica)));
+        if timeout(LAST, file.settle(page)).await.is_err() {
+            tracing::warn!("{} does not answer: it stays as it is", file.path().display());
         }
     }
 }
@@ -108,19 +139,62 @@ pub(super) fn count_request(code: Option<u16>, left: Option<Allowance>) {
     metrics::api_request(code, limit);
 }
 
-async fn write_on_change(file: MetricsFile, board: Board, replica: String) {
-    let mut watcher = board.watch();
-    let mut failing = false;
-    loop {
-        let written = file.write(&metrics::render(&board.now(&replica)));
-        if let Err(error) = &written
-            && !failing
-        {
-            tracing::warn!("metrics cannot be written to {}: {error}", file.path().display());
+impl File {
+    fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Does something with it, on a thread: it may lie on a mount whose server does not answer.
+    fn begin<T: Send + 'static>(&self, work: impl FnOnce(&MetricsFile) -> T + Send + 'static) -> io::Result<Work<T>> {
+        let file = self.file.clone();
+        Work::try_begin(move || work(&file))
+    }
+
+    /// Writes it until the incarnation ends. One that hangs is waited for, by nobody but this.
+    async fn write_on_change(self: Rc<Self>, board: Board, replica: String) {
+        let mut watcher = board.watch();
+        let mut failing = false;
+        loop {
+            let Ok(turn) = self.turn.acquire().await else { return };
+            let page = metrics::render(&board.now(&replica));
+            let written = self.write(page, &mut failing).await;
+            drop(turn);
+            if let Err(error) = &written
+                && !failing
+            {
+                tracing::warn!("metrics cannot be written to {}: {error}", self.path().display());
+            }
+            failing = written.is_err();
+            sleep(CALM).await;
+            // An error would mean that the board is gone, and it is ours.
+            let _ = timeout(HEARTBEAT, watcher.changed()).await;
         }
-        failing = written.is_err();
-        sleep(CALM).await;
-        // An error would mean that the board is gone, and it is ours.
-        let _ = timeout(HEARTBEAT, watcher.changed()).await;
+    }
+
+    async fn write(&self, page: String, failing: &mut bool) -> io::Result<()> {
+        let mut work = self.begin(move |file| file.write(&page))?;
+        if let Ok(written) = timeout(UNREMARKABLE, work.done()).await {
+            return written;
+        }
+        if !std::mem::replace(failing, true) {
+            tracing::warn!("metrics cannot be written to {}: it does not answer", self.path().display());
+        }
+        work.done().await
+    }
+
+    /// Writes this page as the last one, or takes the file away. To be waited for no longer than the end may take.
+    async fn settle(&self, page: Option<String>) {
+        let Ok(_turn) = self.turn.acquire().await else { return };
+        // Nobody has another turn.
+        self.turn.close();
+        let last = self.begin(move |file| match page {
+            Some(page) => {
+                let _ = file.write(&page);
+            }
+            None => file.remove(),
+        });
+        if let Ok(mut last) = last {
+            last.done().await;
+        }
     }
 }

@@ -71,6 +71,7 @@ pub(super) struct Counters {
     pub(super) wipe_seconds: Histogram,
     pub(super) removal_seconds: Histogram,
     pub(super) evicted_bytes: u64,
+    pub(super) log_lines_lost: u64,
 }
 
 impl Counters {

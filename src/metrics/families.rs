@@ -147,6 +147,12 @@ pub(super) const EVICTED: Family = family(
     &[],
     "Disk space that was freed in caches above their cap.",
 );
+pub(super) const LOG_LOST: Family = family(
+    "oscr_log_lines_lost_total",
+    MetricKind::Counter,
+    &[],
+    "Lines of the log that were dropped because nobody read standard output, or that could not be written to it.",
+);
 
 /// All families, in the order in which they are written.
 pub const FAMILIES: &[Family] = &[
@@ -175,4 +181,5 @@ pub const FAMILIES: &[Family] = &[
     DISK_FREE,
     DISK_LEAST,
     EVICTED,
+    LOG_LOST,
 ];

@@ -7,7 +7,7 @@ use super::counters::{Histogram, Metrics, Registered};
 use super::families::{
     AGENT_FAILURES, AGENT_NEWER, AGENT_RELEASED, API_LEFT, API_LIMIT, API_REQUESTS, API_RESET, DISK_FREE, DISK_LEAST,
     EVICTED, Family, GHOST_JOBS, HEALTHY, INCARNATIONS, INFO, JOB_SECONDS, JOBS, JOBS_WITHOUT_HOOK, LEFTOVERS,
-    LOCK_WAIT_SECONDS, MetricKind, PHASE, PHASE_SINCE, REGISTRATIONS, REMOVAL_SECONDS, STARTED, WIPE_SECONDS,
+    LOCK_WAIT_SECONDS, LOG_LOST, MetricKind, PHASE, PHASE_SINCE, REGISTRATIONS, REMOVAL_SECONDS, STARTED, WIPE_SECONDS,
 };
 use super::job_result::JobResult;
 
@@ -78,6 +78,7 @@ pub(super) fn text(metrics: &Metrics, now: &Now) -> String {
     page.samples(DISK_FREE, now.disk.iter().map(|(place, free, _)| (vec![place.as_str()], *free)));
     page.samples(DISK_LEAST, now.disk.iter().map(|(place, _, least)| (vec![place.as_str()], *least)));
     page.samples(EVICTED, [(vec![], counters.evicted_bytes)]);
+    page.samples(LOG_LOST, [(vec![], counters.log_lines_lost)]);
     page.text
 }
 

@@ -10,7 +10,7 @@ use super::counters::{Counters, Metrics, RateLimit, Registered, count};
 use super::families::{JOB, WAIT, WIPE};
 use super::job_result::JobResult;
 use super::page::{Now, text};
-use crate::files;
+use crate::{files, log};
 
 static METRICS: Mutex<Option<Metrics>> = Mutex::new(None);
 
@@ -73,6 +73,11 @@ pub(crate) fn evicted(bytes: u64) {
     with(|metrics| metrics.counters.evicted_bytes = metrics.counters.evicted_bytes.saturating_add(bytes));
 }
 
+/// Counts what the log, which must not wait for us, has lost since the last time.
+fn ask_the_log(metrics: &mut Metrics) {
+    metrics.counters.log_lines_lost = metrics.counters.log_lines_lost.saturating_add(log::lost());
+}
+
 /// Goes on counting where the incarnation ended that wrote this file, if there is one that makes sense.
 pub(crate) fn resume(file: &Path) {
     let kept = fs::read(file).ok().and_then(|bytes| Counters::read(&bytes));
@@ -88,12 +93,18 @@ pub(crate) fn resume(file: &Path) {
 /// # Errors
 /// When the file cannot be written; the old one is intact then.
 pub(crate) fn keep(file: &Path) -> io::Result<()> {
-    let json = with(|metrics| serde_json::to_vec(&metrics.counters))?;
+    let json = with(|metrics| {
+        ask_the_log(metrics);
+        serde_json::to_vec(&metrics.counters)
+    })?;
     files::replace(file, &json, 0o600)
 }
 
 /// Everything, in Prometheus' text format.
 #[must_use]
 pub(crate) fn render(now: &Now) -> String {
-    with(|metrics| text(metrics, now))
+    with(|metrics| {
+        ask_the_log(metrics);
+        text(metrics, now)
+    })
 }

@@ -5,10 +5,11 @@ use std::fs;
 use nix::sys::signal::Signal;
 use oscr_sim::agent::Kind;
 use oscr_sim::forge::{Fault, Match, Refusals};
+use oscr_sim::protocol::JobResult;
 
-use crate::harness::{Container, Forge, until, write};
+use crate::harness::{Container, Forge, LIMIT, until, write};
 use crate::table::{Row, Step};
-use crate::world::{assert_said, believes_busy, registrations};
+use crate::world::{STOP, assert_said, believes_busy, registrations};
 
 const PERSISTENT: (&str, &str) = ("RUNNER_PERSISTENT", "true");
 
@@ -69,6 +70,21 @@ pub fn rows(kind: Kind) -> Vec<Row> {
                 assert!(container.lines_with("job summary").is_empty());
                 assert_eq!(container.state()["leftovers"].as_array().map(Vec::len), Some(1));
                 container.unset("OSCR_MAX_IDLE");
+            },
+        ),
+        Row::new(
+            kind,
+            Step::Listen,
+            "standard output is not read",
+            "hooks, jobs, signals and the end go on; what does not fit is counted, and said once it is read again",
+            |forge, container| {
+                container.start_unread();
+                forge.listening();
+                let job = forge.wait_job(forge.job("true"), LIMIT);
+                assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+                container.ends_within(STOP);
+                container.read(true);
+                assert_eq!(container.exit_code(), 0);
             },
         ),
         Row::new(

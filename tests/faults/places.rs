@@ -227,6 +227,24 @@ fn at_any_forge() -> Vec<Row> {
         refuses("the state's disk is full", "var/lib/oscr", FULL),
         refuses("the state's place is read-only", "var/lib/oscr", READ_ONLY),
         refuses("/run/oscr is read-only", "run/oscr", READ_ONLY),
+        Row::new(
+            Kind::GitHub,
+            Step::Start,
+            "the metrics file's mount does not answer",
+            "exit 78 with the place after 5 s, before any request",
+            |forge, container| {
+                fs::create_dir(container.path("metrics")).expect("a directory");
+                let place = container.text("metrics");
+                container.set("OSCR_METRICS_FILE", &place);
+                // PID 1 inherits the server's end, and does not serve.
+                container.in_namespace(&format!(
+                    "exec 9<>/dev/fuse; mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 dead '{place}'"
+                ));
+                assert_refuses(forge, container, &["does not answer within 5s"]);
+                container.unset("OSCR_METRICS_FILE");
+                container.in_namespace("");
+            },
+        ),
         damaged("the state file is truncated", || br#"{"version":1,"current":{"id":7,"na"#.to_vec()),
         damaged("the state file is empty", Vec::new),
         damaged("the state file is binary", || vec![0xff; 5000]),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 use oscr_sim::agent::Kind;
@@ -73,6 +75,8 @@ struct Lines {
     /// Where the running incarnation's lines begin.
     begin: usize,
     open: usize,
+    /// Nobody reads more.
+    unread: bool,
 }
 
 impl Log {
@@ -89,7 +93,12 @@ impl Log {
         let log = self.clone();
         log.change(|lines| lines.open += 1);
         std::thread::spawn(move || {
-            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let mut read = BufReader::new(stream).lines().map_while(Result::ok);
+            let mut next = || {
+                drop(log.0.1.wait_while(log.lock(), |lines| lines.unread));
+                read.next()
+            };
+            while let Some(line) = next() {
                 log.change(|lines| lines.all.push(line));
             }
             log.change(|lines| lines.open -= 1);
@@ -332,6 +341,19 @@ impl<'f> Container<'f> {
         (job, gate)
     }
 
+    /// Starts it with a listener that, before it listens, says more than fits anywhere once nobody reads the log any more.
+    pub fn start_unread(&mut self) {
+        let unread = self.path("unread");
+        let wait = format!("until [ -e '{}' ]; do sleep 0.01; done", unread.display());
+        self.replace_listener(&format!(
+            "[ \"$1\" = run ] && {{ {wait}; yes \"$(printf %0200d 7)\" | head -n 10000; }}"
+        ));
+        self.start();
+        self.wait_line("oscr-entry");
+        self.read(false);
+        write(&unread, "", 0o644);
+    }
+
     /// What `restart: always` does once the last incarnation has ended: the same layer, another life.
     #[track_caller]
     pub fn restart(&mut self) {
@@ -392,6 +414,21 @@ impl<'f> Container<'f> {
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).expect("PID 1 runs");
+    }
+
+    /// Nobody reads what it writes from now on, as with a log driver that hangs; or somebody does again.
+    pub fn read(&self, read: bool) {
+        self.log.change(|lines| lines.unread = !read);
+    }
+
+    /// Waits for its end, which its own log need not have told by then.
+    #[track_caller]
+    pub fn ends_within(&self, promised: Duration) {
+        let outer = rustix::process::Pid::from_child(&self.running().outer);
+        let outer = rustix::process::pidfd_open(outer, rustix::process::PidfdFlags::empty()).expect("Linux 5.3");
+        let mut ended = [PollFd::new(outer.as_fd(), PollFlags::POLLIN)];
+        let patience = PollTimeout::try_from(patient(promised)).expect("less than weeks");
+        assert_eq!(poll(&mut ended, patience), Ok(1), "it still runs");
     }
 
     /// Stops it, as a person does who does not know whether it is about to end by itself, and waits for its end.
@@ -585,6 +622,7 @@ impl Drop for Container<'_> {
             // The death of `unshare` ends PID 1, and that the whole namespace.
             let _ = running.outer.kill();
             let _ = running.outer.wait();
+            self.read(true);
             for reader in running.readers {
                 let _ = reader.join();
             }

@@ -43,5 +43,6 @@ mod set_up;
 mod stop;
 mod taint;
 mod trial;
+mod unread;
 mod update;
 mod watchdog;
