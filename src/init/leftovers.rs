@@ -10,7 +10,7 @@ use nix::unistd::{Pid, getpid};
 use super::process::Stat;
 use crate::os::signal::kill;
 
-/// Every descendant of this process that is not in `spared` (nor below nothing but spared ones: a spared process' own
+/// Every descendant of this process that has not ended and is not in `spared` (nor below nothing but spared ones: a spared process' own
 /// children are not spared).
 #[must_use]
 pub(crate) fn descendants(spared: &[Pid]) -> Vec<Pid> {
@@ -61,9 +61,29 @@ fn children_by_parent() -> HashMap<Pid, Vec<Pid>> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        if let Some(stat) = Stat::read(Pid::from_raw(pid)) {
+        // What has ended and waits to be reaped has no children, holds no file, and cannot be killed again.
+        if let Some(stat) = Stat::read(Pid::from_raw(pid)).filter(Stat::lives) {
             children.entry(stat.parent).or_default().push(Pid::from_raw(pid));
         }
     }
     children
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn what_has_ended_and_is_not_reaped_is_no_leftover() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed());
+        assert!(descendants(&[]).contains(&pid));
+        child.kill().unwrap();
+        // Its end, without reaping it.
+        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        assert!(Stat::read(pid).is_some_and(|stat| stat.state == 'Z'));
+        assert!(!descendants(&[]).contains(&pid));
+        child.wait().unwrap();
+    }
 }

@@ -13,6 +13,8 @@ pub struct Stat {
     pub state: char,
     /// Its parent.
     pub parent: Pid,
+    /// How many threads it has; one that has ended counts as one until it is reaped.
+    pub threads: u32,
     /// When it began, in the kernel's ticks since the machine did. With its number, this is one process and never another.
     pub started: u64,
 }
@@ -25,10 +27,10 @@ impl Stat {
         Self::parse(&String::from_utf8_lossy(&bytes))
     }
 
-    /// Whether it has not ended: a zombie has.
+    /// Whether it has not ended: a zombie has. One whose first thread alone has ended looks like a zombie, and lives.
     #[must_use]
     pub(crate) fn lives(&self) -> bool {
-        !['Z', 'X'].contains(&self.state)
+        !['Z', 'X'].contains(&self.state) || self.threads > 1
     }
 
     fn parse(stat: &str) -> Option<Self> {
@@ -38,9 +40,10 @@ impl Stat {
         let mut fields = tail.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
-        // The 22nd of all fields; two of those behind the name have been read.
-        let started = fields.nth(17)?.parse().ok()?;
-        Some(Self { name: name.to_owned(), state, parent: Pid::from_raw(parent), started })
+        // The 20th of all fields, and the 22nd; two of those behind the name have been read.
+        let threads = fields.nth(15)?.parse().ok()?;
+        let started = fields.nth(1)?.parse().ok()?;
+        Some(Self { name: name.to_owned(), state, parent: Pid::from_raw(parent), threads, started })
     }
 }
 
@@ -71,9 +74,19 @@ mod tests {
         let stat =
             Stat::parse("12 (a) (b c) S 7 12 12 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 36453 18812928 3614").unwrap();
         let parent = Pid::from_raw(7);
-        assert_eq!(stat, Stat { name: "a) (b c".to_owned(), state: 'S', parent, started: 36453 });
+        assert_eq!(stat, Stat { name: "a) (b c".to_owned(), state: 'S', parent, threads: 1, started: 36453 });
         assert_eq!(Stat::parse("12 no name"), None);
         assert_eq!(Stat::parse("12 (cut short) S 7 12 12 0"), None);
+    }
+
+    #[test]
+    fn a_zombie_has_ended_unless_another_thread_of_it_lives() {
+        let stat = |state, threads| {
+            let line = format!("12 (a) {state} 7 12 12 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 {threads} 0 36453 18812928");
+            Stat::parse(&line).unwrap()
+        };
+        assert!(!stat('Z', 1).lives() && !stat('X', 1).lives());
+        assert!(stat('Z', 2).lives() && stat('S', 1).lives() && stat('T', 1).lives());
     }
 
     #[test]
