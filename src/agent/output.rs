@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::Notify;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 use tracing::Level;
 
@@ -119,6 +119,8 @@ pub(crate) struct Tail(Rc<LastLines>);
 #[derive(Debug, Default)]
 struct LastLines {
     last: RefCell<VecDeque<String>>,
+    /// Who wants each of them at once.
+    follower: RefCell<Option<UnboundedSender<String>>>,
     /// Told when a copy is dropped.
     dropped: Notify,
 }
@@ -127,11 +129,21 @@ impl Tail {
     const LINES: usize = 20;
 
     fn push(&self, line: String) {
+        if let Some(follower) = &*self.0.follower.borrow() {
+            let _ = follower.send(line.clone());
+        }
         let mut lines = self.0.last.borrow_mut();
         if lines.len() == Self::LINES {
             lines.pop_front();
         }
         lines.push_back(line);
+    }
+
+    /// Each line from now on, as it comes.
+    pub(crate) fn follow(&self) -> UnboundedReceiver<String> {
+        let (follower, lines) = unbounded_channel();
+        self.0.follower.replace(Some(follower));
+        lines
     }
 
     /// The lines of a process that has ended, oldest first. Its end is known before its last words have been read; a child of

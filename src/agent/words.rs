@@ -442,6 +442,12 @@ mod tests {
             ("BrokerMessageListener", "Acknowledging runner request '2'.", Some(Sign::Acquiring)),
             ("Runner", "No session restart needed for config type: credentials", Some(Sign::Reconfigured)),
             (
+                "JobDispatcher",
+                "Job cancellation request 5b7c received, cancellation timeout 5 minutes.",
+                Some(Sign::Cancelled),
+            ),
+            ("Worker", "Job cancellation request 5b7c received, cancellation timeout 5 minutes.", None),
+            (
                 "Runner",
                 "Acknowledge returned job-not-found for ephemeral runner request '2'. Exiting runner.",
                 Some(Sign::Refused),

@@ -163,6 +163,13 @@ impl Board {
         }
     }
 
+    /// What a job waited for is there.
+    pub(crate) fn waited(&self) {
+        if self.status.borrow().phase == Phase::Waiting {
+            self.enter(Phase::Running);
+        }
+    }
+
     /// Things work: earlier faults are history.
     pub(crate) fn well(&self) {
         self.times.faulty_since.set(None);

@@ -59,6 +59,8 @@ pub(crate) struct Hooked {
     pub evidence: Evidence,
     /// The process that asks.
     pub peer: Option<Pid>,
+    /// Its user.
+    pub user: Option<Uid>,
     /// Where the answers go. Closed when the client is gone.
     pub answers: mpsc::UnboundedSender<HookAnswer>,
     /// Told when the job's log has been told that the job has failed.
@@ -121,6 +123,7 @@ pub(crate) async fn serve(listener: UnixListener, board: Board, orders: mpsc::Un
 /// Who asks, as the kernel says.
 struct Peer {
     pid: Option<Pid>,
+    user: Option<Uid>,
     /// Root, or the user that we run as.
     ours: bool,
 }
@@ -128,7 +131,8 @@ struct Peer {
 impl Peer {
     fn new(uid: u32, pid: Option<i32>) -> Self {
         let pid = pid.filter(|pid| *pid > 0).map(Pid::from_raw);
-        Self { pid, ours: uid == 0 || uid == Uid::effective().as_raw() }
+        let user = Uid::from_raw(uid);
+        Self { pid, user: Some(user), ours: user.is_root() || user == Uid::effective() }
     }
 
     /// Who connected. `None` where the kernel names ourselves, who never do: gVisor names whoever asks it.
@@ -159,7 +163,7 @@ impl Peer {
         };
         match timeout(PATIENCE, sender).await {
             Ok(Ok(peer)) => peer,
-            Ok(Err(_)) | Err(_) => Self { pid: None, ours: false },
+            Ok(Err(_)) | Err(_) => Self { pid: None, user: None, ours: false },
         }
     }
 }
@@ -197,6 +201,7 @@ async fn answer(
                 failed,
                 evidence,
                 peer: peer.pid,
+                user: peer.user,
                 answers,
                 told: Rc::clone(&told),
             })));

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, timeout};
 
 use super::gate::Gate;
-use super::hardware::{Guard, HardwareError};
+use super::hardware::{Guard, HardwareError, News};
 use crate::control::HookAnswer;
 use crate::control::server::Hooked;
 use crate::policy::{Denial, Policy, ReadOrigin};
@@ -32,8 +32,16 @@ impl Wish {
         let answers = hooked.answers.clone();
         let (to_say, gone) = (answers.clone(), answers.clone());
         let patience = guard.patience();
-        let say = move |why| {
-            tracing::info!("the job is {why}");
+        let board = guard.board().clone();
+        let say = move |news| {
+            let why = match news {
+                News::Waits(report) => {
+                    tracing::info!("the job is {report}");
+                    report
+                }
+                News::Has => return board.waited(),
+                News::Said(line) => line,
+            };
             let _ = to_say.send(HookAnswer::Wait { why });
         };
         Self {
@@ -62,6 +70,8 @@ pub(super) struct Admission {
     wish: Option<Wish>,
     /// For how long it waited.
     pub(super) waited: Duration,
+    /// Whether the forge cancelled the job before it had what it waits for.
+    pub(super) cancelled: bool,
     /// A hook that was told why its job may not go on. It is not let go before the listener has ended, or steps that run
     /// `always()` would run without the hardware.
     refused: Option<UnboundedSender<HookAnswer>>,
@@ -85,6 +95,18 @@ impl Admission {
         }
         self.judged = true;
         Ok(())
+    }
+
+    /// Whether the job may not go on before its own hook has asked: it was not judged, or has not got its hardware.
+    pub(super) fn needs_its_hook(&self, policy: &Policy, gate: &Gate) -> bool {
+        let judged = self.judged || policy.allows_everything();
+        let has_its_hardware = gate.guard.is_none() || gate.held.is_some() || self.wish.is_some();
+        self.refused.is_none() && !(judged && has_its_hardware)
+    }
+
+    /// Whether the job waits for its hardware.
+    pub(super) fn waits(&self) -> bool {
+        self.wish.is_some()
     }
 
     /// Lets a job that was judged go on, or has it join the queue for its hardware: `true` then. `who` is the runner.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
 
-use super::hardware::{Guard, HardwareError};
+use super::hardware::{Guard, HardwareError, News};
 use super::means::Means;
 use super::patience::Patience;
 use super::state::StateFile;
@@ -42,7 +42,11 @@ impl Gate {
         loop {
             board.enter(Phase::Waiting);
             let claim = self.claim(String::new(), &Job::default());
-            let say = |text| tracing::info!("{text}");
+            let say = |news| match news {
+                News::Waits(report) => tracing::info!("{report}"),
+                News::Has => board.enter(Phase::Starting),
+                News::Said(_) => {}
+            };
             let acquired =
                 Rc::clone(&guard).acquire(claim, None, say, async move { stop.reached(Urgency::Finish).await });
             match acquired.await {
@@ -51,7 +55,12 @@ impl Gate {
                     self.held = Some(held);
                     return true;
                 }
-                Err(HardwareError::Abandoned) => return false,
+                Err(HardwareError::Abandoned) => {
+                    if let Some(held) = guard.unprepared() {
+                        guard.release(held).await;
+                    }
+                    return false;
+                }
                 Err(error) => {
                     let wait = patience.backoff.after_fault();
                     patience.wait_out(state, Phase::BackingOff, &error.to_string(), wait).await;

@@ -2,20 +2,20 @@
 //!
 //! PID 1 holds the lock, so nothing that a job does or leaves behind can release it, and the kernel does when PID 1 dies.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
-use tokio::time::{Instant, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::children::{Running, Starter};
 use crate::agent::hooks::executables;
 use crate::agent::interpreter::Interpreters;
 use crate::config::{Hardware, LockScope, Places};
 use crate::control::{Board, WaitNotice};
-use crate::init::SpawnError;
+use crate::init::{Ended, SpawnError};
 use crate::metrics;
 use crate::resource::{AttemptError, Claim, Held, Locks, Missing};
 
@@ -23,6 +23,10 @@ use crate::resource::{AttemptError, Claim, Held, Locks, Missing};
 const UNREMARKABLE: Duration = Duration::from_millis(100);
 /// How often a job that waits is told about it.
 const REMIND: Duration = Duration::from_secs(30);
+/// The event of the hooks for a new holder.
+const ACQUIRED: &str = "resource-acquired";
+/// The most lines of a hook that its job is told.
+const LINES: usize = 1000;
 
 /// The shared hardware that jobs of this incarnation need.
 pub(super) struct Guard {
@@ -33,6 +37,18 @@ pub(super) struct Guard {
     hooks: PathBuf,
     interpreters: Interpreters,
     board: Board,
+    /// What a wish has got while the hooks for a new holder run.
+    preparing: RefCell<Option<Held>>,
+}
+
+/// What whoever waits for hardware is told.
+pub(super) enum News {
+    /// Who has it, and how many come first.
+    Waits(String),
+    /// It is had, and made ready from now on.
+    Has,
+    /// A line of a hook that makes it ready.
+    Said(String),
 }
 
 /// Why a job cannot have what it needs.
@@ -65,7 +81,7 @@ impl Guard {
         let by_agent = if starter.facts.hooks.is_some() { LockScope::Job } else { LockScope::Listener };
         let scope = hardware.scope.unwrap_or(by_agent);
         let (hooks, interpreters) = (places.hooks(), Interpreters::of(places));
-        Self { hardware, locks, scope, starter, hooks, interpreters, board }
+        Self { hardware, locks, scope, starter, hooks, interpreters, board, preparing: RefCell::default() }
     }
 
     /// When the resource is taken.
@@ -78,18 +94,28 @@ impl Guard {
         self.hardware.idle
     }
 
+    /// Where it is shown what goes on.
+    pub(super) fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// What a wish that nobody has any more had got, if it was still being made ready. It is to be released.
+    pub(super) fn unprepared(&self) -> Option<Held> {
+        self.preparing.take()
+    }
+
     /// How long a job may wait.
     pub(super) fn patience(&self) -> Option<Duration> {
         self.hardware.timeout
     }
 
-    /// Waits for the resource, tells `say` what it waits for now and then, and runs the hooks for a new holder. Gives up when
-    /// `abandoned` resolves; dropping the future gives up as well.
+    /// Waits for the resource, tells `say` how that goes, and runs the hooks for a new holder. Gives up when `abandoned` resolves;
+    /// dropping the future gives up as well. Whoever gives up looks whether it was [`Self::unprepared`].
     pub(super) async fn acquire(
         self: Rc<Self>,
         claim: Claim,
         patience: Option<Duration>,
-        mut say: impl FnMut(String),
+        mut say: impl FnMut(News),
         abandoned: impl Future<Output = ()>,
     ) -> Result<Held, HardwareError> {
         let waiting = self.board.waits_for(&self.hardware.wanted.to_string());
@@ -102,15 +128,39 @@ impl Guard {
                 }
             }
         };
+        tokio::pin!(abandoned);
         let held = tokio::select! {
             held = wait => held?,
-            () = abandoned => return Err(HardwareError::Abandoned),
+            () = &mut abandoned => return Err(HardwareError::Abandoned),
         };
         metrics::lock_waited(waiting.lasted());
         drop(waiting);
         self.record(&held, &claim);
         tracing::info!(resource = held.names(), "has the hardware");
-        match self.run_hooks("resource-acquired", &held).await {
+        say(News::Has);
+        tokio::select! {
+            result = self.prepare(held, &mut say) => result,
+            () = &mut abandoned => Err(HardwareError::Abandoned),
+        }
+    }
+
+    /// Runs the hooks for a new holder.
+    async fn prepare(&self, held: Held, say: &mut impl FnMut(News)) -> Result<Held, HardwareError> {
+        let names = held.names();
+        self.preparing.replace(Some(held));
+        let mut lines = 0;
+        let tell = |name: &str, line: &str| {
+            lines += 1;
+            if lines <= LINES {
+                say(News::Said(format!("{name}: {line}")));
+            } else if lines == LINES + 1 {
+                say(News::Said(format!("{name}: more of it is in the runner's log")));
+            }
+        };
+        let result = self.run_hooks(ACQUIRED, &names, tell).await;
+        // Only who gives up takes it, and then nothing comes back here.
+        let Some(held) = self.unprepared() else { return Err(HardwareError::Abandoned) };
+        match result {
             Ok(()) => Ok(held),
             Err(why) => {
                 self.release(held).await;
@@ -124,14 +174,13 @@ impl Guard {
         claim: &Claim,
         mut over: Option<(Instant, Duration)>,
         waiting: &WaitNotice,
-        say: &mut impl FnMut(String),
+        say: &mut impl FnMut(News),
     ) -> Result<Held, HardwareError> {
         let attempt = self.locks.begin(&self.hardware.wanted, claim)?;
         let (mut what, setup) = attempt.waiter(false).map_err(|error| SpawnError::Other("oscr-entry".into(), error))?;
         // What it has to say goes the way of the log, and waits for nobody who should read it.
         what.captured = true;
-        let running = self.starter.launch(&what, setup)?;
-        let mut waiter = Waiter { running, ended: Cell::new(false) };
+        let mut waiter = Helper::new(self.starter.launch(&what, setup)?);
         let mut reminder = interval_at(Instant::now() + UNREMARKABLE, REMIND);
         let ended = loop {
             tokio::select! {
@@ -139,7 +188,7 @@ impl Guard {
                 _ = reminder.tick() => {
                     if let Some(Missing { report, .. }) = attempt.missing(self.hardware.tell) {
                         waiting.report(&report);
-                        say(report);
+                        say(News::Waits(report));
                     }
                 }
                 after = reached(over) => match attempt.missing(self.hardware.tell) {
@@ -162,33 +211,54 @@ impl Guard {
 
     /// Runs the hooks for the end of a holder, and lets the resource go whatever they do.
     pub(super) async fn release(&self, held: Held) {
-        if let Err(why) = self.run_hooks("resource-released", &held).await {
+        if let Err(why) = self.run_hooks("resource-released", &held.names(), |_, _| {}).await {
             tracing::error!("{why}");
         }
         tracing::info!(resource = held.names(), "lets the hardware go");
     }
 
-    async fn run_hooks(&self, event: &str, held: &Held) -> Result<(), String> {
+    /// Runs the hooks for an event in turn, and tells `tell` each line of them. Why the first that fails did, with its last line.
+    async fn run_hooks(&self, event: &str, names: &str, mut tell: impl FnMut(&str, &str)) -> Result<(), String> {
         for hook in executables(&self.hooks.join(event)) {
-            let shown = PathBuf::from(&hook).display().to_string();
+            let hook = PathBuf::from(hook);
+            let shown = hook.display();
+            let name = hook.file_name().unwrap_or_default().to_string_lossy();
             let mut env = self.starter.env.clone();
-            env.push(("OSCR_RESOURCE".into(), held.names().into()));
+            env.push(("OSCR_RESOURCE".into(), names.into()));
             let search = env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
-            let command = self.interpreters.command(hook.as_ref(), search).map_err(|why| why.to_string());
+            let command = self.interpreters.command(&hook, search).map_err(|why| why.to_string());
             let (program, arguments) = command.map_err(|why| format!("the hook {shown} cannot be run: {why}"))?;
-            let mut running = match self.starter.command(program, arguments, env) {
-                Ok(running) => running,
+            let mut helper = match self.starter.command(program, arguments, env) {
+                Ok(running) => Helper::new(running),
                 Err(error) => return Err(format!("the hook {shown} cannot be run: {error}")),
             };
-            match timeout(self.hardware.hook_timeout, running.ended()).await {
-                Ok(crate::init::Ended::Code(0)) => {}
-                Ok(ended) => return Err(format!("the hook {shown} failed ({ended})")),
-                Err(_) => {
-                    // It leads a session of its own, so this reaches all of it that did not run away.
-                    let _ = killpg(running.pid, Signal::SIGKILL);
-                    running.ended().await;
+            let mut lines = helper.running.tail.follow();
+            let until = Instant::now() + self.hardware.hook_timeout;
+            let ended = loop {
+                tokio::select! {
+                    ended = helper.running.ended() => break Some(ended),
+                    Some(line) = lines.recv() => tell(&name, &line),
+                    () = sleep_until(until) => break None,
+                }
+            };
+            if ended.is_none() {
+                helper.kill();
+                helper.running.ended().await;
+            }
+            helper.ended.set(true);
+            let fails = ended != Some(Ended::Code(0));
+            // Something that a hook left running may keep its output open; the next holder does not wait for that.
+            let last = if fails || event == ACQUIRED { helper.running.tail.last_words().await.pop() } else { None };
+            while let Ok(line) = lines.try_recv() {
+                tell(&name, &line);
+            }
+            let saying = last.map(|line| format!(": {line}")).unwrap_or_default();
+            match ended {
+                Some(Ended::Code(0)) => {}
+                Some(ended) => return Err(format!("the hook {shown} failed ({ended}){saying}")),
+                None => {
                     let bound = humantime::format_duration(self.hardware.hook_timeout);
-                    return Err(format!("the hook {shown} took longer than {bound} (OSCR_LOCK_HOOK_TIMEOUT)"));
+                    return Err(format!("the hook {shown} took longer than {bound} (OSCR_LOCK_HOOK_TIMEOUT){saying}"));
                 }
             }
         }
@@ -212,16 +282,28 @@ async fn reached(over: Option<(Instant, Duration)>) -> Duration {
     }
 }
 
-/// The process that waits in our place; killed when it is not needed any more.
-struct Waiter {
+/// A process that works in our place, to wait or as a hook; killed when it is not needed any more.
+struct Helper {
     running: Running,
     ended: Cell<bool>,
 }
 
-impl Drop for Waiter {
+impl Helper {
+    fn new(running: Running) -> Self {
+        Self { running, ended: Cell::new(false) }
+    }
+
+    /// It leads a session of its own, so this reaches all of it that did not run away.
+    fn kill(&self) {
+        let _ = kill(self.running.pid, Signal::SIGKILL);
+        let _ = killpg(self.running.pid, Signal::SIGKILL);
+    }
+}
+
+impl Drop for Helper {
     fn drop(&mut self) {
         if !self.ended.get() {
-            let _ = kill(self.running.pid, Signal::SIGKILL);
+            self.kill();
         }
     }
 }

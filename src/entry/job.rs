@@ -245,6 +245,14 @@ impl JobWatch {
         })
     }
 
+    /// Whether a process that the job does not include may be of it all the same: it is not seen here, has ended, or is the
+    /// listener's and not its worker's. One that lives and has other ancestors is not.
+    pub(super) fn may_include(&self, process: Option<Pid>) -> bool {
+        process.is_none_or(|process| {
+            !Stat::read(process).is_some_and(|stat| stat.lives()) || descends(process, self.listener)
+        })
+    }
+
     /// What the forge was told of it, as far as it is known here: by its worker's exit code, or else by the listener's last word.
     pub(super) fn told_result(&self, agent: &AgentFacts) -> Option<JobResult> {
         let known = |code: i32| agent.worker_codes.iter().find(|(known, _)| *known == code).map(|(_, word)| *word);

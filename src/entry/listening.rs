@@ -6,8 +6,6 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, timeout};
 
 use super::admission::{Objection, turn_away_stranger};
@@ -89,6 +87,7 @@ impl Session<'_> {
                 self.releasing = None;
                 self.parts.means.board.set_resource(None);
             }
+            Event::Said(Marker::Sign(Sign::Cancelled, _)) => return self.cancelled().await,
             Event::Said(marker) => self.heard(marker).await,
             Event::Asked(hooked) => return self.asked(*hooked).await,
             Event::Granted(result) => return self.granted(result).await,
@@ -147,7 +146,7 @@ impl Session<'_> {
     }
 
     /// The job is to end before its steps are over; the first reason stays.
-    fn ends_job(&mut self, why: EndedBy) {
+    pub(super) fn ends_job(&mut self, why: EndedBy) {
         self.ended_by.get_or_insert(why);
     }
 
@@ -259,6 +258,7 @@ impl Session<'_> {
     /// The job is over, and its listener should end too.
     async fn job_over(&mut self) {
         self.admission.give_up();
+        self.give_back();
         self.job.ended();
         self.listener.works(false);
         self.watchdog.done();
@@ -290,6 +290,9 @@ impl Session<'_> {
             self.hooked = true;
             reached_hook(&mut self.parts.registrar.state);
         }
+        if !ours && self.may_be_the_jobs(&hooked) {
+            return self.fail_unknown(hooked).await;
+        }
         let Means { common, provider, .. } = self.parts.means;
         match self.admission.judge(&hooked, ours, &common.policy, provider.agent().read_origin()) {
             Ok(()) => {}
@@ -312,7 +315,7 @@ impl Session<'_> {
             self.parts.means.board.enter(Phase::Waiting);
         }
         self.parts.registrar.note_job();
-        ControlFlow::Continue(())
+        self.end_if_cancelled().await
     }
 
     async fn granted(&mut self, result: Result<Held, HardwareError>) -> ControlFlow<Ended> {
@@ -328,38 +331,13 @@ impl Session<'_> {
             Err(HardwareError::Abandoned) => {
                 tracing::error!("the job is failed: its hook was killed while it waited for the hardware");
                 self.ends_job(EndedBy::Hook);
-                if !self.job.runs() {
-                    return self.interrupt().await;
-                }
-                // It begins steps that run `always()` some 30 ms after the hook's end; an interrupted listener takes up to a
-                // second to tell it not to, and such a step has ten more. The listener reports a killed worker's job as failed.
-                end_processes(&[self.listener.pid]).await;
-                ControlFlow::Continue(())
+                self.hook_gone().await
             }
             Err(error) => {
                 tracing::error!("the job is failed: {error}");
                 self.ends_job(EndedBy::Lock);
                 self.fail_job(answers, &told, format!("this job is failed: {error}")).await
             }
-        }
-    }
-
-    /// Tells the job's log why the job may not go on, and interrupts the listener.
-    async fn fail_job(
-        &mut self,
-        answers: UnboundedSender<HookAnswer>,
-        told: &Notify,
-        why: String,
-    ) -> ControlFlow<Ended> {
-        self.admission.refuse(answers, told, why).await;
-        self.interrupt().await
-    }
-
-    /// Has a job that waits for its hardware say why it is about to be cancelled: its page would only say that it was.
-    async fn end_wait(&mut self, why: &str) {
-        if let Some((answers, told)) = self.admission.end_wait() {
-            let why = format!("this job is failed: {why} while this job waited for its hardware");
-            self.admission.refuse(answers, &told, why).await;
         }
     }
 
@@ -437,6 +415,7 @@ impl Session<'_> {
         self.job.tell();
         self.parts.update.cut_short(&mut self.parts.registrar.state);
         self.admission.end();
+        self.give_back();
         if let Some(work) = self.releasing.take() {
             work.await;
             self.parts.means.board.set_resource(None);

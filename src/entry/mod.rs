@@ -21,6 +21,7 @@ mod gate;
 mod ghosts;
 mod hardware;
 mod hearing;
+mod held_back;
 mod in_use;
 mod incarnation;
 mod job;

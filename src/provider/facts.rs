@@ -160,6 +160,8 @@ pub enum Sign {
     Updating,
     /// The forge had it change its configuration, which it has written.
     Reconfigured,
+    /// The forge told it that its job is cancelled.
+    Cancelled,
 }
 
 impl Sign {

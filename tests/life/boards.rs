@@ -92,7 +92,7 @@ impl Drop for Person {
     }
 }
 
-fn hook(container: &Container<'_>, name: &str, text: &str) {
+pub(crate) fn hook(container: &Container<'_>, name: &str, text: &str) {
     let path = container.path("etc/oscr/hooks.d").join(name);
     write_program(&path, &format!("#!/bin/bash\n{text}\n"));
 }
@@ -194,10 +194,11 @@ fn a_killed_runner_frees_its_board_at_once() {
 }
 
 #[test]
-fn a_job_cancelled_while_it_waits_gives_its_place_up() {
+fn a_job_whose_listener_does_not_say_that_it_is_cancelled_gives_its_place_up_with_its_worker() {
     let (forge, boards) = (Forge::start(), Boards::new());
     let person = boards.somebody("board-1");
     let mut container = boards.runner(&forge, &[]);
+    container.replace_listener("exec > >(grep --line-buffered --invert-match 'Job cancellation request')");
     forge.order(|orders| orders.worker_kill_ms = 300);
     container.start();
     let job = forge.job("echo never");

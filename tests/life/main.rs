@@ -19,6 +19,7 @@ mod forge;
 mod ghosts;
 mod happy;
 mod harness;
+mod held_back;
 mod hooks;
 mod hostile;
 mod jit;

@@ -13,7 +13,7 @@ use crate::operator::summaries;
 
 /// The result and `ended_by` of the only job of the log.
 #[track_caller]
-fn ended(container: &Container<'_>) -> (String, Option<String>) {
+pub(crate) fn ended(container: &Container<'_>) -> (String, Option<String>) {
     let all = summaries(container);
     assert_eq!(all.len(), 1, "{all:?}");
     let text = |field: &str| all[0][field].as_str().map(str::to_owned);

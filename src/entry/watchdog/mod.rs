@@ -177,7 +177,7 @@ impl Watchdog {
             Sign::Disconnected => {}
             Sign::Reconnected => self.doubt = None,
             // It listens on, or ends and says by its code why.
-            Sign::Updating | Sign::Reconfigured => {}
+            Sign::Updating | Sign::Reconfigured | Sign::Cancelled => {}
         }
     }
 

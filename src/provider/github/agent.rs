@@ -33,6 +33,7 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
         ("BrokerMessageListener", "Acknowledging runner request ", Sign::Acquiring),
         ("Runner", "Acknowledge returned job-not-found ", Sign::Refused),
         ("Runner", "Skipping message Job.", Sign::Skipped),
+        ("JobDispatcher", "Job cancellation request ", Sign::Cancelled),
         // Of its settings, and of its credentials. Each is written by now.
         ("Runner", "Runner configuration was updated.", Sign::Reconfigured),
         ("Runner", "No session restart needed for config type: ", Sign::Reconfigured),
