@@ -61,7 +61,7 @@ pub const COMMON: &[Setting] = &[
         name: "RUNNER_NAME",
         kind: SettingKind::Text,
         default: "unset",
-        about: "An exact name. Only where no second replica can have it: needs `OSCR_ALLOW_FIXED_NAME=true`.",
+        about: "An exact name. Only where no second replica can have it: needs `OSCR_ALLOW_FIXED_NAME=true`. An offline agent of this name is removed; one that is online keeps it, and this container is `denied`.",
         aliases: &[],
     },
     Setting {
@@ -180,7 +180,7 @@ pub const COMMON: &[Setting] = &[
         name: "OSCR_WATCH_INTERVAL",
         kind: SettingKind::Duration,
         default: "`10m`",
-        about: "How often, give or take a fifth, the forge is asked whether an idle runner's registration exists and is online. 0: never.",
+        about: "How often, give or take a fifth, the forge is asked whether an idle runner's registration exists and is online, and what it thinks of one whose job runs. 0: never.",
         aliases: &[],
     },
     Setting {
@@ -188,6 +188,13 @@ pub const COMMON: &[Setting] = &[
         kind: SettingKind::Duration,
         default: "`3m`",
         about: "How long the forge may call a runner offline whose listener seems well, before it is replaced.",
+        aliases: &[],
+    },
+    Setting {
+        name: "OSCR_JOB_OFFLINE_TIMEOUT",
+        kind: SettingKind::Duration,
+        default: "`15m`",
+        about: "How long the forge may call a runner offline and not busy whose job runs, in each of its answers, before the job is ended. That it does not know the runner, or does not answer, ends none. 0: never.",
         aliases: &[],
     },
     Setting {

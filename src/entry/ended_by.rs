@@ -15,6 +15,8 @@ pub(super) enum EndedBy {
     Lock,
     /// A hook around it failed, or was killed while it waited.
     Hook,
+    /// It stopped its worker or its listener, again and again.
+    Stopped,
     /// A person or the forge cancelled it, or gave it up.
     Forge,
 }
@@ -30,6 +32,7 @@ impl EndedBy {
             Self::Policy => "policy",
             Self::Lock => "lock",
             Self::Hook => "hook",
+            Self::Stopped => "stopped",
             Self::Forge => "forge",
         }
     }

@@ -42,6 +42,8 @@ pub(super) enum Why {
     Unclean,
     /// There is a newer agent to run.
     Update,
+    /// Its network has no way out, and only a restart of the container mends that.
+    CutOff,
     /// It was idle for as long as it may be.
     Idle,
     /// The watchdog found that it can get no job.
@@ -73,7 +75,9 @@ impl Ending {
         let Past { why, interrupted, asked, job_seen, job_ran, job_stands, by_us } = past;
         match why {
             _ if interrupted && asked => return Self::Stopped(Why::Asked),
-            Some(why @ (Why::Yield | Why::Full | Why::Unclean | Why::Update)) if interrupted && !job_seen => {
+            Some(why @ (Why::Yield | Why::Full | Why::Unclean | Why::Update | Why::CutOff))
+                if interrupted && !job_seen =>
+            {
                 return Self::Stopped(why);
             }
             // Nobody asked for it, and no job ran after all.
@@ -136,7 +140,7 @@ impl Ending {
 
     /// Whether this process registers again after it, unless it is asked to stop.
     pub(super) fn goes_on(&self) -> bool {
-        !matches!(self, Self::JobDone { .. } | Self::JobBroken(_) | Self::Stopped(Why::Idle | Why::Asked))
+        !matches!(self, Self::JobDone { .. } | Self::JobBroken(_) | Self::Stopped(Why::Idle | Why::Asked | Why::CutOff))
     }
 
     /// Whether it speaks of trouble, when it comes soon after the start and nobody wanted it.

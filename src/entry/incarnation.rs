@@ -76,7 +76,7 @@ impl Incarnation {
             }
             let Some(Ready { directory, run }) = registrar.register(patience).await else {
                 gate.release().await;
-                return exit::DONE;
+                return if registrar.cut_off { exit::TEMPORARY } else { exit::DONE };
             };
             docker.remember_label(&directory, &mut registrar.state);
             if let Err(error) = keeper.outside.all_is_well() {
@@ -116,6 +116,7 @@ impl Incarnation {
                     return exit::DONE;
                 }
                 Ending::Stopped(Why::Asked) => return exit::DONE,
+                Ending::Stopped(Why::CutOff) => return exit::TEMPORARY,
                 Ending::Stopped(Why::Replace(why)) | Ending::Lost(why) | Ending::Again(why) => {
                     let wait = patience.backoff.after_fault();
                     patience.wait_out(&mut registrar.state, Phase::BackingOff, &why, wait).await;

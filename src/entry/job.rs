@@ -107,6 +107,14 @@ impl JobWatch {
         self.running.is_some()
     }
 
+    /// Its worker, while that lives.
+    pub(super) fn worker_alive(&self) -> Option<Pid> {
+        match &self.running {
+            Some(Shown::Worker(worker)) if worker.lives() => Some(worker.pid),
+            _ => None,
+        }
+    }
+
     /// Whether it runs now, and the listener's word is all that shows it.
     pub(super) fn runs_by_word(&self) -> bool {
         matches!(self.running, Some(Shown::Word))

@@ -97,6 +97,7 @@ impl Session<'_> {
                 self.parts.means.provider.rest();
                 let doubted = self.watchdog.doubts();
                 self.watchdog.told(&standing);
+                self.note_silence();
                 if doubted && !self.watchdog.doubts() {
                     tracing::info!("the forge sees the agent again");
                     self.parts.means.board.connected();
@@ -104,6 +105,8 @@ impl Session<'_> {
             }
             Event::Wanted => self.retirement.begin(Why::Yield),
             Event::Look => self.look(),
+            Event::WayOut => return self.look_for_way_out().await,
+            Event::LookAtStopped => return self.look_at_stopped().await,
             Event::Finish => {
                 self.parts.update.halt();
                 self.retirement.begin(Why::Asked);
@@ -165,6 +168,7 @@ impl Session<'_> {
         // From now on a job may write to its output.
         self.listener.works(true);
         self.watchdog.running();
+        self.stopped.begin();
         self.parts.registrar.is_rightly_busy();
         self.parts.means.board.connected();
         self.proves_well();
@@ -354,7 +358,13 @@ impl Session<'_> {
                 self.parts.means.board.cannot_listen(&why, long);
                 self.watchdog.silent();
             }
-            Due::Ask => self.asking = self.parts.registrar.ask(),
+            Due::Ask => {
+                self.asking = self.parts.registrar.ask();
+                // A job that crossed a removal has no registration to ask about.
+                if self.asking.is_none() {
+                    self.watchdog.not_asked();
+                }
+            }
             Due::Lapse => {
                 tracing::info!(
                     "it is not known whether the agent has its connection again: nothing here may ask the forge"
@@ -373,12 +383,8 @@ impl Session<'_> {
                 tracing::warn!("replacing the listener: {why}");
                 self.retirement.begin(Why::Replace(why));
             }
-            Due::Overdue => {
-                tracing::warn!("cancelling the running job: it has run for longer than OSCR_JOB_MAX allows");
-                self.ends_job(EndedBy::JobMaximum);
-                self.end_wait("OSCR_JOB_MAX was over").await;
-                return self.interrupt().await;
-            }
+            Due::Overdue => return self.cancel_overdue().await,
+            Due::GivenUp(limit) => return self.forge_gave_up(limit).await,
         }
         ControlFlow::Continue(())
     }

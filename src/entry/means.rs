@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::children::Starter;
 use super::in_use::InUse;
 use super::numbers::Numbers;
+use super::routes::Routes;
 use super::state::StateFile;
 use super::stop::Stop;
 use crate::config::Common;
@@ -26,6 +27,8 @@ pub(super) struct Means {
     pub(super) stop: Stop,
     /// Where metrics go.
     pub(super) numbers: Numbers,
+    /// Where this container's network led when this life began.
+    pub(super) routes: Routes,
     /// When this life began.
     pub(super) born: Instant,
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::patience::Patience;
-use super::registrar::{Registrar, cannot_start, on_disk};
+use super::registrar::{LAST_WORD, Registrar, cannot_start, on_disk};
 use super::stop::{Stop, Urgency};
 use super::teardown::interrupt;
+use super::way_out::leaves_for_network;
 use super::work::on_a_thread;
 use crate::agent::directory;
 use crate::agent::output::reason;
@@ -22,9 +23,6 @@ use crate::workspace::{RootsLock, Spare, wipe};
 
 /// How long the agent's configure step may take.
 const CONFIGURE: Duration = Duration::from_secs(5 * 60);
-/// How long the forge may still take to answer once we are asked to stop. What an answer in time says need not be looked
-/// for later.
-const LAST_WORD: Duration = Duration::from_secs(3);
 
 /// A registered agent that is ready to listen.
 pub(super) struct Ready {
@@ -35,7 +33,7 @@ pub(super) struct Ready {
 }
 
 impl Registrar {
-    /// Registers, however long it takes. `None` when asked to stop before.
+    /// Registers, however long it takes. `None` when asked to stop before, or cut off.
     pub(super) async fn register(&mut self, patience: &mut Patience) -> Option<Ready> {
         while self.means.stop.urgency() == Urgency::None {
             if self.keep_pace(patience).await {
@@ -60,8 +58,12 @@ impl Registrar {
             if self.means.stop.urgency() > Urgency::None {
                 break;
             }
+            if matches!(fault, Fault::Unreachable(_)) && leaves_for_network(&self.means, &mut self.state) {
+                self.cut_off = true;
+                return None;
+            }
             let (phase, wait) = match &fault {
-                Fault::Unreachable(_) | Fault::NameTaken(_) => (Phase::BackingOff, patience.backoff.after_fault()),
+                Fault::Unreachable(_) | Fault::NameTaken { .. } => (Phase::BackingOff, patience.backoff.after_fault()),
                 Fault::Limited { wait, .. } => (Phase::BackingOff, patience.backoff.after_limit(*wait)),
                 Fault::Denied { .. } => (Phase::Denied, patience.backoff.after_denial()),
             };
@@ -83,6 +85,7 @@ impl Registrar {
     }
 
     async fn try_to_register(&mut self) -> Result<Ready, Fault> {
+        self.denial = None;
         let stop = self.means.stop.clone();
         unless_stopped(&stop, self.release_leftovers()).await?;
         if let Some(kept) = unless_stopped(&stop, self.take_up_kept()).await? {
@@ -97,10 +100,12 @@ impl Registrar {
             let tried = unless_stopped(&stop, self.try_agent()).await;
             self.agent_was_tried(tried)?;
         }
-        // A name that was tried and may or may not be known to the forge is tried again: then one clean-up covers both.
+        // A name that was tried and may or may not be known to the forge is tried again: then one clean-up covers both. So is one
+        // that it cannot know, for whoever reads the log.
+        let pending = self.state.content.current.is_some();
         let name = match &self.state.content.current {
             Some(pending) => pending.name.clone(),
-            None => self.means.common.naming.next(Naming::entropy()),
+            None => self.unused_name.take().unwrap_or_else(|| self.means.common.naming.next(Naming::entropy())),
         };
         self.state.content.current = Some(self.means.provider.registration(&name));
         self.save()?;
@@ -116,8 +121,10 @@ impl Registrar {
         let grant = match granted {
             Ok(grant) => grant,
             Err(fault) => {
-                if matches!(fault, Fault::NameTaken(_)) {
+                if matches!(fault, Fault::NameTaken { .. }) {
                     self.demote();
+                } else if !pending && !self.means.provider.may_have_registered() {
+                    self.never_registered();
                 }
                 return Err(fault);
             }
@@ -133,16 +140,26 @@ impl Registrar {
             self.state.content.current = Some(registration.clone());
             self.save()?;
         }
+        let mut asked = pending || grant.registration.is_some();
         let made = match tried {
-            Ok(()) => self.make_use_of(&grant, wanted).await,
+            Ok(()) => self.make_use_of(&grant, wanted, &mut asked).await,
             // Nothing is registered yet, and the name is as good for the next try.
-            Err(fault) if grant.registration.is_none() => return Err(fault),
+            Err(fault) if grant.registration.is_none() => {
+                if !pending {
+                    self.never_registered();
+                }
+                return Err(fault);
+            }
             Err(fault) => Err(fault),
         };
         let (directory, registration) = match made {
             Ok(made) => made,
             Err(fault) => {
-                self.demote();
+                if asked {
+                    self.demote()
+                } else {
+                    self.never_registered()
+                }
                 return Err(fault);
             }
         };
@@ -160,9 +177,15 @@ impl Registrar {
         Ok(Ready { directory, run: self.means.provider.run(&registration, &grant) })
     }
 
-    /// Turns what the forge granted into a registered agent.
-    async fn make_use_of(&self, grant: &Grant, wanted: Candidate<'_>) -> Result<(PathBuf, Registration), Fault> {
+    /// Turns what the forge granted into a registered agent, and says whether the forge was `asked` for one.
+    async fn make_use_of(
+        &self,
+        grant: &Grant,
+        wanted: Candidate<'_>,
+        asked: &mut bool,
+    ) -> Result<(PathBuf, Registration), Fault> {
         let directory = self.make_agent_directory(wanted.name, &grant.files).await?;
+        *asked = true;
         if let Some(step) = self.means.provider.configure(grant, wanted) {
             self.configure(&directory, &step).await?;
         }
@@ -198,7 +221,7 @@ impl Registrar {
         let tried = self.agent_was_tried(tried);
         let standing = standing?;
         if let Some(standing) = standing {
-            self.heard_of(&current.name, standing == Standing::Busy);
+            self.heard_of(&current.name, standing.believes_in_job());
         }
         tried?;
         if standing == Some(Standing::Unknown) {

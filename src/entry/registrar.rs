@@ -1,13 +1,13 @@
 //! Registrations: which there are, and how each is let go, now or by a later incarnation.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::ending::Ending;
+use super::ending::{Ending, Why};
+use super::later::Later;
 use super::means::Means;
 use super::open_job::OpenJob;
 use super::state::{StateError, StateFile};
@@ -15,6 +15,7 @@ use super::stop::Urgency;
 use super::teardown::interrupt;
 use crate::agent::output::reason;
 use crate::agent::words::Voice;
+use crate::config::name::Naming;
 use crate::control::Phase;
 use crate::init::{Ended, SpawnError};
 use crate::metrics::{self, Registered};
@@ -22,6 +23,9 @@ use crate::provider::{Answer, Fault, Registration, Released, Releasing, Standing
 
 /// How long the forge of an earlier configuration may take: it may have been a mistake.
 const FOREIGN: Duration = Duration::from_secs(5);
+/// How long the forge may still take to answer once we are asked to stop. What an answer in time says need not be looked
+/// for later.
+pub(super) const LAST_WORD: Duration = Duration::from_secs(3);
 
 /// Who registers, and lets registrations go.
 pub(super) struct Registrar {
@@ -32,6 +36,14 @@ pub(super) struct Registrar {
     pub(super) once: Option<String>,
     /// What the forge called busy in this life. It is believed for the rest of a listener's end, and of this life.
     refused: Vec<String>,
+    /// A name that was tried, and that the forge cannot know.
+    pub(super) unused_name: Option<String>,
+    /// The forge refused to remove the registration in use. Asked again in the same breath, it would refuse again.
+    pub(super) denial: Option<Fault>,
+    /// It refused to remove a leftover when it was last asked.
+    leftovers_denied: bool,
+    /// The network has no way out, and this life ends for that: nobody can be asked anything.
+    pub(super) cut_off: bool,
     /// The agent was tried and does not run: the forge is asked for nothing before it does.
     pub(super) agent_failed: bool,
     /// Whether the job in the state is an earlier incarnation's.
@@ -46,7 +58,18 @@ impl Registrar {
             state.forget_kept();
         }
         let untold = state.content.job.is_some();
-        Self { means, state, once: None, refused: Vec::new(), agent_failed: false, untold }
+        Self {
+            means,
+            state,
+            once: None,
+            refused: Vec::new(),
+            unused_name: None,
+            denial: None,
+            leftovers_denied: false,
+            cut_off: false,
+            agent_failed: false,
+            untold,
+        }
     }
 
     /// A job runs, or more is known of it: should this incarnation be killed, the next one tells of it.
@@ -115,6 +138,12 @@ impl Registrar {
         self.state.save_or_warn();
     }
 
+    /// The forge was asked for no registration of the name that was to be tried: nobody need look for one.
+    pub(super) fn never_registered(&mut self) {
+        self.unused_name = self.state.content.current.take().map(|current| current.name);
+        self.state.save_or_warn();
+    }
+
     /// Demotes a registration that the forge is known to have had; a name that was only tried stays to be tried again.
     pub(super) fn demote_known(&mut self) {
         if self.state.content.current.as_ref().is_some_and(|current: &Registration| current.id.is_some()) {
@@ -153,11 +182,15 @@ impl Registrar {
     /// Makes sure that the forge does not have the registration any more, or that it is a leftover. One that is meant to stay stays,
     /// whatever its listener ended of.
     pub(super) async fn unregister(&mut self, directory: &Path, ending: &Ending) {
+        self.cut_off = *ending == Ending::Stopped(Why::CutOff);
         if self.means.common.persistent {
             return;
         }
         if self.state.content.current.is_none() {
             return;
+        }
+        if self.cut_off {
+            return self.demote();
         }
         self.means.board.enter(Phase::Unregistering);
         let next = match (ending.goes_on(), self.means.stop.urgency()) {
@@ -177,7 +210,11 @@ impl Registrar {
                 self.demote();
                 break;
             }
-            let trouble = match self.release_current(directory, ending.is_done()).await {
+            let released = match self.denial.clone() {
+                Some(denial) => Err(denial),
+                None => self.release_current(directory, ending.is_done()).await,
+            };
+            let trouble = match released {
                 Ok(Released::Gone) => {
                     tracing::info!("the registration is gone");
                     break;
@@ -185,6 +222,9 @@ impl Registrar {
                 Ok(Released::Busy) if in_vain => continue,
                 Ok(Released::Busy) => "the forge still believes that a job runs".to_owned(),
                 Err(fault @ Fault::Denied { .. }) => {
+                    // It would refuse again before we leave.
+                    let leaves = !ending.goes_on() || self.means.stop.urgency() > Urgency::None;
+                    let next = if leaves { "the next incarnation will try again" } else { next };
                     tracing::warn!("the registration cannot be removed: {fault}; {next}");
                     self.demote();
                     break;
@@ -215,7 +255,16 @@ impl Registrar {
             return Ok(Released::Gone);
         };
         let released = match self.means.provider.releasing(job_done) {
-            Releasing::Request => self.release(&current).await?,
+            Releasing::Request => match self.release(&current).await {
+                // The living one is ours, and nobody has told us its number.
+                Err(Fault::NameTaken { by, .. }) if by.is_some() => {
+                    self.release(&Registration { id: by, ..current.clone() }).await
+                }
+                released => released,
+            }
+            .inspect_err(|fault| {
+                self.denial = Some(fault.clone()).filter(|fault| matches!(fault, Fault::Denied { .. }))
+            })?,
             Releasing::Command { step, busy } => self.release_by_command(directory, &step, busy).await?,
             Releasing::ByForge => {
                 if !job_done {
@@ -241,6 +290,7 @@ impl Registrar {
     /// The registration in use is busy with a job that is there: that it was called so says nothing of what comes after it.
     pub(super) fn is_rightly_busy(&mut self) {
         self.refused.clear();
+        self.denial = None;
     }
 
     /// Whether the forge has called it busy in this life.
@@ -293,7 +343,9 @@ impl Registrar {
             return Ok(());
         }
         let mut later = Later::default();
+        self.leftovers_denied = false;
         let released = self.release_each_leftover(&mut later).await;
+        self.leftovers_denied = matches!(released, Err(Fault::Denied { .. }));
         later.say();
         released
     }
@@ -321,6 +373,7 @@ impl Registrar {
                     metrics::registration(Registered::Removed);
                     tracing::info!("{} of an earlier incarnation is not registered any more", registration.name);
                 }
+                Err(Fault::NameTaken { name, by }) => self.leave_to_others(&name, by, foreign)?,
                 Err(fault @ Fault::Denied { .. }) if foreign => tracing::warn!(
                     "{} may still be registered at {}, which refuses us: {fault}",
                     registration.name,
@@ -339,6 +392,20 @@ impl Registrar {
         Ok(())
     }
 
+    /// A living agent has the name of a registration that may never have been made. It is left alone, and this container takes
+    /// another name, if it may.
+    fn leave_to_others(&self, name: &str, by: Option<u64>, foreign: bool) -> Result<(), Fault> {
+        let ours = self.state.content.current.as_ref().is_some_and(|current| current.id.is_some() && current.id == by);
+        if ours || foreign || !matches!(self.means.common.naming, Naming::Fixed(_)) {
+            tracing::info!("{}: it stays", Fault::NameTaken { name: name.to_owned(), by });
+            return Ok(());
+        }
+        Err(Fault::denied(
+            format!("{}, and is not taken from it", Fault::NameTaken { name: name.to_owned(), by }),
+            "only one container may have an exact name: stop the other one, or unset RUNNER_NAME here",
+        ))
+    }
+
     /// Before the end: nothing stays registered that can be let go, and the next incarnation knows the rest.
     pub(super) async fn leave(&mut self) {
         if !self.means.common.persistent {
@@ -346,10 +413,17 @@ impl Registrar {
         }
         // What the forge has just called busy is no less so now; whoever was stopped may not come back.
         let in_vain = !self.means.stop.signalled()
-            && self.state.content.leftovers.iter().all(|leftover| self.is_refused(&leftover.name));
+            && self.state.content.leftovers.iter().all(|leftover| self.is_refused(&leftover.name))
+            || self.denial.is_some()
+            || self.cut_off
+            || self.leftovers_denied;
         if self.has_leftovers() && !in_vain {
             self.means.board.enter(Phase::Unregistering);
-            let released = timeout(self.means.common.kill_timeout, self.release_leftovers()).await;
+            // Where nobody answered the request that may have made them, nobody will say so now.
+            let unsure = self.means.provider.http().silent_since().is_some()
+                && self.state.content.leftovers.iter().all(|leftover| leftover.id.is_none());
+            let most = if unsure { LAST_WORD } else { self.means.common.kill_timeout };
+            let released = timeout(most.min(self.means.common.kill_timeout), self.release_leftovers()).await;
             let trouble = match released {
                 Ok(Ok(())) => None,
                 Ok(Err(fault)) => Some(fault.to_string()),
@@ -368,40 +442,6 @@ impl Registrar {
     }
 }
 
-/// The leftovers that one round could not release, for one line however many they are.
-#[derive(Debug, Default)]
-struct Later {
-    /// The forge believes that these have a job.
-    busy: Vec<String>,
-    /// Of earlier configurations, by the scope and what became of the request.
-    away: BTreeMap<(String, String), Vec<String>>,
-}
-
-impl Later {
-    fn say(&self) {
-        match self.line() {
-            Some(line) if self.away.is_empty() => tracing::info!("{line}"),
-            Some(line) => tracing::warn!("{line}"),
-            None => {}
-        }
-    }
-
-    fn line(&self) -> Option<String> {
-        let busy = match &self.busy[..] {
-            [] => None,
-            [name] => Some(format!("the forge believes that {name} still runs a job; it is removed later")),
-            names => {
-                Some(format!("the forge believes that {} still run jobs; they are removed later", names.join(", ")))
-            }
-        };
-        let away = self.away.iter().map(|((scope, fault), names)| {
-            format!("{} may still be registered at {scope}; tried again later: {fault}", names.join(", "))
-        });
-        let parts: Vec<String> = busy.into_iter().chain(away).collect();
-        (!parts.is_empty()).then(|| parts.join("; "))
-    }
-}
-
 pub(super) fn cannot_start(error: &SpawnError) -> Fault {
     Fault::Denied {
         what: format!("the agent cannot be started: {error}"),
@@ -411,29 +451,4 @@ pub(super) fn cannot_start(error: &SpawnError) -> Fault {
 
 pub(super) fn on_disk(error: &StateError) -> Fault {
     Fault::Denied { what: error.to_string(), cure: "free some space, or make that place writable".to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_one_round_could_not_release_is_one_line() {
-        let mut later = Later::default();
-        assert_eq!(later.line(), None);
-        later.busy.push("a".to_owned());
-        assert_eq!(later.line().as_deref(), Some("the forge believes that a still runs a job; it is removed later"));
-        later.busy.push("b".to_owned());
-        for name in ["c", "d"] {
-            let why = ("https://old/o".to_owned(), "it does not answer".to_owned());
-            later.away.entry(why).or_default().push(name.to_owned());
-        }
-        assert_eq!(
-            later.line().as_deref(),
-            Some(
-                "the forge believes that a, b still run jobs; they are removed later; c, d may still be registered at \
-                 https://old/o; tried again later: it does not answer"
-            )
-        );
-    }
 }

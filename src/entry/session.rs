@@ -22,8 +22,10 @@ use super::patience::Patience;
 use super::registrar::Registrar;
 use super::retiring::Retirement;
 use super::stop::Urgency;
+use super::stopped::Stopped;
 use super::update::{Turn, Update};
 use super::watchdog::{Due, Watchdog};
+use super::way_out::WayOut;
 use crate::agent::words::Marker;
 use crate::control::Board;
 use crate::control::server::Hooked;
@@ -69,6 +71,8 @@ pub(super) struct Session<'a> {
     pub(super) interrupted: bool,
     /// Whether we made it end, for whatever reason.
     pub(super) made_to_end: bool,
+    /// Whether somebody stopped its job's processes.
+    pub(super) stopped: Stopped,
     /// What ended its job before its steps were over.
     pub(super) ended_by: Option<EndedBy>,
     pub(super) connected: Option<Instant>,
@@ -79,6 +83,7 @@ pub(super) struct Session<'a> {
     pub(super) leftovers_wait: Duration,
     pub(super) leftovers_at: Option<Instant>,
     pub(super) space_at: Option<Instant>,
+    pub(super) way_out: WayOut,
     pub(super) yielding: Yielding,
     pub(super) releasing: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
@@ -107,6 +112,8 @@ pub(super) enum Event {
     Wanted,
     /// It is time to look for the worker.
     Look,
+    /// It is time to see whether somebody stopped the job's processes.
+    LookAtStopped,
     /// We are asked to take no more jobs.
     Finish,
     /// It is time to stop the listener if it is idle.
@@ -115,6 +122,8 @@ pub(super) enum Event {
     Leftovers,
     /// It is time to look at the disk.
     Space,
+    /// It is time to see whether the network has a way out.
+    WayOut,
     /// What had been moved aside is removed, or cannot be.
     Emptied(Result<Wiped, SlateError>),
     /// It has listened for long enough to be called well.
@@ -148,6 +157,7 @@ impl<'a> Session<'a> {
             retirement: Retirement::default(),
             interrupted: false,
             made_to_end: false,
+            stopped: Stopped::default(),
             ended_by: None,
             connected: None,
             well_at: None,
@@ -155,6 +165,7 @@ impl<'a> Session<'a> {
             leftovers_wait: LEFTOVERS_FIRST,
             leftovers_at,
             space_at: Some(Instant::now() + LOOK_AT_SPACE),
+            way_out: WayOut::default(),
             yielding,
             releasing: None,
         }
@@ -180,10 +191,12 @@ impl<'a> Session<'a> {
             standing = answered(&mut self.asking) => Event::Standing(standing),
             () = self.yielding.due(gate.guard.as_ref(), gate.held.as_ref()), if idle => Event::Wanted,
             () = self.job.time_to_look() => Event::Look,
+            () = self.stopped.time_to_look() => Event::LookAtStopped,
             () = stop.reached(Urgency::Finish), if !self.retirement.begun() => Event::Finish,
             () = at(self.retirement.at) => Event::Retire,
             () = at(self.leftovers_at) => Event::Leftovers,
             () = space_due(board, self.space_at), if idle => Event::Space,
+            () = self.way_out.time_to_look(), if idle => Event::WayOut,
             () = at(self.farewell) => Event::Overstays,
             () = at(self.well_at), if well => Event::Well,
             result = keeper.emptier.ended() => Event::Emptied(result),

@@ -20,6 +20,7 @@ use super::outside::Outside;
 use super::posture::Posture;
 use super::proof::{closed_above, lasting_temporary, locks, roots_alone, survivors};
 use super::registrar::Registrar;
+use super::routes::Routes;
 use super::space::space;
 use super::state::StateFile;
 use super::stop::Stop;
@@ -179,6 +180,7 @@ impl Prepared {
             board: self.board.clone(),
             stop: stop.clone(),
             numbers: self.numbers,
+            routes: Routes::read(),
             born: Instant::now(),
         });
         let registrar = Registrar::new(Rc::clone(&means), self.state);

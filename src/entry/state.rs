@@ -52,6 +52,9 @@ pub(super) struct State {
     /// Jobs in a row that failed before they reached their hook.
     #[serde(default)]
     pub without_hook: u32,
+    /// When it last left because its network had no way out, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_for_network: Option<u64>,
     /// The job that runs, or that an earlier incarnation was killed under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<OpenJob>,

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::children::Running;
 use super::means::Means;
+use super::stopped::is_stopped;
 use crate::init::Ended;
 use crate::init::leftovers::{descendants, signal_all};
 
@@ -17,6 +18,10 @@ const TEARDOWN: Duration = Duration::from_secs(10);
 /// Interrupts a process of the agent that must end, and kills it if it does not.
 pub(super) async fn interrupt(means: &Means, process: &mut Running) -> Ended {
     process.signal(means.provider.agent().stop.abort);
+    // One that its job has stopped would hear of it never.
+    if is_stopped(process.pid) {
+        process.signal(Signal::SIGCONT);
+    }
     match timeout(means.common.kill_timeout, process.ended()).await {
         Ok(ended) => ended,
         Err(_) => {

@@ -61,6 +61,10 @@ pub trait Provider {
     fn registration(&self, name: &str) -> Registration;
     /// Asks for the permission to register.
     fn grant<'a>(&'a self, wanted: Candidate<'a>) -> Answer<'a, Grant>;
+    /// Whether the last grant, which failed or was not waited for, may have left a registration all the same.
+    fn may_have_registered(&self) -> bool {
+        true
+    }
     /// The command that makes use of the grant, if the agent needs one before it can run.
     fn configure(&self, grant: &Grant, wanted: Candidate<'_>) -> Option<Step>;
     /// What a configure step means that failed with these words.

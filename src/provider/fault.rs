@@ -27,8 +27,13 @@ pub enum Fault {
         cure: String,
     },
     /// The name is in use: another one may do.
-    #[error("the name {0} is taken")]
-    NameTaken(String),
+    #[error("the name {name} is taken{}", by.map_or_else(String::new, |id| format!(" by another agent that lives (id {id})")))]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The number of the living agent that has it, if one was seen.
+        by: Option<u64>,
+    },
 }
 
 impl Fault {

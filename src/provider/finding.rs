@@ -57,7 +57,7 @@ impl Finding {
             Fault::Denied { what, cure } => Self::fail(topic, what, cure),
             Fault::Limited { .. } => Self::fail(topic, fault.to_string(), "wait, or use a token that is less busy"),
             Fault::Unreachable(what) => Self::fail(topic, what, "see whether the forge is well, and what is between"),
-            Fault::NameTaken(_) => Self::fail(topic, fault.to_string(), "unset RUNNER_NAME"),
+            Fault::NameTaken { .. } => Self::fail(topic, fault.to_string(), "unset RUNNER_NAME"),
         }
     }
 }

@@ -19,6 +19,24 @@ pub struct Registration {
     pub scope: String,
 }
 
+impl Registration {
+    /// The number of the one that the forge lists under this name, if it may be removed. Nobody here has ever been told that number:
+    /// one that the forge does not see is what is left of an attempt of ours, or nobody's any more; a living one is somebody else's.
+    ///
+    /// # Errors
+    /// [`Fault::NameTaken`] when it is.
+    pub(super) fn of_namesake(&self, id: u64, offline: bool) -> Result<u64, Fault> {
+        if !offline {
+            return Err(Fault::NameTaken { name: self.name.clone(), by: Some(id) });
+        }
+        tracing::info!(
+            "removing {} (id {id}): the forge does not see it, and it has the name that was tried here",
+            self.name
+        );
+        Ok(id)
+    }
+}
+
 /// What a registration is wanted for.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
@@ -98,8 +116,24 @@ pub enum Standing {
     Unknown,
     /// It knows it, and sees no agent.
     Offline,
+    /// The same, and it believes in a job that it gave the agent.
+    OfflineBusy,
     /// It sees the agent.
     Online,
     /// It sees the agent, and has given it a job.
     Busy,
+}
+
+impl Standing {
+    /// That of an agent which it does not see, and believes to have a job or not.
+    #[must_use]
+    pub fn offline(busy: bool) -> Self {
+        if busy { Self::OfflineBusy } else { Self::Offline }
+    }
+
+    /// Whether it believes that the agent has a job.
+    #[must_use]
+    pub fn believes_in_job(self) -> bool {
+        matches!(self, Self::Busy | Self::OfflineBusy)
+    }
 }

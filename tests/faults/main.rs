@@ -20,6 +20,7 @@ mod runner;
 
 mod agents;
 mod azure;
+mod given_up;
 mod hardware;
 mod listener;
 mod network;
@@ -59,7 +60,16 @@ fn in_containers(test: &str) -> bool {
 }
 
 fn rows() -> Vec<Row> {
-    let of = [requests::rows, network::rows, agents::rows, listener::rows, places::rows, hardware::rows, points::rows];
+    let of = [
+        requests::rows,
+        network::rows,
+        agents::rows,
+        given_up::rows,
+        listener::rows,
+        places::rows,
+        hardware::rows,
+        points::rows,
+    ];
     let mut rows: Vec<Row> =
         of.iter().flat_map(|of| FORGES.into_iter().flat_map(move |(forge, ..)| of(forge))).collect();
     rows.extend(azure::rows());

@@ -1,5 +1,6 @@
 //! Listeners that look alive and can get no job, and those that must end although they are well.
 
+use oscr_sim::agent::Kind;
 use oscr_sim::forge::{Fault, JobSpec, LostAssignments, Match};
 use oscr_sim::protocol::JobResult;
 
@@ -121,24 +122,86 @@ fn a_runner_that_the_forge_calls_offline_is_replaced_and_one_that_it_cannot_be_a
 }
 
 #[test]
-fn an_idle_runner_is_asked_about_seldom_and_a_running_job_not_at_all() {
+fn an_idle_runner_is_asked_about_seldom_and_so_is_one_whose_job_runs_which_need_not_be_listed() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
     let mut gate = container.gate();
-    container.set("OSCR_WATCH_INTERVAL", "1");
+    container.set_all(&[("OSCR_WATCH_INTERVAL", "1"), ("OSCR_JOB_OFFLINE_TIMEOUT", "1")]);
     container.start();
     let (id, _) = forge.listening();
     forge.wait_requests(&format!("/runners/{id}"), 2);
-    // The registration is consumed, and the forge would say so; but a worker lives for several intervals.
+    // The registration is consumed, and the forge says so; but a worker lives for several intervals.
     forge.fault(&format!("/runners/{id}"), answer(404, None, None));
-    let job = forge.job(&format!("{}; sleep 3", gate.wait()));
+    let job = forge.job(&gate.wait());
     forge.wait_log(job, "at the gate");
     let before = forge.api_requests().len();
+    forge.wait_requests(&format!("/runners/{id}"), before + 3);
     gate.open();
     assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Succeeded));
     assert_eq!(container.exit_code(), 0);
     let asked = forge.calls().split_off(before);
-    assert!(!asked.iter().any(|call| call.starts_with("GET")), "{asked:?}");
+    assert!(asked.iter().filter(|call| *call == "GET ID 404").count() >= 2, "{asked:?}");
+}
+
+#[test]
+fn a_job_that_the_forge_has_given_up_is_ended_and_any_other_answer_starts_the_clock_anew() {
+    each(&[Kind::GitHub, Kind::Azure], |kind| {
+        let forge = Forge::start();
+        let mut container = match kind {
+            Kind::GitHub => Container::new(&forge),
+            Kind::Azure => Container::azure(&forge),
+        };
+        container.set_all(&[("OSCR_WATCH_INTERVAL", "1"), ("OSCR_JOB_OFFLINE_TIMEOUT", "3")]);
+        let (_, _gate) = container.start_with_job();
+        let runner = forge.runners().remove(0);
+        let path = match kind {
+            Kind::GitHub => format!("/actions/runners/{}", runner.id),
+            Kind::Azure => format!("/agents/{}", runner.id),
+        };
+        let seen = |status: &str, busy: bool| {
+            let (id, name) = (runner.id, &runner.name);
+            let mut seen = serde_json::json!({"id": id, "name": name, "os": "linux", "status": status, "busy": busy, "labels": []});
+            if *kind == Kind::Azure && busy {
+                seen["assignedRequest"] = serde_json::json!({"requestId": 1});
+            }
+            let asked = Match { method: Some("GET".to_owned()), ..Match::default() };
+            Fault { matching: asked, ..answer(200, Some(1), Some(seen)) }
+        };
+        // Each fault is for one question, in this order.
+        for _ in 0..3 {
+            for _ in 0..3 {
+                forge.fault(&path, seen("offline", false));
+            }
+            forge.fault(&path, seen("offline", true));
+        }
+        for _ in 0..40 {
+            forge.fault(&path, seen("offline", false));
+        }
+        let line = container.wait_line("offline and not busy");
+        assert!(line.contains("for 3s") && line.contains("OSCR_JOB_OFFLINE_TIMEOUT"), "{line}");
+        let asked = forge.api_requests().into_iter().filter(|r| r.method == "GET" && r.path.contains(&path)).count();
+        assert!(asked > 12, "given up after {asked} questions");
+        container.exit_code();
+        let summary = container.wait_line("job summary");
+        assert!(summary.contains(r#""ended_by":"forge""#), "{summary}");
+    });
+}
+
+#[test]
+fn a_forge_whose_api_is_away_for_ten_scaled_minutes_ends_no_job() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    // A minute is a second.
+    container.set_all(&[("OSCR_WATCH_INTERVAL", "1"), ("OSCR_JOB_OFFLINE_TIMEOUT", "3")]);
+    let (job, mut gate) = container.start_with_job();
+    let path = format!("/actions/runners/{}", forge.runners()[0].id);
+    forge.fault(&path, answer(503, None, None));
+    let before = forge.api_requests().len();
+    forge.wait_requests(&path, before + 10);
+    gate.open();
+    assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Succeeded));
+    forge.clear_faults();
+    assert_eq!(container.exit_code(), 0);
 }
 
 #[test]

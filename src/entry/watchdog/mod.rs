@@ -2,7 +2,7 @@
 //!
 //! It follows what the listener says and what processes it has, asks the forge now and then, and tells when the listener must be
 //! ended. It decides and does nothing by itself, and says nothing against a listener whose worker lives, but for a job that is
-//! over its time. What a job could write to the listener's output counts only while there is no job.
+//! over its time, or that the forge has given up. What a job could write to the listener's output counts only while there is no job.
 
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ pub(super) enum Due {
     Idle,
     /// The job is over its time: cancel it.
     Overdue,
+    /// The forge has given the job up, for so long: end it.
+    GivenUp(Duration),
 }
 
 /// Watches one listener.
@@ -70,6 +72,9 @@ pub(super) struct Watchdog {
     /// Whether it lost its connection, in its own words.
     doubt: Option<Doubt>,
     offline_since: Option<Instant>,
+    /// Since when the forge, in each answer, calls a runner offline and idle whose job runs.
+    given_up_since: Option<Instant>,
+    given_up: bool,
     conflict_since: Option<Instant>,
     /// Whether it has trouble to be let in, in its own words: the forge is asked about it.
     trouble: Option<Doubt>,
@@ -94,6 +99,8 @@ impl Watchdog {
             ask_at: None,
             doubt: None,
             offline_since: None,
+            given_up_since: None,
+            given_up: false,
             conflict_since: None,
             trouble: None,
             noted: false,
@@ -204,6 +211,11 @@ impl Watchdog {
         self.doubt.is_some()
     }
 
+    /// Whether it has trouble with its connection, by its own words, be it one that it never had.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.doubt.is_some() || self.trouble.is_some()
+    }
+
     /// Nobody can say whether the listener is cut off.
     pub(super) fn forget_doubt(&mut self) {
         self.doubt = None;
@@ -211,6 +223,11 @@ impl Watchdog {
 
     /// The forge is not to be asked now: later.
     pub(super) fn not_asked(&mut self) {
+        self.given_up_since = None;
+        self.put_off();
+    }
+
+    fn put_off(&mut self) {
         self.ask_later();
         for doubt in [&mut self.doubt, &mut self.trouble].into_iter().flatten() {
             doubt.go_on(self.limits.interval, (self.chance)());
@@ -219,7 +236,10 @@ impl Watchdog {
 
     /// What the forge answered.
     pub(super) fn told(&mut self, standing: &Result<Standing, Fault>) {
-        self.not_asked();
+        self.put_off();
+        if self.stage == Stage::Running {
+            self.told_under_job(standing);
+        }
         // A job may have come while the forge was thinking.
         let idle = matches!(self.stage, Stage::Starting | Stage::Listening);
         match standing {
@@ -235,8 +255,8 @@ impl Watchdog {
                 self.verdict = Some("the forge does not know the registration any more".to_owned());
             }
             // It says so itself, and goes on trying.
-            Ok(Standing::Offline) if self.doubt.is_some() => {}
-            Ok(Standing::Offline) => {
+            Ok(Standing::Offline | Standing::OfflineBusy) if self.doubt.is_some() => {}
+            Ok(Standing::Offline | Standing::OfflineBusy) => {
                 let since = *self.offline_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= self.limits.offline {
                     let what = if self.stage == Stage::Listening { "listens" } else { "tries to connect" };
@@ -245,10 +265,27 @@ impl Watchdog {
                         humantime::format_duration(self.limits.offline)
                     ));
                 }
-                let soon = Instant::now() + self.limits.offline / LOOKS;
-                self.ask_at = self.ask_at.map(|at| at.min(soon));
+                self.ask_soon(self.limits.offline);
             }
         }
+    }
+
+    /// What the forge answered while a job runs. Only that it sees the runner offline, and believes in no job of it, speaks
+    /// against the job: it takes an ephemeral runner off its list when it gives it one.
+    fn told_under_job(&mut self, standing: &Result<Standing, Fault>) {
+        let (Ok(Standing::Offline), Some(limit)) = (standing, self.limits.job_offline) else {
+            self.given_up_since = None;
+            return;
+        };
+        let since = *self.given_up_since.get_or_insert_with(Instant::now);
+        self.given_up = since.elapsed() >= limit;
+        self.ask_soon(limit);
+    }
+
+    /// The next question comes no later than a part of this time from now.
+    fn ask_soon(&mut self, limit: Duration) {
+        let soon = Instant::now() + limit / LOOKS;
+        self.ask_at = self.ask_at.map(|at| at.min(soon));
     }
 
     /// Waits until something must be done. Safe to drop and call again.
@@ -282,7 +319,13 @@ impl Watchdog {
                 let why = format!("the listener has taken a job, but no worker has run for {limit}");
                 dues.push((self.since + self.limits.worker, Due::Replace(why)));
             }
-            Stage::Running => dues.extend(self.limits.job_max.map(|most| (self.since + most, Due::Overdue))),
+            Stage::Running => {
+                if let (true, Some(limit)) = (self.given_up, self.limits.job_offline) {
+                    return Due::GivenUp(limit);
+                }
+                dues.extend(self.ask_at.filter(|_| self.limits.job_offline.is_some()).map(|at| (at, Due::Ask)));
+                dues.extend(self.limits.job_max.map(|most| (self.since + most, Due::Overdue)));
+            }
             Stage::Done => {}
         }
         match dues.into_iter().min_by_key(|(at, _)| *at) {

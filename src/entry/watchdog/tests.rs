@@ -9,6 +9,7 @@ fn limits() -> Watch {
     Watch {
         interval: Some(10 * MINUTE),
         offline: 3 * MINUTE,
+        job_offline: Some(15 * MINUTE),
         worker: MINUTE,
         max_idle: Some(55 * MINUTE),
         job_max: Some(120 * MINUTE),
@@ -200,8 +201,8 @@ async fn a_listener_that_neither_listens_nor_says_why_is_noted_once_and_asked_ab
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_ends_a_running_job_but_its_time() {
-    let mut dog = watchdog();
+async fn nothing_ends_a_running_job_but_its_time_where_the_forge_is_not_to_be_asked() {
+    let mut dog = Watchdog::new(Watch { job_offline: None, ..limits() }, true, true, || 0.5);
     dog.listening();
     dog.told(&Ok(Standing::Offline));
     dog.heard(Sign::Skipped);
@@ -219,6 +220,67 @@ async fn nothing_ends_a_running_job_but_its_time() {
     assert_eq!(within(&dog, 2 * MINUTE).await, Some(Due::Overdue));
     dog.done();
     assert_eq!(within(&dog, 600 * MINUTE).await, None);
+}
+
+/// A listener whose job runs.
+fn with_job() -> Watchdog {
+    let mut dog = Watchdog::new(Watch { job_max: None, ..limits() }, true, true, || 0.5);
+    dog.listening();
+    dog.acquiring();
+    dog.running();
+    dog
+}
+
+/// For so long, whenever the forge is asked, it says this.
+async fn answers(dog: &mut Watchdog, mut time: Duration, standing: Result<Standing, Fault>) -> Option<Due> {
+    loop {
+        let before = Instant::now();
+        match within(dog, time).await {
+            Some(Due::Ask) => dog.told(&standing),
+            other => return other,
+        }
+        time = time.saturating_sub(before.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_runner_the_forge_calls_offline_and_idle_for_its_time_is_given_up() {
+    let mut dog = with_job();
+    assert_eq!(within(&dog, 9 * MINUTE).await, None, "asked by the interval");
+    assert_eq!(within(&dog, 2 * MINUTE).await, Some(Due::Ask));
+    dog.told(&Ok(Standing::Offline));
+    assert_eq!(answers(&mut dog, 15 * MINUTE - Duration::from_millis(1), Ok(Standing::Offline)).await, None);
+    let due = answers(&mut dog, Duration::from_secs(1), Ok(Standing::Offline)).await;
+    assert_eq!(due, Some(Due::GivenUp(15 * MINUTE)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_other_answer_gives_a_job_up_and_each_starts_the_clock_anew() {
+    let down = || Err(Fault::Unreachable("down".to_owned()));
+    for standing in [Standing::Unknown, Standing::Busy, Standing::Online, Standing::OfflineBusy] {
+        assert_eq!(answers(&mut with_job(), 600 * MINUTE, Ok(standing)).await, None, "{standing:?}");
+    }
+    assert_eq!(answers(&mut with_job(), 600 * MINUTE, down()).await, None);
+    let other: [fn(&mut Watchdog); 4] = [
+        |dog| dog.told(&Err(Fault::Unreachable("down".to_owned()))),
+        |dog| dog.told(&Ok(Standing::Unknown)),
+        |dog| dog.told(&Ok(Standing::OfflineBusy)),
+        |dog| dog.not_asked(),
+    ];
+    for other in other {
+        let mut dog = with_job();
+        for _ in 0..10 {
+            assert_eq!(answers(&mut dog, 20 * MINUTE, Ok(Standing::Offline)).await, None);
+            other(&mut dog);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_ask_gives_no_job_up() {
+    let mut dog = Watchdog::new(limits(), true, false, || 0.5);
+    dog.running();
+    assert_eq!(within(&dog, 119 * MINUTE).await, None);
 }
 
 /// A listener that listened and then said that it lost its connection.

@@ -219,8 +219,8 @@ impl Api {
         let scope = &registration.scope;
         let id = match registration.id {
             Some(id) => id,
-            None => match self.find(scope, &registration.name).await? {
-                Some(id) => id,
+            None => match self.find_agent(scope, &registration.name).await? {
+                Some(agent) => registration.of_namesake(agent.id, agent.is_offline())?,
                 None => return Ok(Released::Gone),
             },
         };
@@ -250,7 +250,7 @@ impl Api {
         };
         Ok(match agent {
             None => Standing::Unknown,
-            Some(agent) if agent.status.eq_ignore_ascii_case("offline") => Standing::Offline,
+            Some(agent) if agent.is_offline() => Standing::offline(agent.assigned_request.is_some()),
             Some(Agent { assigned_request: Some(_), .. }) => Standing::Busy,
             Some(_) => Standing::Online,
         })
@@ -359,6 +359,10 @@ impl Api {
 }
 
 impl Agent {
+    fn is_offline(&self) -> bool {
+        self.status.eq_ignore_ascii_case("offline")
+    }
+
     fn is_stale(&self, prefix: &str, now: SystemTime) -> bool {
         let old = |date: &Option<String>| {
             let date = date.as_deref().and_then(|date| humantime::parse_rfc3339(date).ok());
@@ -367,7 +371,7 @@ impl Agent {
         let ours = self.user_capabilities.as_ref().and_then(|all| all.get(OURS)).is_some_and(|own| own == prefix);
         let named = self.name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-'));
         let quiet = self.status_changed_on.is_none() || old(&self.status_changed_on);
-        ours && named && self.status.eq_ignore_ascii_case("offline") && old(&self.created_on) && quiet
+        ours && named && self.is_offline() && old(&self.created_on) && quiet
     }
 }
 

@@ -89,6 +89,11 @@ impl Provider for AzureDevOps {
         })
     }
 
+    fn may_have_registered(&self) -> bool {
+        // The agent's configure step makes it.
+        false
+    }
+
     fn configure(&self, grant: &Grant, wanted: Candidate<'_>) -> Option<Step> {
         let secret = grant.credential.clone()?;
         let mut args: Vec<String> = ["configure", "--unattended", "--acceptTeeEula", "--url"].map(str::to_owned).into();

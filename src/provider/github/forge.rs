@@ -92,6 +92,7 @@ impl Provider for GitHub {
 
     fn grant<'a>(&'a self, wanted: Candidate<'a>) -> Answer<'a, Grant> {
         Box::pin(async move {
+            self.api.may_have_made.set(false);
             match &self.settings.credential {
                 Credential::RegistrationToken(source) => {
                     let credential = Some(source.read()?);
@@ -109,6 +110,11 @@ impl Provider for GitHub {
                 }
             }
         })
+    }
+
+    fn may_have_registered(&self) -> bool {
+        // A registration token is no registration.
+        self.api.may_have_made.get()
     }
 
     fn configure(&self, grant: &Grant, wanted: Candidate<'_>) -> Option<Step> {

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use reqwest::header::{AUTHORIZATION, DATE, ETAG, HeaderMap, IF_NONE_MATCH};
 use reqwest::{Client, Method};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::clock::Clock;
@@ -36,6 +37,10 @@ pub struct Http {
     /// The last answers that can be asked for again by their tag.
     kept: Answers,
     limits: RefCell<Limits>,
+    /// Since when everything was asked in vain.
+    silent_since: Cell<Option<Instant>>,
+    /// Whether the last request may have got to somebody.
+    sent: Cell<bool>,
     /// Does nothing until somebody wants to hear.
     observer: Cell<Observer>,
 }
@@ -62,6 +67,8 @@ impl Http {
             clock: Clock::default(),
             kept: Answers::default(),
             limits: RefCell::default(),
+            silent_since: Cell::default(),
+            sent: Cell::default(),
             observer: Cell::new(|_, _| {}),
         }
     }
@@ -82,6 +89,7 @@ impl Http {
         who: Authorization<'_>,
         body: Body<'_>,
     ) -> Result<Reply, Fault> {
+        self.sent.set(false);
         if let Some((wait, what)) = self.limits.borrow().silence() {
             return Err(Fault::Limited { wait, what });
         }
@@ -100,10 +108,15 @@ impl Http {
             Body::Form(fields) => request.form(fields),
         };
         tracing::debug!(method = %method, url, "asking the forge");
+        // From now on nobody knows, should we be told to ask no more.
+        self.sent.set(true);
+        self.silent_since.set(self.silent_since.get().or_else(|| Some(Instant::now())));
         let mut response = request.send().await.map_err(|error| {
+            self.sent.set(!error.is_connect());
             self.observer.get()(None, None);
             unreachable(url, &error)
         })?;
+        self.silent_since.set(None);
         let mut status = response.status().as_u16();
         self.clock.compare(response.headers());
         let told = Told::read(response.headers(), self.now());
@@ -176,6 +189,18 @@ impl Http {
         self.limits.borrow().pace(self.now())
     }
 
+    /// Since when everything was asked in vain, if the last request was: nobody has answered anything.
+    #[must_use]
+    pub fn silent_since(&self) -> Option<Instant> {
+        self.silent_since.get()
+    }
+
+    /// Whether the last request may have got to somebody, answered or not. One that never had a connection has not.
+    #[must_use]
+    pub fn was_sent(&self) -> bool {
+        self.sent.get()
+    }
+
     /// Lets connections, certificates and buffers go until the next request.
     pub fn rest(&self) {
         self.client.take();
@@ -228,7 +253,9 @@ mod tests {
         let counted =
             "HTTP/1.1 404 No\r\nx-ratelimit-remaining: 7\r\nx-ratelimit-limit: 60\r\ncontent-length: 0\r\n\r\n";
         assert_eq!(ask(&http, &forge(counted)).await, Ok(404));
+        assert!(http.was_sent() && http.silent_since().is_none());
         assert!(ask(&http, "http://127.0.0.1:1").await.is_err());
+        assert!(!http.was_sent() && http.silent_since().is_some(), "there was no connection");
         let left = Allowance { remaining: 7, limit: Some(60), reset: None };
         assert_eq!(HEARD.take(), [(Some(404), Some(left)), (None, None)]);
     }

@@ -1,5 +1,7 @@
 //! Asking GitHub: who asks, below which scope, and what a refusal means.
 
+use std::cell::Cell;
+
 use reqwest::Method;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use serde_json::Value;
@@ -24,6 +26,8 @@ pub(crate) struct Api {
     base: String,
     pub(super) scope: Scope,
     pub(super) account: Asker,
+    /// Whether a runner that was asked for just in time may have been made, although nobody said so.
+    pub may_have_made: Cell<bool>,
     /// Where replicas share a registration token.
     pub(super) cache: Option<TokenCache>,
 }
@@ -54,6 +58,7 @@ impl Api {
             base: settings.host.api.clone(),
             scope: settings.scope.clone(),
             account,
+            may_have_made: Cell::default(),
             cache: settings.token_cache.clone().map(TokenCache::new),
         }
     }

@@ -60,9 +60,15 @@ impl Api {
             "work_folder": wanted.work_directory,
         });
         let url = format!("{}/runners/generate-jitconfig", self.scope_url());
-        let reply = self.ask(Method::POST, &url, Some(&body)).await?;
+        self.may_have_made.set(true);
+        let reply = self.ask(Method::POST, &url, Some(&body)).await.inspect_err(|fault| {
+            let unheard = matches!(fault, Fault::Unreachable(_)) && self.http.was_sent();
+            self.may_have_made.set(unheard);
+        })?;
+        // Whatever else a refusal means.
+        self.may_have_made.set(!(400..500).contains(&reply.status));
         if reply.status == 409 {
-            return Err(Fault::NameTaken(wanted.name.to_owned()));
+            return Err(Fault::NameTaken { name: wanted.name.to_owned(), by: None });
         }
         let answer: JustInTime = self.expect(&reply, 201, "make a just-in-time configuration")?.json()?;
         match jit::decode(answer.encoded_jit_config.expose()) {
@@ -104,7 +110,7 @@ impl Api {
         let id = match registration.id {
             Some(id) => id,
             None => match self.find_below(scope, &registration.name).await? {
-                Some(runner) => runner.id,
+                Some(runner) => registration.of_namesake(runner.id, runner.status == "offline")?,
                 None => return Ok(Released::Gone),
             },
         };
@@ -131,7 +137,7 @@ impl Api {
         };
         Ok(match runner {
             None => Standing::Unknown,
-            Some(RunnerRecord { status, .. }) if status == "offline" => Standing::Offline,
+            Some(RunnerRecord { status, busy, .. }) if status == "offline" => Standing::offline(busy),
             Some(RunnerRecord { busy: true, .. }) => Standing::Busy,
             Some(_) => Standing::Online,
         })
