@@ -87,13 +87,13 @@ fn a_listener_that_is_stopped_again_is_killed_only_once_its_worker_is() {
             scope.spawn(|| stop_again_and_again(listener));
             container.wait_line("stopped again within 1m");
             container.wait_line("the job's worker is gone");
-            container.wait_line("no worker is left: killing it");
         });
         // It may have told the job's end before it was stopped again, and then that stands.
         let code = container.exit_code();
         assert!([0, 75].contains(&code), "{code}");
+        // It may also have ended in the moment in which it could go on.
         let lines = container.lines();
-        let at = |part: &str| lines.iter().position(|line| line.contains(part)).expect(part);
-        assert!(at("worker is gone") < at("no worker is left"));
+        let at = |part: &str| lines.iter().position(|line| line.contains(part));
+        assert!(at("no worker is left: killing it").is_none_or(|killed| at("worker is gone") < Some(killed)));
     });
 }
