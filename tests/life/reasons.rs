@@ -51,7 +51,7 @@ fn words_in_a_holders_record_are_no_commands_to_the_agent() {
     fs::write(boards.path().join("board-1.holder"), record.to_string()).expect("a file");
     let _record = Person::with(&boards.path().join("board-1.holder"));
     let _person = boards.somebody("board-1");
-    let mut container = boards.runner(&forge, &[("OSCR_LOCK_TIMEOUT", "1")]);
+    let mut container = boards.runner(&forge, &[("OSCR_LOCK_TIMEOUT", "1"), ("OSCR_LOCK_TELL", "all")]);
     container.start();
     let job = forge.wait_job(forge.job("echo never"), LIMIT);
     assert_eq!(container.exit_code(), 0);
