@@ -137,6 +137,11 @@ enum LockCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Bring a resource back that was set aside because its hooks failed for one job after another
+    Repair {
+        /// The resource
+        id: ResourceId,
+    },
     /// Wait until nobody has the resource and nobody waits for it
     WaitFree {
         /// The resource
@@ -311,7 +316,7 @@ fn lock(dir: Option<PathBuf>, command: LockCommand, signals: &Signals) -> ExitCo
     let allow_nfs = set("OSCR_LOCK_ALLOW_NFS").and_then(|value| parse_flag(value.to_str()?)).unwrap_or(false);
     let place = LockPlace { directory, allow_nfs };
     let opened = match command {
-        LockCommand::Run { .. } => Locks::open(&place),
+        LockCommand::Run { .. } | LockCommand::Repair { .. } => Locks::open(&place),
         LockCommand::Status { .. } | LockCommand::WaitFree { .. } => Locks::to_look_at(&place),
     };
     let locks = match opened {
@@ -327,6 +332,7 @@ fn lock(dir: Option<PathBuf>, command: LockCommand, signals: &Signals) -> ExitCo
             locking::run(&locks, &id, exec::Options { command, ..exec::Options::default() }, &manners, signals)
         }
         LockCommand::Status { id, json } => locking::status(&locks, id.as_ref(), json, &mut print::out()),
+        LockCommand::Repair { id } => locking::repair(&locks, &id, &mut print::out()),
         LockCommand::WaitFree { id } => locking::wait_free(&locks, &id),
     };
     match result {

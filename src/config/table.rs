@@ -320,7 +320,7 @@ pub const COMMON: &[Setting] = &[
         name: "OSCR_LOCK_TIMEOUT",
         kind: SettingKind::Duration,
         default: "unset: as long as it takes",
-        about: "How long a job may wait for the resource before it is failed.",
+        about: "How long a job may wait for the resource before it is failed. Where it is unset, 15 minutes for one that is set aside because its hooks failed for one job after another.",
         aliases: &[],
     },
     Setting {

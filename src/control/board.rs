@@ -14,6 +14,7 @@ use super::status::{Connection, Phase, Queue, Runner, Status};
 use crate::encode::seconds;
 use crate::log;
 use crate::metrics::Now;
+use crate::resource::Shelf;
 use crate::workspace::Space;
 use crate::workspace::space::shortage;
 
@@ -23,6 +24,7 @@ pub struct Board {
     status: Rc<watch::Sender<Status>>,
     times: Rc<Times>,
     space: Rc<RefCell<Space>>,
+    shelf: Rc<RefCell<Option<Shelf>>>,
     /// Told when somebody who asked found too little space while a job may come.
     full: Rc<Notify>,
 }
@@ -89,6 +91,7 @@ impl Board {
             next_retry: None,
             started: now,
             leftovers: 0,
+            aside: Vec::new(),
             disk: Vec::new(),
             posture: None,
             secrets: Vec::new(),
@@ -98,6 +101,7 @@ impl Board {
             status: Rc::new(watch::Sender::new(status)),
             times: Rc::new(times),
             space: Rc::default(),
+            shelf: Rc::default(),
             full: Rc::default(),
         }
     }
@@ -105,6 +109,11 @@ impl Board {
     /// Where jobs need disk space, for whoever asks how much there is.
     pub fn set_space(&self, space: Space) {
         self.space.replace(space);
+    }
+
+    /// What of the shared hardware may be set aside, for whoever asks.
+    pub(crate) fn set_shelf(&self, shelf: Shelf) {
+        self.shelf.replace(Some(shelf));
     }
 
     /// Why a job may not be taken now, if there is too little disk space.
@@ -160,6 +169,13 @@ impl Board {
         });
         if entered {
             tracing::debug!("a new phase: {phase}");
+        }
+    }
+
+    /// A job waits, for the first time or again.
+    pub(crate) fn waits_again(&self) {
+        if self.status.borrow().phase == Phase::Running {
+            self.enter(Phase::Waiting);
         }
     }
 
@@ -327,6 +343,7 @@ impl Board {
     pub fn status(&self) -> Status {
         let mut status = self.status.borrow().clone();
         status.disk = self.space.borrow().look();
+        status.aside = self.shelf.borrow().as_ref().map(Shelf::asides).unwrap_or_default();
         if status.phase == Phase::Listening && shortage(&status.disk).is_some() {
             self.full.notify_one();
         }
@@ -352,6 +369,7 @@ impl Board {
             started: seconds(self.times.started),
             healthy: status.healthy,
             leftovers: status.leftovers,
+            hardware: self.shelf.borrow().as_ref().map(Shelf::states).unwrap_or_default(),
             agent_released: age.released_at(),
             agent_newer: age.newer.is_some(),
             agent_failures: age.failures,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::age::AgentAge;
 use super::job::Job;
+use crate::resource::Aside;
 use crate::workspace::space::{Room, shown};
 
 /// The step of its life that an incarnation is in.
@@ -175,6 +176,9 @@ pub struct Status {
     pub started: String,
     /// Registrations of earlier incarnations that are still to be let go.
     pub leftovers: u64,
+    /// The shared hardware that is set aside, because the hooks for it failed for one job after another.
+    #[serde(default)]
+    pub aside: Vec<Aside>,
     /// The file systems that jobs write to.
     pub disk: Vec<Room>,
     /// What stands between a job and everything else, in the form of whoever looked.
@@ -221,6 +225,9 @@ impl fmt::Display for Status {
         if let Some(queue) = &self.queue {
             let report = queue.report.clone().unwrap_or_else(|| format!("waiting for {}", queue.wanted));
             writeln!(f, "queue     {report} (since {})", queue.since)?;
+        }
+        for aside in &self.aside {
+            writeln!(f, "aside     {aside}")?;
         }
         if let (Some(error), Some(at)) = (&self.last_error, &self.last_error_at) {
             writeln!(f, "trouble   at {at}: {error}")?;

@@ -37,6 +37,7 @@ impl Wish {
             let why = match news {
                 News::Waits(report) => {
                     tracing::info!("the job is {report}");
+                    board.waits_again();
                     report
                 }
                 News::Has => return board.waited(),

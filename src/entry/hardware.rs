@@ -3,26 +3,29 @@
 //! PID 1 holds the lock, so nothing that a job does or leaves behind can release it, and the kernel does when PID 1 dies.
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
-use tokio::time::{Instant, interval_at, sleep_until};
+use tokio::time::{Instant, interval_at, sleep, sleep_until};
 
 use super::children::{Running, Starter};
 use crate::agent::hooks::executables;
 use crate::agent::interpreter::Interpreters;
 use crate::config::{Hardware, LockScope, Places};
-use crate::control::{Board, WaitNotice};
+use crate::control::Board;
 use crate::init::{Ended, SpawnError};
-use crate::metrics;
-use crate::resource::{AttemptError, Claim, Held, Locks, Missing};
+use crate::resource::{Aside, AttemptError, Claim, Held, Locks, Missing, Shelf, Wanted};
 
 /// A job that gets its resource within this time is not told about waiting.
 const UNREMARKABLE: Duration = Duration::from_millis(100);
 /// How often a job that waits is told about it.
 const REMIND: Duration = Duration::from_secs(30);
+/// How often it is looked whether a new place in a queue is drawn, which takes a few milliseconds.
+const LOOK_AT_PLACE: Duration = Duration::from_millis(5);
+/// How often somebody who waits looks whether something that was set aside is back.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// The event of the hooks for a new holder.
 const ACQUIRED: &str = "resource-acquired";
 /// The most lines of a hook that its job is told.
@@ -30,15 +33,17 @@ const LINES: usize = 1000;
 
 /// The shared hardware that jobs of this incarnation need.
 pub(super) struct Guard {
-    hardware: Hardware,
-    locks: Locks,
-    scope: LockScope,
+    pub(super) hardware: Hardware,
+    pub(super) locks: Locks,
+    pub(super) scope: LockScope,
     starter: Starter,
     hooks: PathBuf,
     interpreters: Interpreters,
-    board: Board,
+    pub(super) board: Board,
     /// What a wish has got while the hooks for a new holder run.
     preparing: RefCell<Option<Held>>,
+    /// What is set aside of it.
+    pub(super) shelf: Shelf,
 }
 
 /// What whoever waits for hardware is told.
@@ -62,6 +67,14 @@ pub(super) enum HardwareError {
         /// For how long it was waited for.
         after: Duration,
     },
+    /// It is set aside, and did not work again in time.
+    #[error("{aside}; it did not work again within {}", humantime::format_duration(*after))]
+    Aside {
+        /// What is set aside, and why.
+        aside: Box<Aside>,
+        /// For how long it was waited for.
+        after: Duration,
+    },
     /// A hook failed.
     #[error("{0}")]
     Hook(String),
@@ -81,7 +94,9 @@ impl Guard {
         let by_agent = if starter.facts.hooks.is_some() { LockScope::Job } else { LockScope::Listener };
         let scope = hardware.scope.unwrap_or(by_agent);
         let (hooks, interpreters) = (places.hooks(), Interpreters::of(places));
-        Self { hardware, locks, scope, starter, hooks, interpreters, board, preparing: RefCell::default() }
+        let shelf = Shelf::new(locks.clone(), &hardware.wanted, &contents(&hooks.join(ACQUIRED)), hardware.tell);
+        board.set_shelf(shelf.clone());
+        Self { hardware, locks, scope, starter, hooks, interpreters, board, preparing: RefCell::default(), shelf }
     }
 
     /// When the resource is taken.
@@ -118,34 +133,19 @@ impl Guard {
         mut say: impl FnMut(News),
         abandoned: impl Future<Output = ()>,
     ) -> Result<Held, HardwareError> {
-        let waiting = self.board.waits_for(&self.hardware.wanted.to_string());
-        let over = patience.map(|patience| (Instant::now() + patience, patience));
-        let wait = async {
-            loop {
-                match self.attempt(&claim, over, &waiting, &mut say).await {
-                    Err(HardwareError::Attempt(AttemptError::Again)) => {}
-                    other => return other,
-                }
-            }
-        };
-        tokio::pin!(abandoned);
-        let held = tokio::select! {
-            held = wait => held?,
-            () = &mut abandoned => return Err(HardwareError::Abandoned),
-        };
-        metrics::lock_waited(waiting.lasted());
-        drop(waiting);
-        self.record(&held, &claim);
-        tracing::info!(resource = held.names(), "has the hardware");
-        say(News::Has);
         tokio::select! {
-            result = self.prepare(held, &mut say) => result,
-            () = &mut abandoned => Err(HardwareError::Abandoned),
+            result = self.obtain(&claim, patience, &mut say) => result,
+            () = abandoned => Err(HardwareError::Abandoned),
         }
     }
 
     /// Runs the hooks for a new holder.
-    async fn prepare(&self, held: Held, say: &mut impl FnMut(News)) -> Result<Held, HardwareError> {
+    pub(super) async fn prepare(
+        &self,
+        held: Held,
+        claim: &Claim,
+        say: &mut impl FnMut(News),
+    ) -> Result<Held, HardwareError> {
         let names = held.names();
         self.preparing.replace(Some(held));
         let mut lines = 0;
@@ -161,34 +161,48 @@ impl Guard {
         // Only who gives up takes it, and then nothing comes back here.
         let Some(held) = self.unprepared() else { return Err(HardwareError::Abandoned) };
         match result {
-            Ok(()) => Ok(held),
+            Ok(()) => {
+                self.hooks_worked(&held);
+                Ok(held)
+            }
             Err(why) => {
+                self.hooks_failed(&held, claim, &why);
                 self.release(held).await;
                 Err(HardwareError::Hook(why))
             }
         }
     }
 
-    async fn attempt(
+    /// Waits for this, and tells `tell` now and then how that goes. A `turn` is given up once there is a place in the queue, unless
+    /// what is waited for is to be tried.
+    pub(super) async fn attempt(
         &self,
+        wanted: &Wanted,
         claim: &Claim,
         mut over: Option<(Instant, Duration)>,
-        waiting: &WaitNotice,
-        say: &mut impl FnMut(News),
+        turn: &mut Option<Held>,
+        mut tell: impl FnMut(String),
     ) -> Result<Held, HardwareError> {
-        let attempt = self.locks.begin(&self.hardware.wanted, claim)?;
+        let attempt = self.locks.begin(wanted, claim)?;
         let (mut what, setup) = attempt.waiter(false).map_err(|error| SpawnError::Other("oscr-entry".into(), error))?;
         // What it has to say goes the way of the log, and waits for nobody who should read it.
         what.captured = true;
         let mut waiter = Helper::new(self.starter.launch(&what, setup)?);
         let mut reminder = interval_at(Instant::now() + UNREMARKABLE, REMIND);
+        let mut look = LOOK_AT_PLACE;
         let ended = loop {
             tokio::select! {
                 ended = waiter.running.ended() => break ended,
                 _ = reminder.tick() => {
                     if let Some(Missing { report, .. }) = attempt.missing(self.hardware.tell) {
-                        waiting.report(&report);
-                        say(News::Waits(report));
+                        tell(report);
+                    }
+                }
+                () = sleep(look), if turn.is_some() => {
+                    // It may come back while it is waited for.
+                    look = if self.shelf.wanted().is_none() { LOOK } else { LOOK_AT_PLACE };
+                    if look == LOOK_AT_PLACE && attempt.drawn() {
+                        turn.take();
                     }
                 }
                 after = reached(over) => match attempt.missing(self.hardware.tell) {
@@ -272,7 +286,7 @@ impl Guard {
 }
 
 /// Resolves at the end of a wait that is bounded, with its bound.
-async fn reached(over: Option<(Instant, Duration)>) -> Duration {
+pub(super) async fn reached(over: Option<(Instant, Duration)>) -> Duration {
     match over {
         Some((at, bound)) => {
             sleep_until(at).await;
@@ -280,6 +294,17 @@ async fn reached(over: Option<(Instant, Duration)>) -> Duration {
         }
         None => std::future::pending().await,
     }
+}
+
+/// The names and contents of the hooks in a directory.
+fn contents(directory: &Path) -> Vec<String> {
+    let hooks = executables(directory).into_iter().map(PathBuf::from);
+    let both = |hook: PathBuf| {
+        let content = std::fs::read(&hook).unwrap_or_default();
+        let name = hook.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        [name, String::from_utf8_lossy(&content).into_owned()]
+    };
+    hooks.flat_map(both).collect()
 }
 
 /// A process that works in our place, to wait or as a hook; killed when it is not needed any more.

@@ -47,6 +47,7 @@ mod routes;
 mod schedule;
 mod secrets;
 mod session;
+mod set_aside;
 mod set_up;
 mod setup;
 mod space;

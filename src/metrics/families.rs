@@ -95,6 +95,12 @@ pub(super) const LEFTOVERS: Family = family(
     &[],
     "Registrations of earlier incarnations that the forge may still have.",
 );
+pub(super) const SET_ASIDE: Family = family(
+    "oscr_hardware_set_aside",
+    MetricKind::Gauge,
+    &["resource"],
+    "1 for shared hardware that is set aside because the hooks for a new holder failed for one job after another, 0 for what else is wanted.",
+);
 pub(super) const API_REQUESTS: Family = family(
     "oscr_api_requests_total",
     MetricKind::Counter,
@@ -171,6 +177,7 @@ pub const FAMILIES: &[Family] = &[
     REMOVAL_SECONDS,
     REGISTRATIONS,
     LEFTOVERS,
+    SET_ASIDE,
     API_REQUESTS,
     API_LEFT,
     API_LIMIT,

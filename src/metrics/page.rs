@@ -7,7 +7,8 @@ use super::counters::{Histogram, Metrics, Registered};
 use super::families::{
     AGENT_FAILURES, AGENT_NEWER, AGENT_RELEASED, API_LEFT, API_LIMIT, API_REQUESTS, API_RESET, DISK_FREE, DISK_LEAST,
     EVICTED, Family, GHOST_JOBS, HEALTHY, INCARNATIONS, INFO, JOB_SECONDS, JOBS, JOBS_WITHOUT_HOOK, LEFTOVERS,
-    LOCK_WAIT_SECONDS, LOG_LOST, MetricKind, PHASE, PHASE_SINCE, REGISTRATIONS, REMOVAL_SECONDS, STARTED, WIPE_SECONDS,
+    LOCK_WAIT_SECONDS, LOG_LOST, MetricKind, PHASE, PHASE_SINCE, REGISTRATIONS, REMOVAL_SECONDS, SET_ASIDE, STARTED,
+    WIPE_SECONDS,
 };
 use super::job_result::JobResult;
 
@@ -35,6 +36,8 @@ pub(crate) struct Now {
     pub healthy: bool,
     /// Registrations that are still to be let go.
     pub leftovers: u64,
+    /// The shared hardware that is wanted, and whether it is set aside.
+    pub hardware: Vec<(String, bool)>,
     /// When the agent in use was released, if that is known.
     pub agent_released: Option<u64>,
     /// Whether a newer one is offered.
@@ -66,6 +69,7 @@ pub(super) fn text(metrics: &Metrics, now: &Now) -> String {
     page.histogram(REMOVAL_SECONDS, &counters.removal_seconds);
     page.samples(REGISTRATIONS, Registered::NAMES.map(|name| (vec![name], of(&counters.registrations, name))));
     page.samples(LEFTOVERS, [(vec![], now.leftovers)]);
+    page.samples(SET_ASIDE, now.hardware.iter().map(|(id, aside)| (vec![id.as_str()], u64::from(*aside))));
     page.samples(API_REQUESTS, counters.api_requests.iter().map(|(code, count)| (vec![code.as_str()], *count)));
     let limit = metrics.rate_limit;
     let maybe = |value: Option<u64>| value.map(|value| (vec![], value));
@@ -157,6 +161,7 @@ mod tests {
             phases: vec!["listening", "running"],
             agent_released: Some(5),
             disk: vec![("/work".to_owned(), 7, 3)],
+            hardware: vec![("board-1".to_owned(), true), ("board-2".to_owned(), false)],
             ..Now::default()
         }
     }
@@ -173,6 +178,8 @@ mod tests {
             r#"oscr_job_seconds_count{replica="a\"b\\c\nd"} 4"#,
             r#"oscr_phase{replica="a\"b\\c\nd",phase="running"} 0"#,
             r#"oscr_disk_least_bytes{replica="a\"b\\c\nd",place="/work"} 3"#,
+            r#"oscr_hardware_set_aside{replica="a\"b\\c\nd",resource="board-1"} 1"#,
+            r#"oscr_hardware_set_aside{replica="a\"b\\c\nd",resource="board-2"} 0"#,
         ] {
             assert!(page.lines().any(|known| known == line), "{line}\n{page}");
         }

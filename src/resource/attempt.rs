@@ -125,6 +125,13 @@ impl Attempt {
         Some(Missing { what, holders: holders.join(", "), report })
     }
 
+    /// Whether it has its place where it waits first.
+    #[must_use]
+    pub(crate) fn drawn(&self) -> bool {
+        let first = if self.any { self.seats.len() } else { 1 };
+        self.seats.iter().take(first).all(|seat| !seat.new_name().exists())
+    }
+
     /// The process that waits: this very program with a hidden command. Kill it to give up, then drop the attempt. With `now` it
     /// waits for nobody.
     ///

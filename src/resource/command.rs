@@ -210,8 +210,24 @@ pub(crate) fn status(
         if !survey.queue_seen {
             writeln!(out, "  who waits is not for this user to see")?;
         }
+        let id: Result<ResourceId, _> = survey.resource.parse();
+        for aside in id.map(|id| locks.asides(&id)).unwrap_or_default() {
+            writeln!(out, "  {aside}; the last was {}", aside.who)?;
+        }
     }
     Ok(code)
+}
+
+/// Brings a resource back that was set aside.
+///
+/// # Errors
+/// When the lock directory cannot be written, or the output is gone.
+pub(crate) fn repair(locks: &Locks, id: &ResourceId, out: &mut dyn Write) -> Result<u8, CommandError> {
+    match locks.repair(id)? {
+        0 => writeln!(out, "{id} is not set aside in {locks}")?,
+        _ => writeln!(out, "{id} is back: its hooks run for the next who gets it")?,
+    }
+    Ok(0)
 }
 
 /// Waits until nobody has the resource and nobody waits for it.

@@ -44,6 +44,11 @@ impl Locks {
         Self { directory: LockDirectory::checked(&place.directory) }
     }
 
+    /// The directory.
+    pub(super) fn path(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
     /// In what way `user` could take or free one of these resources without asking, a sentence each; [`Self::CLOSE`] is the cure.
     #[must_use]
     pub(crate) fn exposed_to(&self, user: &Identity, wanted: &Wanted) -> Vec<String> {
@@ -69,7 +74,7 @@ impl Locks {
     /// # Errors
     /// When that cannot be read.
     pub(crate) fn known(&self) -> io::Result<Vec<ResourceId>> {
-        self.directory.resources()
+        Ok(self.directory.resources()?.into_iter().filter(|id| !id.is_turn()).collect())
     }
 
     /// Resolves once somebody else waits for something that we hold.

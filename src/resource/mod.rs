@@ -14,7 +14,9 @@
 //!
 //! | `<id>.shown` | what those who may not open a ticket can read of the holder |
 //!
-//! A ticket's content says who owns it, for people; nothing depends on it. All but the last are closed to who may not use the
+//! `<id>.aside-<key>` and the lock `turn-<key>` are of [`aside`]: the protocol knows neither.
+//!
+//! A ticket's content says who owns it, for people; nothing depends on it. All but what is shown are closed to who may not use the
 //! hardware: a file that can be opened, if only for reading, can be locked. They are open to the group of a directory that its
 //! group may write.
 //!
@@ -51,6 +53,7 @@
 //! it. A ticket has its lock before it has its name, so a named ticket without a lock is dead, never unborn. A death
 //! closes descriptors, which is a release.
 
+mod aside;
 mod attempt;
 mod claim;
 pub(crate) mod command;
@@ -69,6 +72,8 @@ mod watch;
 
 pub(crate) use self::wanted::{MOST, Wanted};
 pub use self::wanted::{ResourceId, WantedError};
+pub use aside::Aside;
+pub(crate) use aside::Shelf;
 pub(crate) use attempt::{AttemptError, Held, Missing};
 pub use claim::{Claim, Tell};
 pub use directory::{DirectoryError, LockPlace};

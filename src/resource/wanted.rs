@@ -6,6 +6,11 @@ use std::str::FromStr;
 /// The most resources that can be wanted at once: an exit code must tell them apart.
 pub(crate) const MOST: usize = 64;
 
+/// How the names of turns begin.
+const TURN: &str = "turn-";
+/// How many digits of a digest make a key.
+pub(super) const KEY: usize = 16;
+
 /// The name of a resource: letters, digits, dots, dashes and underscores, beginning with a letter or digit, at most 64. No
 /// path can be made of one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +47,21 @@ impl ResourceId {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The lock that is no resource, but the turn to try one that is set aside; the key stands for which.
+    pub(super) fn turn(key: &str) -> Self {
+        Self(format!("{TURN}{key}"))
+    }
+
+    /// Whether it is such a lock.
+    pub(super) fn is_turn(&self) -> bool {
+        self.0.strip_prefix(TURN).is_some_and(is_key)
+    }
+}
+
+/// Whether a text can be the key of what was set aside.
+pub(super) fn is_key(text: &str) -> bool {
+    text.len() == KEY && text.chars().all(|c| c.is_ascii_hexdigit())
 }
 
 impl FromStr for ResourceId {

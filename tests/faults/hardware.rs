@@ -240,6 +240,66 @@ fn for_a_job() -> Vec<Row> {
         Row::new(
             Kind::GitHub,
             Step::Hardware,
+            "the hook for a new holder fails for one job after another",
+            "after three the board is set aside: the fourth job waits, and has it once it is repaired",
+            |forge, container| {
+                needs_board(container);
+                let mended = container.path("boards/mended");
+                write_program(&container.path(HOOK), &format!("#!/bin/sh\ntest -e {}\n", mended.display()));
+                for _ in 0..3 {
+                    container.restart();
+                    let failed = forge.wait_job(forge.job("true"), LIMIT);
+                    assert!(failed.log.contains("10-power failed"), "{}", failed.log);
+                    container.exit_code();
+                    assert_free(container);
+                }
+                container.start();
+                let waits = forge.job("true");
+                forge.wait_log(waits, "waiting for what is set aside");
+                assert_free(container);
+                write(&mended, "", 0o644);
+                let directory = container.text("boards");
+                let (code, said, _) = container.ask(&["lock", "--dir", &directory, "repair", "board-1"]);
+                assert!(code == 0 && said.contains("is back"), "{said}");
+                let job = forge.wait_job(waits, LIMIT);
+                assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+                container.exit_code();
+                fs::remove_file(container.path(HOOK)).expect("our own file");
+            },
+        ),
+        Row::new(
+            Kind::GitHub,
+            Step::Hardware,
+            "the record of what failed is damaged",
+            "it sets nothing aside: the job has its board",
+            |forge, container| {
+                needs_board(container);
+                write(&container.path("boards/board-1.aside-0123456789abcdef"), "\u{0}{\"jobs\":", 0o600);
+                works(forge, container);
+            },
+        ),
+        Row::new(
+            Kind::GitHub,
+            Step::Hardware,
+            "a job that waits is cancelled",
+            "its place is gone at once; it ends with its log, which says why; the lock is as it was",
+            |forge, container| {
+                needs_board(container);
+                let lock = take_board(container);
+                container.start();
+                let waiting = forge.job("true");
+                container.wait_line("the job is waiting");
+                assert!(forge.cancel_job(waiting));
+                let job = forge.wait_job(waiting, LIMIT);
+                assert!(job.log.contains("it was cancelled while this job waited"), "{}", job.log);
+                container.exit_code();
+                drop(lock);
+                assert_free(container);
+            },
+        ),
+        Row::new(
+            Kind::GitHub,
+            Step::Hardware,
             "the process that waits is killed",
             "the job is failed, or waits again; the lock is free",
             |forge, container| {

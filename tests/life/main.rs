@@ -41,6 +41,7 @@ mod proxy;
 mod reasons;
 mod results;
 mod secrets;
+mod set_aside;
 mod set_up;
 mod stop;
 mod stopped;
