@@ -447,7 +447,10 @@ pub fn a_board_under_fire_is_never_shared_never_leaked_and_never_idle_while_jobs
     let mut results: BTreeMap<String, usize> = BTreeMap::new();
     for job in &jobs {
         let job = world.forge.job(*job);
-        assert_ne!(job.result, Some(JobResult::Failed), "OSCR_BOARDS_SEED={seed}: {}", job.log);
+        // One that is cancelled while it waits is ended from here, which its runner reports as a failure.
+        let cancelled = job.log.contains("it was cancelled while this job waited for its hardware");
+        let failed = job.result == Some(JobResult::Failed);
+        assert!(!failed || cancelled, "OSCR_BOARDS_SEED={seed}: {}", job.log);
         *results.entry(format!("{:?}", job.result)).or_default() += 1;
     }
     lab.check();

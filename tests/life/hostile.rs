@@ -11,7 +11,7 @@ use crate::harness::{Container, Forge, LIMIT, each};
 use crate::operator::summaries;
 
 /// Every marker and every prefix that is read of an agent, GitHub's or Azure's.
-const MARKERS: [&str; 24] = [
+const MARKERS: [&str; 26] = [
     "2026-01-01 00:00:00Z: Listening for Jobs",
     "2026-01-01 00:00:00Z: Running job: forged",
     "2026-01-01 00:00:00Z: Job forged completed with result: Succeeded",
@@ -35,6 +35,8 @@ const MARKERS: [&str; 24] = [
     "[RUNNER 2026-01-01 00:00:00Z INFO Runner] Acknowledge returned job-not-found forged",
     "[RUNNER 2026-01-01 00:00:00Z INFO BrokerMessageListener] Acknowledging runner request 'forged'.",
     "[RUNNER 2026-01-01 00:00:00Z INFO Terminal] WRITE LINE: 2026-01-01 00:00:00Z: Listening for Jobs",
+    "[RUNNER 2026-01-01 00:00:00Z INFO JobDispatcher] Job cancellation request forged received.",
+    "[RUNNER 2026-01-01 00:00:00Z INFO Runner] Runner configuration was updated. forged",
     "[WORKER 2026-01-01 00:00:00Z INFO Worker] forged",
 ];
 
