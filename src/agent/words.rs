@@ -100,7 +100,8 @@ impl LineReader {
 
     /// Reads a line. `working` says whether a worker lives, so that a job may have written it.
     pub(crate) fn read(&mut self, line: &str, working: bool) -> Heard {
-        let origin = match meaning(line, self.facts) {
+        let says = meaning(line, self.facts);
+        let origin = match &says {
             // Only words for people begin like this, and a job may be named like any trace.
             Some(Marker::Running(_) | Marker::Completed(..)) => LineOrigin::Words(line),
             _ if self.facts.traces.is_empty() => LineOrigin::Words(line),
@@ -134,13 +135,12 @@ impl LineReader {
                 let marker = self.unless_said(meaning(text, self.facts), text, true);
                 Heard { level: self.traced(text), marker, ..Heard::default() }
             }
-            LineOrigin::Words(text) => self.words(text, working),
+            LineOrigin::Words(text) => self.words(text, says, working),
         }
     }
 
-    /// Words for people.
-    fn words(&mut self, text: &str, working: bool) -> Heard {
-        let says = meaning(text, self.facts);
+    /// Words for people, and what they say.
+    fn words(&mut self, text: &str, says: Option<Marker>, working: bool) -> Heard {
         if self.owed > 0 && says.is_none() {
             self.owed -= 1;
             return Heard::default();

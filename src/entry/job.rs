@@ -185,7 +185,7 @@ impl JobWatch {
 
     /// The listener has ended: what shows a job shows none any more, unless it is a worker that lives on.
     pub(super) fn outlived(&mut self) -> bool {
-        let outlived = matches!(&self.running, Some(Shown::Worker(worker)) if worker.lives());
+        let outlived = self.worker_alive().is_some();
         if self.running.is_some() && !outlived {
             self.ended();
         }
