@@ -12,6 +12,9 @@ use super::client::Refusal;
 use super::kind::Reporter;
 use crate::scale::Scale;
 
+/// So many bytes of lines that are shown go into one request, and the rest of the last line.
+const MOST_AT_ONCE: usize = 256 << 10;
+
 /// The log of the step that runs.
 #[derive(Debug, Clone)]
 pub(super) struct Log {
@@ -36,8 +39,13 @@ impl Log {
 pub(super) fn shown(reporter: Arc<dyn Reporter>) -> Log {
     let (live, lines): (Sender<String>, Receiver<String>) = mpsc::channel();
     thread::spawn(move || {
-        while let Ok(first) = lines.recv() {
-            let text: String = std::iter::once(first).chain(lines.try_iter()).collect();
+        while let Ok(mut text) = lines.recv() {
+            // One request of a whole flood is more than a forge takes, and all of it would be lost.
+            while text.len() < MOST_AT_ONCE
+                && let Ok(line) = lines.try_recv()
+            {
+                text.push_str(&line);
+            }
             reporter.live(&text);
         }
     });

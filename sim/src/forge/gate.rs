@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -22,6 +22,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, listener: tokio::net::TcpListene
     let app = Router::new()
         .nest("/_sim", control::routes())
         .fallback(answer)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(from_fn_with_state(Arc::clone(shared), gate))
         .with_state(Arc::clone(shared))
         .into_make_service_with_connect_info::<CutSwitch>();

@@ -419,6 +419,18 @@ fn each_steps_log_is_stored_by_itself_and_in_order() {
 }
 
 #[test]
+fn a_flood_of_words_is_shown_and_stored_whole() {
+    let forge = forge();
+    let (_agent, mut running) = Agent::listening(&forge, "flood");
+    let script = "yes \"$(head -c 200 /dev/zero | tr '\\0' x)\" | head -c 5M; echo; echo the last of them";
+    let job = forge.wait_job(forge.submit(JobSpec::script("flood", script)), LIMIT);
+    assert_eq!(running.code(), Some(0));
+    for (place, text) in [("shown", &job.live), ("stored", &job.log)] {
+        assert!(text.len() > 5 << 20 && text.contains("the last of them"), "{place}: {} bytes", text.len());
+    }
+}
+
+#[test]
 fn what_a_job_writes_to_its_workers_output_comes_out_of_the_listener_as_its_own() {
     let forge = forge();
     let mut agent = Agent::new();
