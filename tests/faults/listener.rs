@@ -4,12 +4,14 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 use oscr_sim::agent::Kind;
-use oscr_sim::forge::{Fault, Match, Refusals};
-use oscr_sim::protocol::JobResult;
+use oscr_sim::forge::{Fault, ListenerTrouble, Match, Refusals};
+use oscr_sim::protocol::{JobResult, Trouble};
+use oscr_sim::scale::Scale;
 
 use crate::harness::{Container, Forge, LIMIT, until, write};
+use crate::own_network::OwnNetwork;
 use crate::table::{Row, Step};
-use crate::world::{STOP, assert_said, believes_busy, registrations};
+use crate::world::{STOP, assert_said, believes_busy, registrations, restart};
 
 const PERSISTENT: (&str, &str) = ("RUNNER_PERSISTENT", "true");
 
@@ -85,6 +87,65 @@ pub fn rows(kind: Kind) -> Vec<Row> {
                 container.ends_within(STOP);
                 container.read(true);
                 assert_eq!(container.exit_code(), 0);
+            },
+        ),
+        Row::new(
+            kind,
+            Step::Listen,
+            "its network loses its way out, and nobody answers for five minutes",
+            "exit 75, and once more after 30 minutes at the earliest; the registration goes later",
+            |forge, container| {
+                let mut network = OwnNetwork::of(container);
+                container.start();
+                let relay = network.with(container, forge);
+                forge.listening();
+                drop(relay);
+                network.lose_the_way_out(container);
+                container.wait_line("network has no way out any more: leaving (75)");
+                assert_eq!(container.exit_code(), 75);
+                restart(forge, container);
+                let relay = network.with(container, forge);
+                forge.listening();
+                drop(relay);
+                network.lose_the_way_out(container);
+                container.wait_line("has left for that a short while ago");
+                container.stop();
+                network.leave(container);
+            },
+        ),
+        Row::new(
+            kind,
+            Step::Job,
+            "its listener does not end after it, and has to be killed",
+            "the result that the forge was told stands, in its summary too; exit 0",
+            |forge, container| {
+                forge.order(|orders| {
+                    orders.listener_trouble = Some(ListenerTrouble { kind: Trouble::Deaf, times: 1 });
+                    orders.time_scale = Scale::REAL;
+                });
+                // Its session cannot be given back, and the agent has its full patience for that.
+                let matching = Match {
+                    method: Some("DELETE".to_owned()),
+                    path_contains: Some("session".to_owned()),
+                    agent: Some(true),
+                    ..Match::default()
+                };
+                forge.add_fault(Fault { matching, delay_ms: 600_000, ..Fault::default() });
+                container.set("OSCR_KILL_TIMEOUT", "1");
+                container.start();
+                forge.listening();
+                let job = forge.job("true");
+                container.wait_line("the job's worker is gone");
+                container.signal(Signal::SIGTERM);
+                container.wait_line("asked to stop");
+                container.signal(Signal::SIGTERM);
+                container.wait_line("killing it");
+                forge.clear_faults();
+                assert_eq!(container.exit_code(), 0);
+                assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Succeeded));
+                assert!(container.wait_line("\"job summary\"").contains(r#""result":"succeeded""#));
+                forge.order(|orders| orders.time_scale = Scale(0.02));
+                container.set("OSCR_KILL_TIMEOUT", "10");
             },
         ),
         Row::new(

@@ -13,6 +13,9 @@ mod forge;
 #[allow(dead_code, reason = "shared with the life tests, which use all of it")]
 #[path = "../life/harness.rs"]
 mod harness;
+#[allow(dead_code, reason = "shared with the life tests, which use all of it")]
+#[path = "../life/own_network.rs"]
+mod own_network;
 #[path = "../life/page.rs"]
 mod page;
 #[path = "../containers/runner.rs"]

@@ -32,6 +32,7 @@ mod marks;
 mod names;
 mod operator;
 mod output;
+mod own_network;
 mod page;
 mod persistent;
 mod policy;

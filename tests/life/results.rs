@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use oscr_sim::agent::Kind;
 use oscr_sim::forge::{Fault, JobStatus, ListenerTrouble, Match, Refusals, Removal};
 use oscr_sim::protocol::{JobResult, Trouble};
 use oscr_sim::scale::Scale;
@@ -124,22 +125,31 @@ fn session_stays(forge: &Forge, delay_ms: u64) {
 
 #[test]
 fn a_result_that_was_reported_stands_although_its_listener_had_to_be_killed() {
-    let forge = Forge::start();
-    forge.order(|orders| {
-        orders.ephemeral_removal = Removal::Never;
-        orders.listener_trouble = Some(ListenerTrouble { kind: Trouble::Deaf, times: 1 });
+    // What the forge was told is read from the code of GitHub's worker, and from the last word of Azure's listener.
+    each(&[Kind::GitHub, Kind::Azure], |kind| {
+        let forge = Forge::start();
+        forge.order(|orders| {
+            orders.ephemeral_removal = Removal::Never;
+            orders.listener_trouble = Some(ListenerTrouble { kind: Trouble::Deaf, times: 1 });
+        });
+        // It stays after its job, because its session cannot be given back.
+        session_stays(&forge, 600_000);
+        let mut container = match kind {
+            Kind::GitHub => Container::new(&forge),
+            Kind::Azure => Container::azure(&forge),
+        };
+        container.set("OSCR_KILL_TIMEOUT", "1");
+        container.start();
+        forge.listening();
+        let job = forge.job("true");
+        container.wait_line("the job's worker is gone");
+        container.signal(Signal::SIGTERM);
+        container.wait_line("asked to stop");
+        container.signal(Signal::SIGTERM);
+        container.wait_line("killing it");
+        forge.clear_faults();
+        assert_ended(&forge, job, &mut container, "succeeded", None);
     });
-    // It stays after its job, because its session cannot be given back.
-    session_stays(&forge, 600_000);
-    let mut container = Container::listening(&forge, &[("OSCR_KILL_TIMEOUT", "1")]);
-    let job = forge.job("true");
-    container.wait_line("the job's worker is gone");
-    container.signal(Signal::SIGTERM);
-    container.wait_line("asked to stop");
-    container.signal(Signal::SIGTERM);
-    container.wait_line("killing it");
-    forge.clear_faults();
-    assert_ended(&forge, job, &mut container, "succeeded", None);
 }
 
 #[test]
