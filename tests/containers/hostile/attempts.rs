@@ -34,7 +34,10 @@ until grep -qa "$CANARY" "/proc/$!/cmdline" && grep -qa "$CANARY" "/proc/$ITS/en
 as_root() { if sudo -n true 2>/dev/null; then sudo -n "$@"; else "$@"; fi; }
 phase() { oscr-entry status --json | jq -r .phase; }
 for process in /proc/[0-9]*; do
-    if [ "$(cat "$process/comm" 2>/dev/null)" = Runner.Listener ]; then export LISTENER=${process#/proc/}; fi
+    case $(cat "$process/comm" 2>/dev/null) in
+        Runner.Listener) export LISTENER=${process#/proc/} ;;
+        Runner.Worker) export WORKER=${process#/proc/} ;;
+    esac
 done
 export -f as_root phase
 
@@ -357,6 +360,43 @@ pub const CONTROL: &[Attempt] = &[
                my $fd = syscall(438, $process, 1, 0);
                if ($fd >= 0 and open my $out, ">&=", $fd) { print $out "2026-01-01 00:00:00Z: Running job: forged-marker\n" }'
            timeout 5 oscr-entry status --json | grep forged-marker || [ "$(phase)" != running ]"#,
+    ),
+    row(
+        "stopped-listener-and-worker",
+        Denied,
+        r#"[ "$LISTENER" -gt 1 ] && [ "$WORKER" -gt 1 ] && kill -0 "$LISTENER" "$WORKER""#,
+        // Both go on, and the job with them: it could not tell its result otherwise.
+        r#"kill -STOP "$LISTENER" "$WORKER" || as_root kill -STOP "$LISTENER" "$WORKER" || exit 1
+           for n in $(seq 150); do
+               if ! grep -q '^State:.T' "/proc/$LISTENER/status" "/proc/$WORKER/status"; then exit 1; fi
+               sleep 0.1
+           done"#,
+    ),
+    row(
+        "descriptors-of-others",
+        Denied,
+        // Where they lead can be seen, and what others may open can be opened.
+        r#"ls -l "/proc/$LISTENER/fd" "/proc/$WORKER/fd" | grep -e '->' && exec 8</etc/hostname && head -c 1 /proc/$$/fd/8 | grep -q ."#,
+        // Of the listener, the worker, and hooks that are stopped in the middle of their work: anything that is closed to the job by its name.
+        r#"for n in 1 2 3 4 5 6; do
+               oscr-entry hook --socket /run/oscr/control.sock --hooks /tmp/none job-started &
+               sleep "0.00$n"; kill -STOP $!; hooks="$hooks $!"
+           done
+           perl -e '
+               for my $place (glob "/proc/[0-9]*/fd/*") {
+                   my ($pid, $fd) = $place =~ /(\d+)/g;
+                   my $to = readlink $place or next;
+                   next if $pid == $$ || $to !~ m{^/} || $to eq "/dev/null";
+                   my $process = syscall(434, $pid + 0, 0);
+                   my $got = $process < 0 ? -1 : syscall(438, $process, $fd + 0, 0);
+                   my $it;
+                   $got >= 0 ? open($it, "<&=", $got) : open($it, "<", $place) or next;
+                   next if (stat $it)[4] == $> || open(my $same, "<", $to);
+                   print "$place $to\n"; $found = 1;
+               }
+               exit !$found'
+           found=$?
+           kill -CONT $hooks; wait; [ "$(phase)" = running ] || exit 0; exit $found"#,
     ),
     row(
         "hook-scripts",

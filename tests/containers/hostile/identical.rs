@@ -112,7 +112,7 @@ fn same(life: usize, thorough: bool, first: &BTreeSet<String>, now: &BTreeSet<St
     assert!(differences.is_empty(), "life {life} finds something else than life 1:\n{differences}");
 }
 
-type Case = (&'static str, fn(&World));
+pub type Case = (&'static str, fn(&World));
 
 pub const CASES: [Case; 2] = [
     ("every_job_of_25_finds_the_same_files", every_job_of_25_finds_the_same_files),

@@ -31,7 +31,10 @@ set +e +o pipefail
 as_root() { if sudo -n true 2>/dev/null; then sudo -n "$@"; else "$@"; fi; }
 phase() { oscr-entry status --json | jq -r .phase; }
 for process in /proc/[0-9]*; do
-    if [ "$(cat "$process/comm" 2>/dev/null)" = Runner.Listener ]; then export LISTENER=${process#/proc/}; fi
+    case $(cat "$process/comm" 2>/dev/null) in
+        Runner.Listener) export LISTENER=${process#/proc/} ;;
+        Runner.Worker) export WORKER=${process#/proc/} ;;
+    esac
 done
 export -f as_root phase
 exhaust() {
@@ -102,6 +105,14 @@ pub const LIMITS: &[Limit] = &[
         "agents-output",
         // A hundred megabytes into the pipe that PID 1 reads the agent's words from, which no job can open; and PID 1 stays small.
         r#"yes "2026-01-01 00:00:00Z: Listening for Jobs $(head -c 900 /dev/zero | tr '\0' x)" | head -c 100M | as_root tee "/proc/$LISTENER/fd/1" >/dev/null
+        peak=$(sed -n 's/^VmHWM:[[:space:]]*\([0-9]*\) kB/\1/p' /proc/1/status)
+        echo "PID 1 had $peak kB"
+        [ "$peak" -gt 0 ] && [ "$peak" -lt 65536 ] && echo bounded"#,
+    ),
+    row(
+        "workers-output",
+        // The worker's own, which becomes the listener's, can be opened: it is of the job's user.
+        r#"yes "2026-01-01 00:00:00Z: Listening for Jobs $(head -c 900 /dev/zero | tr '\0' x)" | head -c 10M >"/proc/$WORKER/fd/1" || exit 1
         peak=$(sed -n 's/^VmHWM:[[:space:]]*\([0-9]*\) kB/\1/p' /proc/1/status)
         echo "PID 1 had $peak kB"
         [ "$peak" -gt 0 ] && [ "$peak" -lt 65536 ] && echo bounded"#,

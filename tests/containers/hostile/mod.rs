@@ -4,6 +4,7 @@ mod attempts;
 mod identical;
 mod leftovers;
 mod limits;
+mod unread;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -90,7 +91,7 @@ pub fn tests() -> Vec<Test> {
             }),
         })
         .collect();
-    tests.extend(identical::CASES.map(|(name, case)| Test {
+    tests.extend(identical::CASES.into_iter().chain(unread::CASES).map(|(name, case)| Test {
         name: format!("hostile::{name}"),
         run: Box::new(move |name| {
             let world = World::start(name, Mode::Jit);
@@ -169,7 +170,11 @@ fn what_a_job_tries_ends_as_the_docs_say(world: &World, posture: Posture) {
     judge(&job.log, attempts::all().map(|attempt| (attempt.name, posture.verdict(attempt.end))));
     assert!(!job.log.contains(&world.pat));
     // PID 1 made the pipe that the agent speaks into, and nobody else can open it.
-    assert!(!container.logs().contains("Running job: forged-marker"));
+    let log = container.logs();
+    assert!(!log.contains("Running job: forged-marker"));
+    for process in ["listener", "worker"] {
+        assert!(log.contains(&format!("{process} was stopped (SIGSTOP): letting it go on")), "{log}");
+    }
     next_incarnation(world, container, before);
 }
 
