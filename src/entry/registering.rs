@@ -214,7 +214,7 @@ impl Registrar {
             match self.means.provider.releasing(false) {
                 Releasing::Request => self.means.provider.standing(&current).await.map(Some),
                 // Without a credential that could ask, the listener itself will find out.
-                Releasing::Command { .. } | Releasing::ByForge => Ok(None),
+                Releasing::Command(_) | Releasing::ByForge => Ok(None),
             }
         };
         let (standing, tried) = tokio::join!(standing, self.try_agent());

@@ -19,7 +19,7 @@ use crate::config::name::Naming;
 use crate::control::Phase;
 use crate::init::{Ended, SpawnError};
 use crate::metrics::{self, Registered};
-use crate::provider::{Answer, Fault, Registration, Released, Releasing, Standing, Step};
+use crate::provider::{Answer, Fault, Registration, Released, Releasing, Removal, Standing};
 
 /// How long the forge of an earlier configuration may take: it may have been a mistake.
 const FOREIGN: Duration = Duration::from_secs(5);
@@ -261,11 +261,8 @@ impl Registrar {
                     self.release(&Registration { id: by, ..current.clone() }).await
                 }
                 released => released,
-            }
-            .inspect_err(|fault| {
-                self.denial = Some(fault.clone()).filter(|fault| matches!(fault, Fault::Denied { .. }))
-            })?,
-            Releasing::Command { step, busy } => self.release_by_command(directory, &step, busy).await?,
+            },
+            Releasing::Command(removal) => self.release_by_command(directory, removal).await,
             Releasing::ByForge => {
                 if !job_done {
                     tracing::info!(
@@ -273,9 +270,10 @@ impl Registrar {
                         current.name
                     );
                 }
-                Released::Gone
+                Ok(Released::Gone)
             }
-        };
+        }
+        .inspect_err(|fault| self.denial = Some(fault.clone()).filter(|fault| matches!(fault, Fault::Denied { .. })))?;
         if released == Released::Busy {
             self.refused.push(current.name.clone());
         }
@@ -306,8 +304,8 @@ impl Registrar {
         self.means.provider.release(registration).await
     }
 
-    async fn release_by_command(&self, directory: &Path, step: &Step, busy: &[&str]) -> Result<Released, Fault> {
-        let started = self.means.starter.start(directory, step, Voice::Step);
+    async fn release_by_command(&self, directory: &Path, removal: Removal) -> Result<Released, Fault> {
+        let started = self.means.starter.start(directory, &removal.step, Voice::Step);
         let (mut agent, _) = started.map_err(|error| cannot_start(&error))?;
         let ended = match timeout(self.means.common.kill_timeout, agent.ended()).await {
             Ok(ended) => ended,
@@ -317,10 +315,13 @@ impl Registrar {
             return Ok(Released::Gone);
         }
         let said = agent.tail.last_words().await;
-        if busy.iter().any(|busy| said.iter().any(|words| words.contains(busy))) {
-            return Ok(Released::Busy);
+        let has = |signs: &[&str]| signs.iter().any(|sign| said.iter().any(|words| words.contains(sign)));
+        let what = format!("the agent's remove command failed ({ended}): {}", reason(&said));
+        match (has(removal.busy), has(removal.refused)) {
+            (true, _) => Ok(Released::Busy),
+            (false, true) => Err(Fault::denied(what, removal.cure)),
+            (false, false) => Err(Fault::Unreachable(what)),
         }
-        Err(Fault::Unreachable(format!("the agent's remove command failed ({ended}): {}", reason(&said))))
     }
 
     /// Lets go of what earlier incarnations could not. What is busy stays for later; what another scope refuses is given up.

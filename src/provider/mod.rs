@@ -23,4 +23,4 @@ pub use contract::{Answer, Examination, Forge, Package, Provider, Reading, Share
 pub use facts::{AgentFacts, JobHooks, JobSign, LabelledBy, Line, Meaning, ProxyVariables, Sign, StopPlan, Variable};
 pub use fault::Fault;
 pub use forges::{FORGES, Forges};
-pub use registration::{Candidate, Files, Grant, Once, Registration, Released, Releasing, Standing, Step};
+pub use registration::{Candidate, Files, Grant, Once, Registration, Released, Releasing, Removal, Standing, Step};

@@ -90,14 +90,22 @@ pub enum Releasing {
     /// By [`Provider::release`].
     Request,
     /// By a command of the agent in its root, because we hold no credential that could ask.
-    Command {
-        /// The command.
-        step: Step,
-        /// What the words of one that fails hold, one or the other, if a job holds the registration.
-        busy: &'static [&'static str],
-    },
+    Command(Removal),
     /// By the forge itself: nothing is left to do.
     ByForge,
+}
+
+/// How the agent itself lets its registration go.
+#[derive(Debug)]
+pub struct Removal {
+    /// The command.
+    pub step: Step,
+    /// What the words of one that fails hold, one or the other, if a job holds the registration.
+    pub busy: &'static [&'static str],
+    /// The same if the forge refuses it, as it would again.
+    pub refused: &'static [&'static str],
+    /// What helps against that.
+    pub cure: String,
 }
 
 /// The forge's answer to a request to let a registration go.

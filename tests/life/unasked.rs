@@ -112,3 +112,25 @@ fn a_refused_removal_is_one_request() {
         });
     }
 }
+
+#[test]
+fn a_registration_token_that_is_refused_is_tried_by_one_command() {
+    for status in [401, 403] {
+        let forge = Forge::start();
+        let mut container = Container::new(&forge);
+        container.unset("GITHUB_PAT_FILE");
+        container.set("RUNNER_TOKEN", &forge.registration_token());
+        container.start();
+        forge.listening();
+        let exchange = "/actions/runner-registration";
+        let matching = Match { path_contains: Some(exchange.to_owned()), agent: Some(true), ..Match::default() };
+        forge.add_fault(Fault { matching, status: Some(status), ..Fault::default() });
+        container.signal(Signal::SIGTERM);
+        assert_eq!(container.exit_code(), 0);
+        // The agent's own three tries of one command, after that of its configure step.
+        let asked = forge.requests().iter().filter(|request| request.path.ends_with(exchange)).count();
+        assert_eq!(asked, 1 + 3, "{:?}", forge.requests());
+        let said = container.lines_with("put a new one into RUNNER_TOKEN");
+        assert!(!said.is_empty() && said[0].contains(&status.to_string()), "{:#?}", container.lines());
+    }
+}

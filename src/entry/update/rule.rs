@@ -58,7 +58,7 @@ fn able(common: &Common, provider: &dyn Provider) -> Result<(), &'static str> {
     match provider.releasing(false) {
         Releasing::Request => {}
         Releasing::ByForge => return Err("a just-in-time configuration that is given can ask the forge nothing"),
-        Releasing::Command { .. } => return Err("a registration token can ask the forge nothing"),
+        Releasing::Command(_) => return Err("a registration token can ask the forge nothing"),
     }
     if provider.package().is_none() {
         return Err(NOT_OFFERED);

@@ -19,7 +19,9 @@ use crate::provider::contract::{Answer, Examination, Forge, Package, Provider, R
 use crate::provider::facts::AgentFacts;
 use crate::provider::fault::Fault;
 use crate::provider::http::Http;
-use crate::provider::registration::{Candidate, Grant, Once, Registration, Released, Releasing, Standing, Step};
+use crate::provider::registration::{
+    Candidate, Grant, Once, Registration, Released, Releasing, Removal, Standing, Step,
+};
 
 /// Its line in the list.
 pub const FORGE: Forge = Forge { name: "github", agent: &AGENT, settings: TABLE, read };
@@ -144,13 +146,7 @@ impl Provider for GitHub {
                 self.api.forget_token();
                 Fault::Unreachable(words.to_owned())
             }
-            Credential::RegistrationToken(source) => Fault::denied(
-                words,
-                format!(
-                    "a registration token lives for an hour: put a new one into {}, or use GITHUB_PAT or a GitHub App",
-                    source.setting
-                ),
-            ),
+            Credential::RegistrationToken(source) => Fault::denied(words, another_token(source)),
         }
     }
 
@@ -194,7 +190,12 @@ impl Provider for GitHub {
             Credential::RegistrationToken(source) => {
                 let secrets = source.read().map(|token| ("ACTIONS_RUNNER_INPUT_TOKEN", token)).into_iter().collect();
                 let step = Step { program: LISTENER, args: vec!["remove".to_owned()], secrets };
-                Releasing::Command { step, busy: &["running a job", "currently running"] }
+                Releasing::Command(Removal {
+                    step,
+                    busy: &["running a job", "currently running"],
+                    refused: &["does not indicate success: 401", "does not indicate success: 403"],
+                    cure: another_token(source),
+                })
             }
         }
     }
@@ -222,6 +223,14 @@ impl Provider for GitHub {
     fn rest(&self) {
         self.api.rest();
     }
+}
+
+/// What helps where a registration token is refused.
+fn another_token(source: &SecretSource) -> String {
+    format!(
+        "a registration token lives for an hour: put a new one into {}, or use GITHUB_PAT or a GitHub App",
+        source.setting
+    )
 }
 
 impl GitHub {
