@@ -4,7 +4,9 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use serde::Serialize;
 
+use super::aside::Aside;
 use super::attempt::{Attempt, AttemptError, Held};
 pub(crate) use super::attempt::{COMMAND as WAIT, run_waiter};
 use super::claim::{Claim, Tell};
@@ -179,6 +181,15 @@ fn ends_a_wait(number: i32) -> bool {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].iter().any(|signal| *signal as i32 == number)
 }
 
+/// A resource as programs read it.
+#[derive(Serialize)]
+struct Seen<'a> {
+    #[serde(flatten)]
+    survey: &'a Occupancy,
+    /// Whether it is set aside: once for each set of hooks that failed.
+    set_aside: Vec<Aside>,
+}
+
 /// Prints who holds and who waits, for one resource or all. 1 where not of all of them it can be told whether somebody has it.
 ///
 /// # Errors
@@ -195,14 +206,17 @@ pub(crate) fn status(
     };
     let surveys: Vec<Occupancy> = ids.iter().map(|id| locks.look(id)).collect();
     let code = u8::from(surveys.iter().any(|survey| survey.state == Certainty::Recorded));
+    let asides = |id: &ResourceId| locks.asides(id);
     if json {
-        writeln!(out, "{}", serde_json::to_string(&surveys).map_err(std::io::Error::from)?)?;
+        let seen: Vec<Seen> =
+            surveys.iter().zip(&ids).map(|(survey, id)| Seen { survey, set_aside: asides(id) }).collect();
+        writeln!(out, "{}", serde_json::to_string(&seen).map_err(std::io::Error::from)?)?;
         return Ok(code);
     }
     if surveys.is_empty() {
         writeln!(out, "no resource has been used in {locks}")?;
     }
-    for survey in &surveys {
+    for (survey, id) in surveys.iter().zip(&ids) {
         writeln!(out, "{}  {}", survey.resource, survey.holder_line())?;
         for (place, waiting) in survey.queue.iter().enumerate() {
             writeln!(out, "  {}. {}", place + 1, waiting.claim)?;
@@ -210,8 +224,7 @@ pub(crate) fn status(
         if !survey.queue_seen {
             writeln!(out, "  who waits is not for this user to see")?;
         }
-        let id: Result<ResourceId, _> = survey.resource.parse();
-        for aside in id.map(|id| locks.asides(&id)).unwrap_or_default() {
+        for aside in asides(id) {
             writeln!(out, "  {aside}; the last was {}", aside.who)?;
         }
     }

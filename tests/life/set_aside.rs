@@ -84,11 +84,16 @@ fn a_fourth_job_waits_where_three_have_failed_and_goes_on_once_the_board_is_repa
     let (_, said, _) = outcome(boards.command(&["status"]));
     assert!(said.contains("board-1  free") && said.contains("; the last was oscr-"), "{said}");
     assert!(!said.contains("turn-"), "{said}");
+    let seen = boards.status("board-1");
+    let aside = &seen["set_aside"][0];
+    assert!(seen["state"] == "free" && aside["resource"] == "board-1", "{seen}");
+    assert!(aside["why"].as_str().is_some_and(|why| why.ends_with("the board is silent")), "{seen}");
     // Nobody has it meanwhile: a person gets it at once.
     assert_eq!(outcome(boards.command(&["run", "board-1", "--", "true"])).0, 0);
     mend(&boards);
     let (code, said, _) = outcome(boards.command(&["repair", "board-1"]));
     assert!(code == 0 && said.starts_with("board-1 is back"), "{said}");
+    assert_eq!(boards.status("board-1")["set_aside"], serde_json::json!([]));
     assert_works(&forge, &boards, &mut container, waiting);
     assert!(outcome(boards.command(&["repair", "board-1"])).1.starts_with("board-1 is not set aside"));
 }
