@@ -247,6 +247,28 @@ fn try_for_a_moment(lock: &File) -> Result<(), QueueError> {
     lock.try_lock().map_err(|_| QueueError::Taken)
 }
 
+/// Whether somebody has the lock, be it a shared one, as of `flock --shared`. Who looks has it for a moment, and so it is tried again.
+pub(super) fn is_taken(lock: &File) -> bool {
+    for left in (0..TRIES).rev() {
+        match lock.try_lock() {
+            Ok(()) => {
+                let _ = lock.unlock();
+                return false;
+            }
+            Err(TryLockError::WouldBlock) if left > 0 => thread::sleep(TRY_AGAIN),
+            Err(TryLockError::WouldBlock) => {}
+            // A file system of another machine may want it open for writing.
+            Err(TryLockError::Error(_)) => return matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)),
+        }
+    }
+    true
+}
+
+/// Waits until nobody has the lock.
+fn wait_until_untaken(lock: &File) -> io::Result<()> {
+    lock.lock().or_else(|_| lock.lock_shared())
+}
+
 /// Waits until nobody holds the resource and nobody waits for it, without joining the queue. Blocks for as long as that takes. It
 /// makes and removes nothing: who may read will do.
 pub(super) fn wait_until_free(directory: &LockDirectory, id: &ResourceId) -> Result<(), QueueError> {
@@ -272,7 +294,7 @@ pub(super) fn wait_until_free(directory: &LockDirectory, id: &ResourceId) -> Res
                 file => file.and_then(|file| file.lock_shared()).map_err(|source| closed(&last, source))?,
             }
         }
-        lock.lock_shared().map_err(|source| closed(&path, source))?;
+        wait_until_untaken(&lock).map_err(|source| closed(&path, source))?;
         let free = living()?.is_none();
         lock.unlock().map_err(|source| closed(&path, source))?;
         if free {

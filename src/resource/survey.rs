@@ -1,7 +1,7 @@
-//! Who holds a resource and who waits, for people. Looking disturbs nobody: it takes shared locks without waiting, and where it may
-//! not open a file it takes the kernel's word.
+//! Who holds a resource and who waits, for people. Looking disturbs nobody: it takes locks for a moment and without waiting, and where
+//! it may not open a file it takes the kernel's word.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use super::claim::{Claim, Tell};
 use super::directory::LockDirectory;
-use super::queue::{is_locked, numbers};
+use super::queue::{is_locked, is_taken, numbers};
 use super::shown::ShownHolder;
 use super::wanted::ResourceId;
-use crate::os::locks::FileLocks;
+use crate::os::locks::{FileLocks, Mode};
 use crate::plain::plain;
 
 /// What is known of a resource.
@@ -92,7 +92,7 @@ impl Occupancy {
         let living = is_locked(&path);
         let holder = living.then(|| read(&path)).flatten();
         // Only without a living record is the lock itself tried, so that a holder never meets us there.
-        let held = holder.is_some() || matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
+        let held = holder.is_some() || is_taken(lock);
         let ticket = living.then(|| fs::metadata(&path).ok()).flatten().map(|meta| meta.ino());
         let holder = holder.or_else(|| shown(directory, id, ticket.filter(|_| held)));
         Self { holder, ticket, ..Self::empty(id, if held { Certainty::Held } else { Certainty::Free }) }
@@ -102,9 +102,11 @@ impl Occupancy {
     fn by_the_kernel(directory: &LockDirectory, id: &ResourceId, locks: Option<&FileLocks>) -> Self {
         let locked = |path: &Path| {
             let file = fs::metadata(path).ok();
-            file.map(|file| (locks.map(|locks| locks.hold(path, &file)), file.ino()))
+            file.map(|file| (locks.map(|locks| locks.hold(path, &file, Mode::Exclusive)), file.ino()))
         };
-        let state = match locked(&directory.lock(id)).and_then(|(locked, _)| locked) {
+        let lock = directory.lock(id);
+        let taken = locks.zip(fs::metadata(&lock).ok()).map(|(locks, file)| locks.hold(&lock, &file, Mode::Any));
+        let state = match taken {
             Some(true) => Certainty::Held,
             Some(false) => Certainty::Free,
             None => Certainty::Recorded,
@@ -209,6 +211,12 @@ mod tests {
         assert_eq!((unknown.state, unknown.held), (Certainty::Recorded, true));
         assert!(unknown.holder_line().starts_with("recorded as held by oscr-1 since"), "{}", unknown.holder_line());
 
+        lock.lock_shared().unwrap();
+        let seen = |state: Occupancy| (state.state, state.holder);
+        assert_eq!(seen(state(Some(&all()))), (Certainty::Held, None), "a shared lock of flock(1)");
+        assert_eq!(seen(Occupancy::of(&directory, &id)), (Certainty::Held, None), "the same where it can be tried");
+        lock.unlock().unwrap();
+        assert_eq!(Occupancy::of(&directory, &id).state, Certainty::Free);
         lock.lock().unwrap();
         assert_eq!(
             (state(Some(&all())).state, state(Some(&all())).holder),

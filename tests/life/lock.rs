@@ -237,6 +237,18 @@ fn who_only_looks_needs_no_directory_that_can_be_written() {
     let waiter = within("wait-free board-1").spawn().expect("unshare");
     drop(person);
     assert!(finished(waiter).success());
+
+    // No job gets it beside one who has it shared.
+    let person = Person::sharing(&boards.path().join("board-1.lock"));
+    let (_, text, error) = words(&within("status").output().expect("unshare"));
+    assert!(text.starts_with("board-1  held by something"), "{text}{error}");
+    let waiter = within("wait-free board-1").spawn().expect("unshare");
+    let call = format!("{} ", libc::SYS_flock);
+    until("it waits", || {
+        fs::read_to_string(format!("/proc/{}/syscall", waiter.id())).is_ok_and(|now| now.starts_with(&call))
+    });
+    drop(person);
+    assert!(finished(waiter).success());
 }
 
 #[test]
