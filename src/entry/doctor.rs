@@ -63,6 +63,7 @@ pub fn doctor(forges: Forges, out: &mut dyn Write) -> io::Result<ExitCode> {
         Err(problems) => problems.into_iter().map(of_problem).try_for_each(&mut say)?,
         Ok(configured) => {
             say(Finding::ok("settings", format!("complete; registers with {}", configured.provider.scope())))?;
+            configured.warnings.iter().map(|words| Finding::warning("settings", words)).try_for_each(&mut say)?;
             let mut problems = Vec::new();
             let (account, identity) = agent_account(&configured.common, &mut problems);
             let common = &configured.common;

@@ -46,6 +46,11 @@ impl Finding {
         Self { topic, verdict: Verdict::Warn, what: what.into(), cure: Some(cure.into()) }
     }
 
+    /// The same, in words that say what helps.
+    pub(crate) fn warning(topic: &'static str, words: &str) -> Self {
+        Self { topic, verdict: Verdict::Warn, what: words.to_owned(), cure: None }
+    }
+
     /// No job can run like this.
     pub fn fail(topic: &'static str, what: impl Into<String>, cure: impl Into<String>) -> Self {
         Self { topic, verdict: Verdict::Fail, what: what.into(), cure: Some(cure.into()) }

@@ -76,7 +76,9 @@ fn healthy(forge: &Forge) -> Container<'_> {
     made_healthy(Container::new(forge))
 }
 
-fn made_healthy(container: Container<'_>) -> Container<'_> {
+fn made_healthy(mut container: Container<'_>) -> Container<'_> {
+    // That of the tests is too short for the official agent, which is worth a warning.
+    container.unset("OSCR_KILL_TIMEOUT");
     write(&container.path("sys/fs/cgroup/memory.max"), "4294967296\n", 0o444);
     write(&container.path("sys/fs/cgroup/pids.max"), "4096\n", 0o444);
     std::fs::create_dir_all(container.path("runner")).expect("a directory");
@@ -118,6 +120,18 @@ fn where_all_is_well_everything_is_looked_at_in_order_and_nothing_changes() {
     assert_eq!(changing, ["POST registration-token 201"]);
     assert_eq!(container.names("runner").len(), 0, "the agent's directory was taken away again");
     assert!(!report.text.contains(&forge.pat()));
+}
+
+#[test]
+fn what_the_configuration_warns_of_is_told() {
+    let forge = Forge::start();
+    let mut container = healthy(&forge);
+    container.set("OSCR_KILL_TIMEOUT", "5");
+    let report = Report::of(&container);
+    assert_eq!(report.code, 0, "{}", report.text);
+    let warned: Vec<_> = report.lines.iter().filter(|line| line.0 == "warn" && line.1 == "settings").collect();
+    assert!(warned.len() == 1 && warned[0].2.contains("OSCR_KILL_TIMEOUT"), "{}", report.text);
+    assert!(report.text.contains("see the warnings"), "{}", report.text);
 }
 
 #[test]

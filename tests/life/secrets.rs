@@ -357,7 +357,10 @@ fn a_private_key_beside_the_certificates_is_no_jobs_to_read() {
     }
     container.exit_code();
     assert_eq!(container.lines_with("OSCR_CA_FILE").len(), 1, "{:#?}", container.lines());
-    assert!(container.ask(&["check"]).1.contains("has a private key in it"));
+    for command in ["check", "doctor"] {
+        let (_, said, error) = container.ask(&[command]);
+        assert!(said.contains("has a private key in it"), "{command}: {said}{error}");
+    }
 
     write(&file, key, 0o600);
     let (code, _, error) = container.ask(&["check"]);
