@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
@@ -137,22 +138,37 @@ pub(crate) fn redacted(text: &str) -> String {
     text
 }
 
+/// Whether somebody has it, and for longer than a line takes.
+fn is_held<T>(mutex: &Mutex<T>) -> bool {
+    (0..10).all(|_| {
+        let held = matches!(mutex.try_lock(), Err(TryLockError::WouldBlock));
+        if held {
+            thread::sleep(Duration::from_millis(10));
+        }
+        held
+    })
+}
+
 /// Has a panic, a defect of OSCR, say so in one line without the known secrets and end the process with code 70. What a PID 1
 /// holds is freed by its end, and what it registered is in the state file.
 pub(crate) fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
-        // Whoever panics while it holds the secrets gets no words, because they could not be looked through.
-        let held = matches!(SHARED.try_lock(), Err(TryLockError::WouldBlock));
+        // Whoever panics while it holds the secrets gets no words, because they could not be looked through; and whoever holds these
+        // or the queue writes no line of the log, which would wait for both.
+        let held = is_held(&SHARED);
+        let queued = QUEUE.get().is_none_or(|queue| !queue.is_held());
         let said = if held { None } else { panic.payload_as_str().map(redacted) };
         let text =
             format!("a defect of oscr-entry{place}: {}; please report it", said.as_deref().unwrap_or("(no words)"));
-        if tracing::event_enabled!(Level::ERROR) {
+        if !held && queued && tracing::event_enabled!(Level::ERROR) {
             tracing::error!("{text}");
         } else {
             print::say(&text);
         }
-        write_the_rest();
+        if queued {
+            write_the_rest();
+        }
         std::process::exit(DEFECT);
     }));
 }
@@ -354,6 +370,7 @@ mod tests {
         // Told of by the hook: it ends the process before this is dropped.
         let _unhurried = (log.as_deref() == Some("unhurried")).then(unhurried);
         report_panics();
+        let _held = (std::env::var("TEST_HELD").is_ok()).then(shared);
         panic!("cannot use \"hunter22-in-a-panic\" here");
     }
 
@@ -371,6 +388,18 @@ mod tests {
             assert_eq!(output.status.code(), Some(70), "{said}");
             assert!(said.contains("a defect of oscr-entry at src/log.rs:") && said.contains("***"), "{said}");
             assert!(!said.contains("hunter22"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_panic_of_whoever_holds_the_secrets_ends_the_process_without_its_words() {
+        for log in ["json", "unhurried"] {
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", "log::tests::panic_with_a_secret", "--ignored", "--nocapture"]);
+            let output = child.env("TEST_LOG", log).env("TEST_HELD", "1").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(70), "{said}");
+            assert!(said.contains("a defect of oscr-entry at src/log.rs:") && said.contains("(no words)"), "{said}");
         }
     }
 

@@ -85,6 +85,11 @@ impl LineQueue {
         let _ = self.changed.wait_timeout_while(state, patience, |state| state.bytes > 0);
     }
 
+    /// Whether somebody has it, and for longer than a line takes.
+    pub(super) fn is_held(&self) -> bool {
+        super::is_held(&self.state)
+    }
+
     /// How many lines were lost since this was last asked.
     pub(super) fn lost(&self) -> u64 {
         std::mem::take(&mut self.lock().uncounted)
