@@ -3,6 +3,7 @@
 use std::io;
 use std::panic::resume_unwind;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -14,20 +15,51 @@ pub(super) struct Work<T> {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What a thread is made of.
+type Body = Box<dyn FnOnce() + Send>;
+
+fn spawn(body: Body) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().spawn(body)
+}
+
 impl<T: Send + 'static> Work<T> {
+    /// Where no thread can be had, because a job has made all the processes that this container is allowed, it is done at once, and
+    /// nothing is served meanwhile.
     pub(super) fn begin(work: impl FnOnce() -> T + Send + 'static) -> Self {
-        Self::try_begin(work).expect("a thread")
+        Self::begin_by(spawn, work)
     }
 
-    /// The same while a job may have made all the processes that this container is allowed.
+    fn begin_by(
+        spawn: impl FnOnce(Body) -> io::Result<JoinHandle<()>>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Self {
+        let (sender, result) = oneshot::channel();
+        let body = move || {
+            let _ = sender.send(work());
+        };
+        // A thread that is not made drops what it should have done.
+        let kept = Arc::new(Mutex::new(Some(body)));
+        let of_thread = Arc::clone(&kept);
+        let thread = match spawn(Box::new(move || run(&of_thread))) {
+            Ok(thread) => Some(thread),
+            Err(error) => {
+                tracing::warn!("no thread can be had ({error}): nothing else is done until this is");
+                run(&kept);
+                None
+            }
+        };
+        Self { result, thread }
+    }
+
+    /// The same for what can wait.
     ///
     /// # Errors
     /// When there is no room for a thread.
     pub(super) fn try_begin(work: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
         let (sender, result) = oneshot::channel();
-        let thread = thread::Builder::new().spawn(move || {
+        let thread = spawn(Box::new(move || {
             let _ = sender.send(work());
-        })?;
+        }))?;
         Ok(Self { result, thread: Some(thread) })
     }
 
@@ -42,6 +74,11 @@ impl<T: Send + 'static> Work<T> {
             (Err(_), Ok(())) => unreachable!("the thread ended without a result"),
         }
     }
+}
+
+fn run(kept: &Mutex<Option<impl FnOnce()>>) {
+    let body = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+    body.into_iter().for_each(|body| body());
 }
 
 /// Does such work, and waits for it.
@@ -66,5 +103,19 @@ pub(super) fn within<T: Send + 'static>(patience: Duration, work: impl FnOnce() 
             Err(panic) => resume_unwind(panic),
             Ok(()) => unreachable!("the thread ended without a result"),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_is_done_once_with_a_thread_and_without_one() {
+        let here = thread::current().id();
+        let work = || thread::current().id();
+        assert_ne!(Work::begin(work).done().await, here);
+        let none = |_: Body| Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        assert_eq!(Work::begin_by(none, work).done().await, here);
     }
 }
