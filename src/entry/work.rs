@@ -34,20 +34,9 @@ impl<T: Send + 'static> Work<T> {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Self {
         let (sender, result) = oneshot::channel();
-        let body = move || {
+        let thread = beside(spawn, move || {
             let _ = sender.send(work());
-        };
-        // A thread that is not made drops what it should have done.
-        let kept = Arc::new(Mutex::new(Some(body)));
-        let of_thread = Arc::clone(&kept);
-        let thread = match spawn(Box::new(move || run(&of_thread))) {
-            Ok(thread) => Some(thread),
-            Err(error) => {
-                tracing::warn!("no thread can be had ({error}): nothing else is done until this is");
-                run(&kept);
-                None
-            }
-        };
+        });
         Self { result, thread }
     }
 
@@ -76,6 +65,24 @@ impl<T: Send + 'static> Work<T> {
     }
 }
 
+/// Begins it on a thread; where none can be had, does it.
+fn beside(
+    spawn: impl FnOnce(Body) -> io::Result<JoinHandle<()>>,
+    body: impl FnOnce() + Send + 'static,
+) -> Option<JoinHandle<()>> {
+    // A thread that is not made drops what it should have done.
+    let kept = Arc::new(Mutex::new(Some(body)));
+    let of_thread = Arc::clone(&kept);
+    match spawn(Box::new(move || run(&of_thread))) {
+        Ok(thread) => Some(thread),
+        Err(error) => {
+            tracing::warn!("no thread can be had ({error}): nothing else is done until this is");
+            run(&kept);
+            None
+        }
+    }
+}
+
 fn run(kept: &Mutex<Option<impl FnOnce()>>) {
     let body = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
     body.into_iter().for_each(|body| body());
@@ -89,20 +96,18 @@ pub(super) async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Se
 /// Does such work where nothing is served yet. `None` when it takes longer than `patience`: it goes on then, for as long as we live.
 pub(super) fn within<T: Send + 'static>(patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (sender, result) = channel();
-    let thread = thread::spawn(move || {
+    let thread = beside(spawn, move || {
         let _ = sender.send(work());
     });
-    match (result.recv_timeout(patience), thread) {
-        (Ok(result), thread) => {
-            // It began with privileges that are given up soon.
-            let _ = thread.join();
-            Some(result)
-        }
-        (Err(RecvTimeoutError::Timeout), _) => None,
-        (Err(RecvTimeoutError::Disconnected), thread) => match thread.join() {
-            Err(panic) => resume_unwind(panic),
-            Ok(()) => unreachable!("the thread ended without a result"),
-        },
+    let result = result.recv_timeout(patience);
+    if matches!(result, Err(RecvTimeoutError::Timeout)) {
+        return None;
+    }
+    // It began with privileges that are given up soon.
+    match (result, thread.map_or(Ok(()), JoinHandle::join)) {
+        (Ok(result), _) => Some(result),
+        (Err(_), Err(panic)) => resume_unwind(panic),
+        (Err(_), Ok(())) => unreachable!("the thread ended without a result"),
     }
 }
 

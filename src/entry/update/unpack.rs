@@ -126,10 +126,13 @@ impl Drop for HalfMade {
         if self.0.exists() {
             let half = self.0.clone();
             // It may be large; and a thread that was halted may write its last file.
-            std::thread::spawn(move || {
+            let thread = std::thread::Builder::new().spawn(move || {
                 priority::step_back();
                 let _ = fs::remove_dir_all(half);
             });
+            if thread.is_err() {
+                let _ = fs::remove_dir_all(&self.0);
+            }
         }
     }
 }

@@ -73,7 +73,7 @@ impl Http {
 /// Writes pieces as they come, on a thread of its own, and gives the SHA-256 of them all. It ends with whoever sends them.
 fn write_chunks(mut chunks: mpsc::Receiver<Vec<u8>>, mut file: File) -> oneshot::Receiver<io::Result<String>> {
     let (result, written) = oneshot::channel();
-    thread::spawn(move || {
+    let thread = thread::Builder::new().spawn(move || {
         priority::step_back();
         let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
         let mut write = || {
@@ -86,5 +86,9 @@ fn write_chunks(mut chunks: mpsc::Receiver<Vec<u8>>, mut file: File) -> oneshot:
         let written = write().map(|()| hex(digest.finish().as_ref()));
         let _ = result.send(written);
     });
+    if let Err(error) = thread {
+        // The pieces find nobody who takes them, and the whole is tried again later.
+        tracing::warn!("no thread can be had ({error}) to write what is fetched");
+    }
     written
 }
