@@ -10,8 +10,7 @@ mod queue;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
@@ -22,7 +21,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use zeroize::Zeroizing;
 
-use self::queue::LineQueue;
+use self::queue::{LineQueue, is_held};
 use crate::print;
 
 /// The form of a line.
@@ -136,17 +135,6 @@ pub(crate) fn redacted(text: &str) -> String {
         }
     }
     text
-}
-
-/// Whether somebody has it, and for longer than a line takes.
-fn is_held<T>(mutex: &Mutex<T>) -> bool {
-    (0..10).all(|_| {
-        let held = matches!(mutex.try_lock(), Err(TryLockError::WouldBlock));
-        if held {
-            thread::sleep(Duration::from_millis(10));
-        }
-        held
-    })
 }
 
 /// Has a panic, a defect of OSCR, say so in one line without the known secrets and end the process with code 70. What a PID 1

@@ -16,9 +16,9 @@ pub(super) struct Work<T> {
 }
 
 /// What a thread is made of.
-type Body = Box<dyn FnOnce() + Send>;
+type Errand = Box<dyn FnOnce() + Send>;
 
-fn spawn(body: Body) -> io::Result<JoinHandle<()>> {
+fn spawn(body: Errand) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().spawn(body)
 }
 
@@ -30,7 +30,7 @@ impl<T: Send + 'static> Work<T> {
     }
 
     fn begin_by(
-        spawn: impl FnOnce(Body) -> io::Result<JoinHandle<()>>,
+        spawn: impl FnOnce(Errand) -> io::Result<JoinHandle<()>>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Self {
         let (sender, result) = oneshot::channel();
@@ -67,7 +67,7 @@ impl<T: Send + 'static> Work<T> {
 
 /// Begins it on a thread; where none can be had, does it.
 fn beside(
-    spawn: impl FnOnce(Body) -> io::Result<JoinHandle<()>>,
+    spawn: impl FnOnce(Errand) -> io::Result<JoinHandle<()>>,
     body: impl FnOnce() + Send + 'static,
 ) -> Option<JoinHandle<()>> {
     // A thread that is not made drops what it should have done.
@@ -120,7 +120,7 @@ mod tests {
         let here = thread::current().id();
         let work = || thread::current().id();
         assert_ne!(Work::begin(work).done().await, here);
-        let none = |_: Body| Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        let none = |_: Errand| Err(io::Error::from_raw_os_error(libc::EAGAIN));
         assert_eq!(Work::begin_by(none, work).done().await, here);
     }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::Duration;
 
@@ -87,7 +87,7 @@ impl LineQueue {
 
     /// Whether somebody has it, and for longer than a line takes.
     pub(super) fn is_held(&self) -> bool {
-        super::is_held(&self.state)
+        is_held(&self.state)
     }
 
     /// How many lines were lost since this was last asked.
@@ -158,6 +158,17 @@ impl LineQueue {
         }
         Ok(())
     }
+}
+
+/// Whether somebody has it, and for longer than a line takes.
+pub(super) fn is_held<T>(mutex: &Mutex<T>) -> bool {
+    (0..10).all(|_| {
+        let held = matches!(mutex.try_lock(), Err(TryLockError::WouldBlock));
+        if held {
+            thread::sleep(Duration::from_millis(10));
+        }
+        held
+    })
 }
 
 impl WaitingLines {

@@ -264,11 +264,6 @@ pub(super) fn is_taken(lock: &File) -> bool {
     true
 }
 
-/// Waits until nobody has the lock.
-fn wait_until_untaken(lock: &File) -> io::Result<()> {
-    lock.lock().or_else(|_| lock.lock_shared())
-}
-
 /// Waits until nobody holds the resource and nobody waits for it, without joining the queue. Blocks for as long as that takes. It
 /// makes and removes nothing: who may read will do.
 pub(super) fn wait_until_free(directory: &LockDirectory, id: &ResourceId) -> Result<(), QueueError> {
@@ -294,7 +289,7 @@ pub(super) fn wait_until_free(directory: &LockDirectory, id: &ResourceId) -> Res
                 file => file.and_then(|file| file.lock_shared()).map_err(|source| closed(&last, source))?,
             }
         }
-        wait_until_untaken(&lock).map_err(|source| closed(&path, source))?;
+        lock.lock().or_else(|_| lock.lock_shared()).map_err(|source| closed(&path, source))?;
         let free = living()?.is_none();
         lock.unlock().map_err(|source| closed(&path, source))?;
         if free {

@@ -72,17 +72,7 @@ pub(crate) struct Person(Child);
 
 impl Person {
     pub(crate) fn with(lock: &Path) -> Self {
-        Self::of("--exclusive", lock)
-    }
-
-    /// One who lets others have it at the same time, if they do the same.
-    pub(crate) fn sharing(lock: &Path) -> Self {
-        Self::of("--shared", lock)
-    }
-
-    fn of(mode: &str, lock: &Path) -> Self {
         let mut child = Command::new("flock")
-            .arg(mode)
             .arg(lock)
             .args(["sh", "-c", "echo has it; read line"])
             .stdin(Stdio::piped())

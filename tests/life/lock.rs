@@ -239,7 +239,9 @@ fn who_only_looks_needs_no_directory_that_can_be_written() {
     assert!(finished(waiter).success());
 
     // No job gets it beside one who has it shared.
-    let person = Person::sharing(&boards.path().join("board-1.lock"));
+    let mut shared = Command::new("flock");
+    shared.arg("--shared").arg(boards.path().join("board-1.lock")).args(["sh", "-c", "echo has it; read line"]);
+    let person = holding(shared);
     let (_, text, error) = words(&within("status").output().expect("unshare"));
     assert!(text.starts_with("board-1  held by something"), "{text}{error}");
     let waiter = within("wait-free board-1").spawn().expect("unshare");
@@ -247,7 +249,7 @@ fn who_only_looks_needs_no_directory_that_can_be_written() {
     until("it waits", || {
         fs::read_to_string(format!("/proc/{}/syscall", waiter.id())).is_ok_and(|now| now.starts_with(&call))
     });
-    drop(person);
+    let_go(person);
     assert!(finished(waiter).success());
 }
 
