@@ -23,7 +23,7 @@
 //! | [`metrics`] | Numbers for whoever watches many runners: counted here, written as Prometheus text |
 //! | [`init`] | What PID 1 owes the kernel, in one place for `run` and `exec`: start a child in a well-defined state, read signals in order, reap everything, and turn a wait status into an exit code |
 //! | [`log`] | One line per event on standard output, as text or JSON, each with the phase and the runner's name |
-//! | [`resolver`] | The addresses of hosts: `/etc/hosts` decides for the names that it has, the name servers of `/etc/resolv.conf` for all others, as in C libraries |
+//! | [`resolver`] | The addresses of hosts: `/etc/hosts` decides for the names that it has, the name servers of `/etc/resolv.conf` for all others, as in the C library |
 //! | [`files`] | Files that are replaced in one step: whoever reads finds the old one or the new one, whole |
 //! | [`encode`] | Digests and times as others read them |
 //! | [`plain`] | Others' words, freed of what disturbs the line or the screen that shows them |

@@ -71,11 +71,8 @@ impl Docker {
     pub(crate) fn at(endpoint: &Endpoint) -> Result<Option<Self>, DockerError> {
         // Fails only when a provider is installed already, which is what we want.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = Client::builder()
-            .dns_resolver(Arc::new(Resolver::default()))
-            .timeout(REQUEST)
-            .no_proxy()
-            .tls_certs_only([]);
+        let mut builder =
+            Client::builder().dns_resolver(Arc::new(Resolver)).timeout(REQUEST).no_proxy().tls_certs_only([]);
         let base = match endpoint {
             Endpoint::Socket(path) => {
                 builder = builder.unix_socket(path.as_path());

@@ -2,10 +2,15 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{RData, Record, RecordType};
+use oscr_sim::agent::Kind;
 use oscr_sim::protocol::JobResult;
 
-use crate::harness::{Container, Forge, LIMIT, write};
+use crate::harness::{Container, Forge, LIMIT, each, write};
 
 /// A name server that hears everything and says nothing.
 fn silent_name_server() -> UdpSocket {
@@ -46,4 +51,69 @@ fn a_name_server_that_does_not_answer_is_named_as_the_cause() {
     let mut container = asks_in_vain(&forge, "127.0.0.1 localhost\n", &server);
     container.start();
     container.wait_line("no name server of /etc/resolv.conf answered the lookup of forge.example");
+}
+
+/// A name server that knows one name, or fails for all; and what it was asked for.
+fn name_server(known: Option<(&'static str, Ipv4Addr)>) -> (Ipv4Addr, Arc<Mutex<Vec<String>>>) {
+    let socket = silent_name_server();
+    let std::net::IpAddr::V4(own) = socket.local_addr().expect("it is bound").ip() else { unreachable!() };
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&asked);
+    // Ends with the test program.
+    std::thread::spawn(move || {
+        let mut buffer = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let Ok(question) = Message::from_vec(&buffer[..length]) else { continue };
+            let query = question.queries[0].clone();
+            heard.lock().expect("nobody panicked").push(query.name.to_ascii());
+            let mut answer = question.into_response();
+            answer.metadata.recursion_available = true;
+            match known {
+                None => answer.metadata.response_code = ResponseCode::ServFail,
+                Some((name, address)) if query.name.to_ascii() == format!("{name}.") => {
+                    if query.query_type == RecordType::A {
+                        answer.add_answer(Record::from_rdata(query.name, 60, RData::A(A(address))));
+                    }
+                }
+                Some(_) => answer.metadata.response_code = ResponseCode::NXDomain,
+            }
+            let _ = socket.send_to(&answer.to_vec().expect("a message"), from);
+        }
+    });
+    (own, asked)
+}
+
+#[test]
+fn name_servers_are_asked_in_their_order_and_what_cannot_be_read_is_passed_over() {
+    each(&[Kind::GitHub, Kind::Azure], |kind| {
+        let forge = Forge::start();
+        let mut container = match kind {
+            Kind::GitHub => Container::new(&forge),
+            Kind::Azure => Container::azure(&forge),
+        };
+        let std::net::IpAddr::V4(address) = forge.address().ip() else { unreachable!() };
+        let (fails, failed) = name_server(None);
+        let (knows, _) = name_server(Some(("our_forge.example", address)));
+        let (denies, denied) = name_server(Some(("another.example", address)));
+        let mut conf =
+            format!("nonsense\nsearch b..ad example\nnameserver x\nnameserver {fails}\nnameserver {knows}\n");
+        if *kind == Kind::GitHub {
+            // The stand-in of Azure's agent asks for this name too, with a resolver that takes anybody's word.
+            conf.push_str(&format!("nameserver {denies}\n"));
+        }
+        write(&container.path("resolv.conf"), &conf, 0o644);
+        container.mount(&container.path("resolv.conf"), Path::new("/etc/resolv.conf"));
+        let url = forge.url().replace(&address.to_string(), "our_forge");
+        match kind {
+            Kind::GitHub => container.set("GITHUB_API_URL", &format!("{url}/api/v3")),
+            Kind::Azure => {
+                container.set("ADO_ORG_URL", &format!("{}/acme", url.replace("our_forge", "our_forge.example")))
+            }
+        }
+        container.start();
+        forge.listening();
+        assert!(!failed.lock().expect("nobody panicked").is_empty(), "the first was asked");
+        assert!(denied.lock().expect("nobody panicked").is_empty(), "nobody after the one who knew");
+        container.stop();
+    });
 }

@@ -23,7 +23,7 @@ pub(super) fn client(network: &Network, encrypted: bool, headers: &HeaderMap) ->
     let mut builder = Client::builder()
         .user_agent(concat!("oscr-entry/", env!("CARGO_PKG_VERSION")))
         .default_headers(headers.clone())
-        .dns_resolver(Arc::new(Resolver::default()))
+        .dns_resolver(Arc::new(Resolver))
         .connect_timeout(CONNECT)
         .timeout(REQUEST)
         .pool_idle_timeout(Duration::from_secs(20))
