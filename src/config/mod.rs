@@ -20,6 +20,7 @@ pub mod table;
 mod update;
 pub(crate) mod values;
 mod watch;
+pub(crate) mod x509;
 
 pub(crate) use certificates::Certificates;
 pub use common::Common;

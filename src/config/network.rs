@@ -1,11 +1,16 @@
 //! The settings about the way to the forge.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use super::certificates::Certificates;
+use super::certificates::{self, Certificates};
 use super::reader::Reader;
 use super::values::redact_credentials;
+use super::x509;
+use crate::encode::{day, seconds};
 use crate::log;
+use crate::plain::plain;
 
 /// How to reach the forge: proxies and trust.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,19 +56,46 @@ impl Network {
 /// Whether a file of certificates is one.
 fn look_at(file: &Path, reader: &mut Reader<'_>) {
     let shown = file.display();
-    match std::fs::read(file).map(|content| Certificates::of(&content)) {
+    let content = match std::fs::read(file) {
+        Ok(content) => content,
+        Err(error) if error.kind() == ErrorKind::IsADirectory => {
+            let why = format!("{shown} is a directory");
+            let cure = "name the file in it; where Docker made the directory, the file that should be mounted is not on the host";
+            reader.problem("OSCR_CA_FILE", why, cure);
+            return;
+        }
         Err(error) => {
-            let why = format!("{shown} cannot be read: {error}");
-            reader.problem("OSCR_CA_FILE", why, "mount a PEM file there, or unset it");
+            reader.problem(
+                "OSCR_CA_FILE",
+                format!("{shown} cannot be read: {error}"),
+                "mount a file there, or unset it",
+            );
+            return;
         }
-        Ok(found) if found.pem.is_empty() => {
-            let why = format!("{shown} has no certificate in it (-----BEGIN CERTIFICATE-----)");
-            reader.problem("OSCR_CA_FILE", why, "make a PEM file of it (openssl x509 -inform der), or unset it");
-        }
-        Ok(found) if found.private_key => reader.warning(format!(
+    };
+    let found = Certificates::of(&content);
+    let (usable, useless) = found.roots();
+    if usable.is_empty() {
+        let why = if content.is_empty() { "is empty" } else { "has no certificate in it that can be used" };
+        reader.problem("OSCR_CA_FILE", format!("{shown} {why}"), certificates::cure(&content));
+        return;
+    }
+    let useless = useless + found.unreadable;
+    if useless > 0 {
+        reader.warning(format!(
+            "OSCR_CA_FILE: {useless} of the certificates in {shown} cannot be read and are passed over"
+        ));
+    }
+    let now = seconds(SystemTime::now());
+    let expired = found.der.iter().filter_map(|it| x509::facts(it)).filter(|facts| facts.ends < now);
+    for facts in expired {
+        let (name, day) = (plain(facts.common_name.unwrap_or("without a name")), day(facts.ends));
+        reader.warning(format!("OSCR_CA_FILE: the certificate of {name:?} in {shown} expired on {day}"));
+    }
+    if found.private_key {
+        reader.warning(format!(
             "OSCR_CA_FILE: {shown} has a private key in it. It is left out of what jobs are given to read; take it out of the \
              file, which is for certificates"
-        )),
-        Ok(_) => {}
+        ));
     }
 }

@@ -355,7 +355,7 @@ pub const COMMON: &[Setting] = &[
         name: "OSCR_CA_FILE",
         kind: SettingKind::Text,
         default: "unset",
-        about: "Certificates (PEM) to trust besides the system's, for OSCR itself and passed on to the agent, without whatever else is in the file.",
+        about: "[Certificates](#certificates) (PEM, DER) to trust besides the system's, for OSCR itself and passed on to the agent, without whatever else is in the file.",
         aliases: &[],
     },
     Setting {

@@ -149,11 +149,7 @@ fn way(network: &Network, url: &str, reached: &Result<Reached, Obstacle>) -> Vec
     let tls = match reached {
         Err(Obstacle::Client(Fault::Denied { what, cure })) => Finding::fail("tls", what, cure),
         Err(Obstacle::Client(fault)) => Finding::fault("tls", fault),
-        Err(Obstacle::Trust(why)) => Finding::fail(
-            "tls",
-            format!("{host} cannot be trusted: {why}"),
-            "name the certificate of your proxy or server in OSCR_CA_FILE; check the address and port",
-        ),
+        Err(Obstacle::Trust { why, cure }) => Finding::fail("tls", format!("{host} cannot be trusted: {why}"), cure),
         Err(_) => skip("tls"),
         Ok(_) if encrypted => Finding::ok(
             "tls",
@@ -470,7 +466,7 @@ mod tests {
         assert_eq!(topic(&plain, Obstacle::Name(String::new())), "dns");
         assert_eq!(topic(&plain, Obstacle::Connection(String::new())), "dns");
         assert_eq!(topic(&proxied, Obstacle::Connection(String::new())), "proxy");
-        assert_eq!(topic(&plain, Obstacle::Trust(String::new())), "tls");
+        assert_eq!(topic(&plain, Obstacle::Trust { why: String::new(), cure: String::new() }), "tls");
         let reached = |clock_offset| Ok(Reached { peer: None, clock_offset });
         for (offset, verdict) in [
             (Some(0), Verdict::Ok),

@@ -3,19 +3,11 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::config::{Certificates, Common};
 
-/// Where distributions keep their certificates.
-const SYSTEM: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
-/// Writes the system's certificates followed by those of `OSCR_CA_FILE`, and nothing else that is in these files: every job can
+/// Writes the certificates of `OSCR_CA_FILE` and the system's, and nothing else that is in these files: every job can
 /// read it. Returns the file; `None` when the setting is unset and the system's own are all there is.
 ///
 /// # Errors
@@ -24,12 +16,12 @@ pub(super) fn bundle(common: &Common) -> io::Result<Option<PathBuf>> {
     let Some(own) = &common.network.ca_file else {
         return Ok(None);
     };
-    let system = SYSTEM.iter().find_map(|file| fs::read(Path::new(file)).ok()).unwrap_or_default();
-    let mut text = Certificates::of(&system).pem;
-    text.extend(Certificates::of(&fs::read(own)?).pem);
+    // Whatever our own client reads, so that the agent trusts the same.
+    let mut all = Certificates::of(&fs::read(own)?);
+    all.der.extend(rustls_native_certs::load_native_certs().certs.iter().map(|certificate| certificate.to_vec()));
     let path = common.places.run().join("ca-bundle.pem");
     fs::create_dir_all(common.places.run())?;
-    fs::write(&path, text)?;
+    fs::write(&path, all.pem())?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
     Ok(Some(path))
 }

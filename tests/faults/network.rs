@@ -1,7 +1,7 @@
 //! Faults between us and the forge: names, ports, proxies, TLS, and servers that are no forge.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -128,22 +128,40 @@ fn tls(name: &'static str, success: &'static str) -> impl Fn(TcpStream) + Send +
     }
 }
 
-/// Name, certificate, whether its authority is trusted, words that the line must have.
-const TLS: [(&str, &str, bool, &[&str]); 4] = [
-    ("TLS: an authority that nobody trusts", "good.pem", false, &["UnknownIssuer", "OSCR_CA_FILE"]),
-    ("TLS: an expired certificate", "expired.pem", true, &["xpired", "clock"]),
-    ("TLS: another server's certificate", "other.pem", true, &["not valid for name"]),
-    ("TLS: a trusted server that is no forge", "good.pem", true, &["not the expected JSON"]),
+/// Name, certificate, what is named in `OSCR_CA_FILE`, words that the line must have.
+type Tls = (&'static str, &'static str, Option<&'static str>, &'static [&'static str]);
+
+const TLS: [Tls; 8] = [
+    ("TLS: an authority that nobody trusts", "good.pem", None, &["nobody whom this image trusts", "OSCR_CA_FILE"]),
+    ("TLS: an expired certificate", "expired.pem", Some("ca.pem"), &["expired on 2020-", "clock"]),
+    ("TLS: a certificate that is not valid yet", "early.pem", Some("old-ca.pem"), &["not valid before 2125-", "clock"]),
+    ("TLS: another server's certificate", "other.pem", Some("ca.pem"), &["not valid for this host, but for"]),
+    (
+        "TLS: a certificate without a host",
+        "without-names.pem",
+        Some("old-ca.pem"),
+        &["names no host", "subjectAltName"],
+    ),
+    ("TLS: a certificate signed by itself", "own.pem", None, &["signed by itself", "OSCR_CA_FILE"]),
+    (
+        "TLS: a certificate signed by itself and named in OSCR_CA_FILE, of no forge",
+        "own.pem",
+        Some("own-trusted.pem"),
+        &["not the expected JSON"],
+    ),
+    ("TLS: a trusted server that is no forge", "good.pem", Some("ca.pem"), &["not the expected JSON"]),
 ];
 
 const MUST: &str =
     "`backing-off`: one line that names it, healthy at first, tried again ever more slowly; a stop ends it at once";
 
 /// The client is the same for both forges: here is what is different about their addresses, and a little of the rest.
-const AT_AZURE_TOO: [&str; 4] = [
+const AT_AZURE_TOO: [&str; 6] = [
     "something that is not HTTP answers",
     "the connection is closed at once",
     "TLS: an authority that nobody trusts",
+    "TLS: a certificate signed by itself",
+    "TLS: a certificate signed by itself and named in OSCR_CA_FILE, of no forge",
     "TLS: a trusted server that is no forge",
 ];
 
@@ -169,6 +187,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
         }
     }
     rows.push(wants_a_password(kind, step));
+    rows.push(no_certificates(kind));
     rows
 }
 
@@ -178,10 +197,71 @@ fn without_an_answer(kind: Kind, step: Step) -> Vec<Row> {
         Row::new(kind, step, "DNS: a name that does not exist", MUST, move |forge, container| {
             backs_off(forge, container, step, "http://no-such-forge.invalid", &["no-such-forge.invalid"]);
         }),
+        Row::new(kind, step, "DNS: every name server fails", MUST, move |forge, container| {
+            asks(container, &[name_server(Some(SERVFAIL)), name_server(Some(SERVFAIL))]);
+            backs_off(forge, container, step, "http://forge.example", &["forge.example", "SERVFAIL"]);
+        }),
+        Row::new(kind, step, "DNS: no name server answers", MUST, move |forge, container| {
+            asks(container, &[name_server(None), name_server(None)]);
+            let words = ["no name server of /etc/resolv.conf answered", "forge.example"];
+            backs_off(forge, container, step, "http://forge.example", &words);
+        }),
         Row::new(kind, step, "connection refused", MUST, move |forge, container| {
             backs_off(forge, container, step, &format!("http://{}", nobody()), &["refused"]);
         }),
     ]
+}
+
+/// The code of an answer that says that the server failed.
+const SERVFAIL: u8 = 2;
+
+/// The address of a name server that answers everything with this code, or nothing.
+fn name_server(code: Option<u8>) -> IpAddr {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    // Other rows look for an address that is free, too.
+    let free = (1..255).find_map(|n| UdpSocket::bind((Ipv4Addr::new(127, high, low, n), 53)).ok());
+    let socket = free.expect("port 53 of a loopback address");
+    let address = socket.local_addr().expect("bound").ip();
+    std::thread::spawn(move || {
+        let mut message = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut message) {
+            let Some(code) = code else { continue };
+            // A question with the bit of an answer, and its code.
+            message[2] |= 0x80;
+            message[3] = message[3] & 0xf0 | code;
+            let _ = socket.send_to(&message[..length], from);
+        }
+    });
+    address
+}
+
+/// Has the container ask these name servers.
+fn asks(container: &mut Container<'_>, servers: &[IpAddr]) {
+    let conf: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    write(&container.path("resolv.conf"), &format!("{conf}options timeout:1 attempts:1\n"), 0o644);
+    container.mount(&container.path("resolv.conf"), Path::new("/etc/resolv.conf"));
+}
+
+/// `OSCR_CA_FILE` names something else than certificates.
+fn no_certificates(kind: Kind) -> Row {
+    let must = "exit 78 with the cure, before any request; `check` says the same";
+    Row::new(kind, Step::Start, "OSCR_CA_FILE has no certificate in it", must, |forge, container| {
+        let file = container.path("ca.pem");
+        container.set("OSCR_CA_FILE", &file.display().to_string());
+        let broken = "-----BEGIN CERTIFICATE-----\nb25l\n-----END CERTIFICATE-----\n";
+        let chain = "-----BEGIN PKCS7-----\nb25l\n-----END PKCS7-----\n";
+        for (content, cure) in [("", "is empty"), ("\u{feff}", "DER"), (broken, "DER"), (chain, "openssl pkcs7")] {
+            write(&file, content, 0o644);
+            container.start();
+            assert_eq!(container.exit_code(), 78);
+            let said = container.lines_with("- OSCR_CA_FILE: ");
+            assert!(said.len() == 1 && container.lines().concat().contains(cure), "{:#?}", container.lines());
+            let (code, _, error) = container.ask(&["check"]);
+            assert!(code == 78 && error.contains(cure), "{error}");
+        }
+        assert!(forge.calls().is_empty(), "{:?}", forge.calls());
+        container.unset("OSCR_CA_FILE");
+    })
 }
 
 /// An address where nobody listens.
@@ -190,21 +270,17 @@ fn nobody() -> SocketAddr {
 }
 
 /// Somebody is there who proves less than is asked.
-fn untrusted(
-    kind: Kind,
-    step: Step,
-    (name, file, trusted, words): (&str, &'static str, bool, &'static [&'static str]),
-) -> Row {
+fn untrusted(kind: Kind, step: Step, (name, file, named, words): Tls) -> Row {
     Row::new(kind, step, name, MUST, move |forge, container| {
         let server = Impostor::start(tls(file, first_request(container.kind).success));
-        if trusted {
-            container.set("OSCR_CA_FILE", &certificate("ca.pem").display().to_string());
+        if let Some(named) = named {
+            container.set("OSCR_CA_FILE", &certificate(named).display().to_string());
         }
         backs_off(forge, container, step, &format!("https://{}", server.address), words);
     })
 }
 
-fn proxies() -> [Row; 3] {
+fn proxies() -> [Row; 4] {
     [
         Row::new(
             Kind::GitHub,
@@ -225,7 +301,16 @@ fn proxies() -> [Row; 3] {
         Row::new(Kind::GitHub, Step::Grant, "TLS: a server that speaks plain HTTP", MUST, |forge, container| {
             let server = Impostor::start(|mut stream| say(&mut stream, "HTTP/1.1 400 Bad Request\r\n\r\n"));
             let address = format!("https://{}", server.address);
-            backs_off(forge, container, Step::Grant, &address, &["InvalidContentType"]);
+            backs_off(forge, container, Step::Grant, &address, &["speaks no TLS", "port"]);
+        }),
+        Row::new(Kind::GitHub, Step::Grant, "TLS: no version in common", MUST, |forge, container| {
+            // protocol_version
+            let server = Impostor::start(|mut stream| {
+                request(&mut stream);
+                let _ = stream.write_all(b"\x15\x03\x01\x00\x02\x02\x46");
+            });
+            let address = format!("https://{}", server.address);
+            backs_off(forge, container, Step::Grant, &address, &["no version of TLS is common", "1.2 or 1.3"]);
         }),
         Row::new(Kind::GitHub, Step::Grant, "the proxy refuses connections", MUST, |forge, container| {
             container.set("HTTP_PROXY", &format!("http://{}", nobody()));

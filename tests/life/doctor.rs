@@ -200,7 +200,7 @@ fn each_fault_of_the_way_has_its_own_line() {
                 let encrypted = c.setting("GITHUB_HOST").replace("http://", "https://");
                 c.set("GITHUB_API_URL", &format!("{encrypted}:80/api/v3"));
             },
-            &["cannot be trusted", "OSCR_CA_FILE"],
+            &["cannot be trusted", "speaks no TLS", "check the address and its port"],
         ),
         ("proxy", |c| c.set("HTTP_PROXY", "http://me:hidden-word@127.0.0.1:1"), &["127.0.0.1:1", "NO_PROXY"]),
         ("settings", |c| c.unset("GITHUB_PAT_FILE"), &["GITHUB_PAT", "no credential"]),

@@ -1,13 +1,13 @@
 //! Making a client of the settings: proxies, trust, and how long anything may take.
 
-use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
-use reqwest::{Certificate, Client, NoProxy, Proxy};
+use reqwest::{Client, NoProxy, Proxy};
 
 use super::trouble::no_client;
+use super::trust::Trust;
 use crate::config::Network;
 use crate::provider::fault::Fault;
 use crate::resolver::Resolver;
@@ -18,8 +18,6 @@ const REQUEST: Duration = Duration::from_secs(30);
 
 /// A client that sends `headers` with each request, to a forge that is `encrypted` or not.
 pub(super) fn client(network: &Network, encrypted: bool, headers: &HeaderMap) -> Result<Client, Fault> {
-    // Fails only when a provider is installed already, which is what we want.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()
         .user_agent(concat!("oscr-entry/", env!("CARGO_PKG_VERSION")))
         .default_headers(headers.clone())
@@ -36,13 +34,10 @@ pub(super) fn client(network: &Network, encrypted: bool, headers: &HeaderMap) ->
     if let Some(url) = &network.https_proxy {
         builder = builder.proxy(Proxy::https(url).map_err(|error| no_client(&error))?.no_proxy(exceptions));
     }
-    if !encrypted {
-        // Certificates are read when the client is made, and an image for a forge without TLS may have none.
-        builder = builder.tls_certs_only([]);
-    } else if let Some(file) = &network.ca_file {
-        let pem = fs::read(file).map_err(|error| Fault::Unreachable(format!("OSCR_CA_FILE: {error}")))?;
-        let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| no_client(&error))?;
-        builder = builder.tls_certs_merge(certificates);
+    let trust = Trust::of(network.ca_file.as_deref())?;
+    if encrypted {
+        trust.prepare()?;
     }
+    let builder = builder.use_preconfigured_tls(trust.config()?);
     builder.build().map_err(|error| no_client(&error))
 }

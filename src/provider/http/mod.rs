@@ -9,6 +9,7 @@ mod limits;
 mod reply;
 mod request;
 mod trouble;
+mod trust;
 
 pub use client::{Http, Observer, Reached};
 pub use limits::Allowance;

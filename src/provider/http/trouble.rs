@@ -1,7 +1,14 @@
-//! What stands between us and an answer, told apart by the words of an error.
+//! What stands between us and an answer, told apart by an error and its reasons.
 
-use std::error::Error as _;
+use std::error::Error as StdError;
+use std::io;
 
+use rustls::AlertDescription as Alert;
+use rustls::{CertificateError, Error as TlsError, InvalidMessage, OtherError};
+
+use super::trust::Unfit;
+use crate::encode::day;
+use crate::plain::plain;
 use crate::provider::fault::Fault;
 
 /// What stands between us and an answer.
@@ -14,18 +21,23 @@ pub enum Obstacle {
     /// No connection comes about.
     Connection(String),
     /// Whoever answers cannot be trusted, or speaks no TLS.
-    Trust(String),
+    Trust {
+        /// Why.
+        why: String,
+        /// What to change.
+        cure: String,
+    },
 }
 
 impl Obstacle {
     pub(super) fn of(error: &reqwest::Error) -> Self {
+        if let Some((why, cure)) = refusal(error) {
+            return Self::Trust { why, cure: cure.to_owned() };
+        }
         let why = chain(error);
         let lower = why.to_ascii_lowercase();
-        let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-        if says(&["dns error", "lookup", "no record found"]) {
+        if ["dns error", "lookup", "no record found"].iter().any(|word| lower.contains(word)) {
             Self::Name(why)
-        } else if says(&["certificate", "tls", "handshake", "corrupt message"]) {
-            Self::Trust(why)
         } else {
             Self::Connection(why)
         }
@@ -34,31 +46,142 @@ impl Obstacle {
 
 /// Nobody answered at `url`, or not to the end.
 pub(super) fn unreachable(url: &str, error: &reqwest::Error) -> Fault {
-    let text = chain(error);
-    let cure = CURES.iter().find(|(words, _)| text.contains(words)).map_or("", |(_, cure)| cure);
-    Fault::Unreachable(format!("{url}: {text}{cure}"))
+    match refusal(error) {
+        Some((why, cure)) => Fault::Unreachable(format!("{url}: TLS: {why} ({cure})")),
+        None => Fault::Unreachable(format!("{url}: {}", chain(error))),
+    }
 }
-
-/// What helps against some errors, by words in them.
-const CURES: [(&str, &str); 3] = [
-    (
-        "UnknownIssuer",
-        " (nobody whom this image trusts has signed its certificate: name the one who has in OSCR_CA_FILE)",
-    ),
-    ("certificate expired", " (check this machine's clock, and who it is that answers there)"),
-    ("InvalidContentType", " (what answers there speaks no TLS)"),
-];
 
 /// No client can be made with these settings.
 pub(super) fn no_client(error: &reqwest::Error) -> Fault {
-    let text = chain(error);
-    if text.contains("No CA certificates") {
-        return Fault::denied(
-            "this image has no CA certificates, so no forge can be trusted",
-            "install the package ca-certificates in the image, or set OSCR_CA_FILE",
-        );
+    Fault::denied(chain(error), "check OSCR_CA_FILE and the proxy settings")
+}
+
+const NAME_IT: &str =
+    "name the certificate of whoever signed it in OSCR_CA_FILE: your authority's, or your proxy's if that reads along";
+const NAME_ITSELF: &str = "if the server is yours, name this very certificate in OSCR_CA_FILE";
+const CLOCK: &str = "check this machine's clock; if that is right, the server needs a new certificate";
+const NO_TLS: &str = "check the address and its port; http:// is for a server without TLS";
+const VERSIONS: &str = "the server, or a proxy before it, must speak TLS 1.2 or 1.3 with a cipher of today";
+const ANEW: &str = "the server needs another certificate";
+const WITH_NAMES: &str =
+    "the server needs a certificate with its host in it: openssl req -x509 … -addext subjectAltName=DNS:HOST";
+
+/// Why TLS did not come about, and what to change; `None` if it is not TLS that failed.
+fn refusal(error: &reqwest::Error) -> Option<(String, &'static str)> {
+    let mut cause: Option<&(dyn StdError + 'static)> = error.source();
+    while let Some(now) = cause {
+        if let Some(error) = now.downcast_ref() {
+            return Some(words(error));
+        }
+        // What such an error holds is not among its reasons, but stands for it.
+        let held = now.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if held.is_none() && now.to_string() == "tls handshake eof" {
+            return Some(("the connection was closed before it was encrypted".to_owned(), NO_TLS));
+        }
+        cause = match held {
+            Some(held) => Some(held),
+            None => now.source(),
+        };
     }
-    Fault::denied(text, "check OSCR_CA_FILE and the proxy settings")
+    None
+}
+
+/// A refusal in words, and its cure.
+fn words(error: &TlsError) -> (String, &'static str) {
+    let says = |words: &str, cure| (words.to_owned(), cure);
+    match error {
+        TlsError::InvalidCertificate(error) => certificate(error),
+        TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            says("what answers there speaks no TLS", NO_TLS)
+        }
+        TlsError::InvalidMessage(_)
+        | TlsError::InappropriateMessage { .. }
+        | TlsError::AlertReceived(Alert::UnexpectedMessage) => {
+            (format!("what answers there speaks no TLS that we understand ({error})"), NO_TLS)
+        }
+        TlsError::PeerIncompatible(_)
+        | TlsError::AlertReceived(Alert::ProtocolVersion | Alert::InsufficientSecurity) => {
+            (format!("no version of TLS is common to the server and us ({error})"), VERSIONS)
+        }
+        TlsError::AlertReceived(Alert::HandshakeFailure) => {
+            (format!("nothing is common to the server and us ({error})"), VERSIONS)
+        }
+        TlsError::AlertReceived(Alert::UnrecognisedName) => says(
+            "the server does not know the host that it was asked for (unrecognised_name)",
+            "check the spelling of the host in the address",
+        ),
+        TlsError::AlertReceived(Alert::CertificateRequired) => says(
+            "the server wants a certificate from its clients, and OSCR has none",
+            "have the server, or a proxy before it, ask none of this machine",
+        ),
+        TlsError::General(why) => {
+            (why.clone(), "install the package ca-certificates in the image, or set OSCR_CA_FILE")
+        }
+        other => (other.to_string(), "check the address and its port, and any proxy before the server"),
+    }
+}
+
+/// What is wrong with a certificate, and its cure.
+fn certificate(error: &CertificateError) -> (String, &'static str) {
+    let says = |words: &str, cure| (words.to_owned(), cure);
+    match error {
+        CertificateError::ExpiredContext { not_after, .. } => {
+            (format!("the server's certificate expired on {}", day(not_after.as_secs())), CLOCK)
+        }
+        CertificateError::Expired => says("the server's certificate has expired", CLOCK),
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            (format!("the server's certificate is not valid before {}", day(not_before.as_secs())), CLOCK)
+        }
+        CertificateError::NotValidYet => says("the server's certificate is not valid yet", CLOCK),
+        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+            says("the server's certificate names no host (subjectAltName)", WITH_NAMES)
+        }
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            let named: Vec<_> = presented.iter().map(|name| bare(name)).collect();
+            let why = format!("the server's certificate is not valid for this host, but for {}", named.join(", "));
+            (
+                plain(&why),
+                "check the host in the address: write it as the certificate has it, or give the server one for this host",
+            )
+        }
+        CertificateError::NotValidForName => says("the server's certificate is not valid for this host", WITH_NAMES),
+        CertificateError::UnknownIssuer => {
+            says("nobody whom this image trusts has signed the server's certificate", NAME_IT)
+        }
+        CertificateError::Revoked => says("the server's certificate was revoked", ANEW),
+        CertificateError::BadEncoding => says("the server's certificate cannot be read", ANEW),
+        CertificateError::BadSignature | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            says(
+                "the signature of the server's certificate is not its authority's",
+                "name the authority's present certificate in OSCR_CA_FILE; one of the same name may be an older one",
+            )
+        }
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. } => {
+            says("the server's certificate is signed in a way that is no longer safe (SHA-1, or a short key)", ANEW)
+        }
+        CertificateError::InvalidPurposeContext { .. } | CertificateError::InvalidPurpose => {
+            says("the server's certificate is not one for servers (extendedKeyUsage)", ANEW)
+        }
+        CertificateError::Other(OtherError(other)) => match other.downcast_ref() {
+            Some(Unfit::BySelf) => says("the server's certificate is signed by itself", NAME_ITSELF),
+            Some(Unfit::Authority) => says(
+                "the server shows an authority's certificate as its own",
+                "name this very certificate in OSCR_CA_FILE, or give the server one that is no authority's (CA:FALSE)",
+            ),
+            Some(Unfit::Version1) => {
+                says("the server's certificate is of version 1 (X.509), which cannot name a host", WITH_NAMES)
+            }
+            None => (format!("the server's certificate is not valid ({other})"), ANEW),
+        },
+        other => (format!("the server's certificate is not valid ({other})"), ANEW),
+    }
+}
+
+/// A name out of the library's words for it: `DnsName("forge.example")`.
+fn bare(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"')
 }
 
 /// The reasons behind an error, outermost first, without its URL (which our own text names) and without repetitions.
