@@ -19,6 +19,8 @@ const PORT: u16 = 53;
 pub(super) struct Conf {
     /// In the order of the file; this machine, if it names nobody.
     pub servers: Vec<SocketAddr>,
+    /// Whether the file names any of them.
+    pub named: bool,
     search: Vec<String>,
     ndots: usize,
     /// How long one question waits for its answer.
@@ -47,6 +49,7 @@ impl Conf {
     pub(super) fn read(content: &[u8], own_name: Option<&str>) -> Self {
         let mut conf = Self {
             servers: Vec::new(),
+            named: true,
             search: Vec::new(),
             ndots: 1,
             timeout: Duration::from_secs(5),
@@ -79,7 +82,8 @@ impl Conf {
             }
         }
         conf.servers.truncate(SERVERS);
-        if conf.servers.is_empty() {
+        conf.named = !conf.servers.is_empty();
+        if !conf.named {
             conf.servers.push(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)));
         }
         if conf.search.is_empty() {
@@ -176,6 +180,7 @@ mod tests {
         assert_eq!((conf.ndots, conf.timeout.as_secs(), conf.attempts), (15, 1, 5));
         assert_eq!(conf.search, ["a", "b..c"]);
         let nothing = Conf::read(b"\xff\xfe\0", None);
+        assert!(conf.named && !nothing.named);
         assert_eq!(nothing.servers, ["127.0.0.1:53".parse::<SocketAddr>().unwrap()]);
     }
 

@@ -80,7 +80,7 @@ async fn ask(conf: &Conf, name: &str) -> Result<Vec<IpAddr>, String> {
             Outcome::Unknown => (unknown(name), false),
             Outcome::Failed(said) => (format!("the lookup of {name} failed: {said}"), false),
             Outcome::Refused(said) => (format!("the lookup of {name} failed: {said}"), true),
-            Outcome::Silent => (format!("no name server of {CONF} answered the lookup of {name}"), true),
+            Outcome::Silent => (unanswered(conf, name), true),
         };
         skip_search |= ends_search && !candidate.as_it_stands;
         // What became of the name itself says more than what became of it in a search list.
@@ -89,6 +89,11 @@ async fn ask(conf: &Conf, name: &str) -> Result<Vec<IpAddr>, String> {
         }
     }
     Err(why.unwrap_or_else(|| format!("{name} is no name that a name server can be asked for")))
+}
+
+fn unanswered(conf: &Conf, name: &str) -> String {
+    let whom = if conf.named { "" } else { " (it names none, so this machine was asked)" };
+    format!("no name server of {CONF} answered the lookup of {name}{whom}")
 }
 
 fn unknown(name: &str) -> String {

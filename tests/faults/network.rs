@@ -280,7 +280,7 @@ fn untrusted(kind: Kind, step: Step, (name, file, named, words): Tls) -> Row {
     })
 }
 
-fn proxies() -> [Row; 4] {
+fn proxies() -> [Row; 6] {
     [
         Row::new(
             Kind::GitHub,
@@ -303,6 +303,37 @@ fn proxies() -> [Row; 4] {
             let address = format!("https://{}", server.address);
             backs_off(forge, container, Step::Grant, &address, &["speaks no TLS", "port"]);
         }),
+        Row::new(
+            Kind::GitHub,
+            Step::Grant,
+            "TLS: a certificate signed by itself and one of the system's, of no forge",
+            MUST,
+            |forge, container| {
+                let server = Impostor::start(tls("own.pem", "201 Created"));
+                container.set("SSL_CERT_FILE", &certificate("own.pem").display().to_string());
+                let address = format!("https://{}", server.address);
+                backs_off(forge, container, Step::Grant, &address, &["not the expected JSON"]);
+                container.unset("SSL_CERT_FILE");
+            },
+        ),
+        Row::new(
+            Kind::GitHub,
+            Step::Grant,
+            "TLS: an image without CA certificates",
+            "`denied`: one line that names the package and the setting, unhealthy, slow",
+            |forge, container| {
+                let right = container.setting("GITHUB_API_URL").to_owned();
+                container.set("SSL_CERT_FILE", "/no/such/file");
+                container.set("GITHUB_API_URL", &format!("https://{}", nobody()));
+                container.start();
+                assert_denied(forge, container, &["ca-certificates", "OSCR_CA_FILE"]);
+                container.unset("SSL_CERT_FILE");
+                match right.as_str() {
+                    "" => container.unset("GITHUB_API_URL"),
+                    right => container.set("GITHUB_API_URL", right),
+                }
+            },
+        ),
         Row::new(Kind::GitHub, Step::Grant, "TLS: no version in common", MUST, |forge, container| {
             // protocol_version
             let server = Impostor::start(|mut stream| {
