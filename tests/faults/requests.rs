@@ -147,6 +147,9 @@ const WRONG: &[Wrong] = &[
     garbled("truncated JSON", || Fault { truncate: true, ..Fault::default() }),
     garbled("JSON of another form", || Fault { body: Some(json!({"other": "form"})), ..Fault::default() }),
     wrong("a captive portal's page", Outcome::Retry, || page(200)),
+    wrong("403 and a page of something between", Outcome::Retry, || page(403)),
+    wrong("404 and a page of something between", Outcome::Retry, || page(404)),
+    only(GITHUB, wrong("422 and a page of something between", Outcome::Retry, || page(422))),
     wrong("a late answer", Outcome::Nothing, || Fault { delay_ms: 1500, ..Fault::default() }),
 ];
 
@@ -166,6 +169,7 @@ fn outcome(kind: Kind, step: Step, wrong: &Wrong) -> Option<Outcome> {
     }
     let removal = matches!(step, Step::Leftovers | Step::Unregister | Step::Stop);
     Some(match (step, wrong.name, wrong.outcome) {
+        (Step::Leftovers | Step::Grant | Step::Kept, "422 and a page of something between", _) => return None,
         (_, name, _) if !wrong.forges.contains(&kind) || (!removal && kind == Kind::Azure && name == busy) => {
             return None;
         }

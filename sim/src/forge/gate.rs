@@ -83,7 +83,11 @@ async fn gate(
             return StatusCode::OK.into_response();
         }
         if let Some(status) = fault.status {
-            let answer = dated(&shared, faulty_answer(fault, status));
+            let mut answer = dated(&shared, faulty_answer(fault, status));
+            // A page is what something between would put in the forge's place.
+            if !matches!(fault.body, Some(serde_json::Value::String(_))) {
+                mark(answer.headers_mut(), &path, n);
+            }
             log_status(&shared, n, answer.status());
             return answer;
         }
@@ -92,6 +96,7 @@ async fn gate(
         !(wire::is_mine(request.headers(), &path) || azure::is_mine(&path) || packages::named(&path).is_some());
     let answer = if is_github { api_request(&shared, request, next, &path).await } else { next.run(request).await };
     let mut answer = dated(&shared, answer);
+    mark(answer.headers_mut(), &path, n);
     if let Some(fault) = &fault {
         if let Some(cut) = fault.cut {
             switch.arm(cut);
@@ -102,6 +107,9 @@ async fn gate(
             answer.headers_mut().remove(header::CONTENT_LENGTH);
             // It is the tag of what the forge had to say.
             answer.headers_mut().remove(header::ETAG);
+            if body.is_string() {
+                MARKS.iter().for_each(|(_, mark)| drop(answer.headers_mut().remove(*mark)));
+            }
         }
         add_headers(answer.headers_mut(), fault);
         if fault.truncate {
@@ -264,6 +272,36 @@ fn faulty_answer(fault: &Fault, status: u16) -> Response {
     };
     add_headers(answer.headers_mut(), fault);
     answer
+}
+
+/// The headers by which an answer is known to be the forge's own, and whose they are.
+const MARKS: [(Owner, &str); 6] = [
+    (Owner::GitHub, "x-github-request-id"),
+    (Owner::Azure, "activityid"),
+    (Owner::Azure, "x-tfs-processid"),
+    (Owner::Azure, "x-vss-e2eid"),
+    (Owner::Directory, "x-ms-request-id"),
+    (Owner::Directory, "x-ms-ests-server"),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    GitHub,
+    Azure,
+    /// Microsoft Entra ID.
+    Directory,
+}
+
+/// Marks an answer as those of its server are.
+fn mark(headers: &mut HeaderMap, path: &str, n: u64) {
+    let owner = match azure::is_mine(path) {
+        true if path.contains("/oauth2/") => Owner::Directory,
+        true => Owner::Azure,
+        false => Owner::GitHub,
+    };
+    for (_, mark) in MARKS.iter().filter(|(whose, _)| *whose == owner) {
+        headers.entry(HeaderName::from_static(mark)).or_insert_with(|| HeaderValue::from(n));
+    }
 }
 
 fn add_headers(headers: &mut HeaderMap, fault: &Fault) {

@@ -15,13 +15,15 @@ use crate::provider::agents::architecture;
 use crate::provider::contract::Package;
 use crate::provider::fault::Fault;
 use crate::provider::finding::{Finding, compare_versions};
-use crate::provider::http::{Authorization, Body, Http, Reply};
+use crate::provider::http::{Authorization, Body, Http, Marks, Reply};
 use crate::provider::registration::{Registration, Released, Standing};
 
 /// Azure DevOps Server has it since 2019 Update 1.
 const VERSION: &str = "api-version=5.1";
 /// Azure DevOps itself, as Microsoft Entra ID knows it.
 const RESOURCE: &str = "499b84ac-1321-427f-aa17-267ca6975798/.default";
+/// What the answers of Azure DevOps have, or those of Microsoft Entra ID.
+const MARKS: Marks = &["activityid", "x-tfs-processid", "x-vss-e2eid", "x-ms-request-id"];
 /// A token is not used any more when it has this long to live.
 const MARGIN: Duration = Duration::from_secs(120);
 /// Agents that are offline and were made so long ago are nobody's any more.
@@ -99,7 +101,7 @@ impl Api {
         // Without it a wrong token is answered with a way to a page for signing in.
         headers.insert("x-tfs-fedauthredirect", HeaderValue::from_static("Suppress"));
         Self {
-            http: Http::new(common.network.clone(), &settings.url, headers),
+            http: Http::new(common.network.clone(), &settings.url, headers).marked(MARKS),
             url: settings.url.clone(),
             pool: settings.pool.clone(),
             credential: settings.credential.clone(),
@@ -228,7 +230,7 @@ impl Api {
         let reply = self.ask(Method::DELETE, &format!("{agents}/{id}?{VERSION}")).await?;
         let exception = reply.json::<Exception>().unwrap_or_default();
         match reply.status {
-            404 => Ok(Released::Gone),
+            404 if !reply.is_page() => Ok(Released::Gone),
             _ if exception.type_key == "TaskAgentJobStillRunningException" => Ok(Released::Busy),
             _ => self.expect(&reply, "remove an agent").map(|_| Released::Gone),
         }
@@ -243,7 +245,7 @@ impl Api {
                 let reply =
                     self.ask(Method::GET, &format!("{agents}/{id}?includeAssignedRequest=true&{VERSION}")).await?;
                 match reply.status {
-                    404 => None,
+                    404 if !reply.is_page() => None,
                     _ => Some(self.expect(&reply, "look at an agent")?.json()?),
                 }
             }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use reqwest::header::{AUTHORIZATION, DATE, ETAG, HeaderMap, IF_NONE_MATCH};
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, Response};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -13,9 +13,10 @@ use super::clock::Clock;
 use super::connect;
 use super::kept::Answers;
 use super::limits::{Allowance, Limits, Told};
+use super::origin::{Marks, stranger};
 use super::reply::Reply;
 use super::request::{Authorization, Body};
-use super::trouble::{Obstacle, unreachable};
+use super::trouble::{Obstacle, not_the_forge, unreachable};
 use crate::config::Network;
 use crate::provider::fault::Fault;
 use crate::provider::pace::Pace;
@@ -32,6 +33,7 @@ pub struct Http {
     network: Network,
     pub(super) encrypted: bool,
     headers: HeaderMap,
+    marks: Marks,
     client: RefCell<Option<Client>>,
     clock: Clock,
     /// The last answers that can be asked for again by their tag.
@@ -63,6 +65,7 @@ impl Http {
             network,
             encrypted,
             headers,
+            marks: &[],
             client: RefCell::default(),
             clock: Clock::default(),
             kept: Answers::default(),
@@ -71,6 +74,12 @@ impl Http {
             sent: Cell::default(),
             observer: Cell::new(|_, _| {}),
         }
+    }
+
+    /// Tells the forge's answers from others' by these.
+    #[must_use]
+    pub fn marked(self, marks: Marks) -> Self {
+        Self { marks, ..self }
     }
 
     /// Has somebody hear of each request from now on.
@@ -118,29 +127,30 @@ impl Http {
         })?;
         self.silent_since.set(None);
         let mut status = response.status().as_u16();
-        self.clock.compare(response.headers());
-        let told = Told::read(response.headers(), self.now());
+        let headers = std::mem::take(response.headers_mut());
+        let body = whole(url, response).await.inspect_err(|_| self.observer.get()(Some(status), None))?;
+        let mut reply = Reply { status, headers, left: None, body };
+        tracing::debug!(method = %method, url, status, "the answer is there");
+        if status != 407
+            && let Some(what) = stranger(&reply, self.marks, url)
+        {
+            self.observer.get()(Some(status), None);
+            return Err(not_the_forge(url, status, &what));
+        }
+        // Another's clock and limits would not be the forge's.
+        self.clock.compare(&reply.headers);
+        let told = Told::read(&reply.headers, self.now());
         self.observer.get()(Some(status), told.allowance());
         self.limits.borrow_mut().note(status, &told, self.now());
-        let tag = response.headers().get(ETAG).cloned();
-        let headers = std::mem::take(response.headers_mut());
-        let mut bytes = Zeroizing::new(Vec::new());
-        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(url, &error))? {
-            if bytes.len() + chunk.len() > LARGEST {
-                return Err(Fault::Unreachable(format!("{url} answered with more than {LARGEST} bytes")));
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        tracing::debug!(method = %method, url, status, "the forge answered");
-        match (known, tag) {
+        reply.left = told.allowance().map(|allowance| allowance.remaining);
+        match (known, reply.headers.get(ETAG).cloned()) {
             (Some((_, body)), _) if status == 304 => {
                 status = 200;
-                bytes = Zeroizing::new(body);
+                (reply.status, reply.body) = (status, Zeroizing::new(body));
             }
-            (_, Some(tag)) if status == 200 && method == Method::GET => self.kept.keep(url, tag, &bytes),
+            (_, Some(tag)) if status == 200 && method == Method::GET => self.kept.keep(url, tag, &reply.body),
             _ => {}
         }
-        let reply = Reply { status, headers, left: told.allowance().map(|allowance| allowance.remaining), body: bytes };
         if let Some(wait) = told.refusal(status, self.now()) {
             let what = format!("{status} {}", reply.message());
             self.limits.borrow_mut().refused(wait, what.clone());
@@ -214,6 +224,18 @@ impl Http {
         self.client.replace(Some(client.clone()));
         Ok(client)
     }
+}
+
+/// The body of an answer.
+async fn whole(url: &str, mut response: Response) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(url, &error))? {
+        if bytes.len() + chunk.len() > LARGEST {
+            return Err(Fault::Unreachable(format!("{url} answered with more than {LARGEST} bytes")));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

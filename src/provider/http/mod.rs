@@ -6,6 +6,7 @@ mod connect;
 mod download;
 mod kept;
 mod limits;
+mod origin;
 mod reply;
 mod request;
 mod trouble;
@@ -13,6 +14,7 @@ mod trust;
 
 pub use client::{Http, Observer, Reached};
 pub use limits::Allowance;
+pub use origin::Marks;
 pub use reply::Reply;
 pub use request::{Authorization, Body};
 pub use trouble::Obstacle;

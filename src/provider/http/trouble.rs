@@ -52,6 +52,14 @@ pub(super) fn unreachable(url: &str, error: &reqwest::Error) -> Fault {
     }
 }
 
+/// Something answered that is not the forge.
+pub(super) fn not_the_forge(url: &str, status: u16, what: &str) -> Fault {
+    Fault::Unreachable(format!(
+        "{url}: something between us and the forge answered {status} with {what}, and not the forge itself (a proxy, a gateway or a \
+         portal: whoever runs it must let this address through)"
+    ))
+}
+
 /// No client can be made with these settings.
 pub(super) fn no_client(error: &reqwest::Error) -> Fault {
     Fault::denied(chain(error), "check OSCR_CA_FILE and the proxy settings")

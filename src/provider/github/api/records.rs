@@ -116,7 +116,7 @@ impl Api {
         };
         let reply = self.ask(Method::DELETE, &format!("{scope}/runners/{id}"), None).await?;
         match reply.status {
-            404 => Ok(Released::Gone),
+            404 if !reply.is_page() => Ok(Released::Gone),
             422 => Ok(Released::Busy),
             _ => self.expect(&reply, 204, "remove a runner").map(|_| Released::Gone),
         }
@@ -130,7 +130,7 @@ impl Api {
             Some(id) => {
                 let reply = self.ask(Method::GET, &format!("{scope}/runners/{id}"), None).await?;
                 match reply.status {
-                    404 => None,
+                    404 if !reply.is_page() => None,
                     _ => Some(self.expect(&reply, 200, "look at a runner")?.json()?),
                 }
             }
