@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use reqwest::Url;
 
 use crate::config::Network;
+use crate::config::proxy::decoded;
 use crate::log;
 use crate::provider::ProxyVariables;
 
@@ -42,26 +43,6 @@ fn parted(proxy: &str) -> Option<(String, String, String)> {
     url.set_username("").ok()?;
     url.set_password(None).ok()?;
     Some((url.as_str().trim_end_matches('/').to_owned(), user, password))
-}
-
-/// What `%XX` in a part of an address stands for.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let digit = |at: usize| after.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-        match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.extend(u8::try_from(high * 16 + low));
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -90,6 +90,20 @@ impl<'a> Reader<'a> {
         Some(value)
     }
 
+    /// The text of a setting that all programs read, in capitals and in small letters. Where the two differ, the small ones are what
+    /// most of them take, the agents too.
+    pub(crate) fn of_either_case(&mut self, name: &'static str) -> Option<String> {
+        let given = self.given(name);
+        if let [(capital, value), (small, other)] = given.as_slice()
+            && value != other
+        {
+            self.note(format!("{small} is used: {capital} says something else, and programs take the small letters"));
+        }
+        let (_, value) = given.into_iter().next_back()?;
+        self.effective.insert(name.to_owned(), redact_credentials(&value));
+        Some(value)
+    }
+
     /// `true`/`yes`/`on`/`1` or `false`/`no`/`off`/`0`, in any case, and nothing else.
     pub(crate) fn flag(&mut self, name: &'static str) -> Option<bool> {
         let value = self.text(name)?;
@@ -252,18 +266,22 @@ impl<'a> Reader<'a> {
     }
 
     fn lookup(&mut self, name: &'static str) -> Option<(String, String)> {
-        let given: Vec<(String, String)> = self
-            .names(name)
-            .into_iter()
-            .filter_map(|candidate| self.foreign(&candidate).map(|value| (candidate, value.trim().to_owned())))
-            .filter(|(_, value)| !value.is_empty())
-            .collect();
+        let given = self.given(name);
         if let [(first, value), (second, other), ..] = given.as_slice()
             && value != other
         {
             self.problem(name, format!("{first} and {second} say different things"), "keep one of them");
         }
         given.into_iter().next()
+    }
+
+    /// What a setting is set to, under its own name and its aliases.
+    fn given(&mut self, name: &'static str) -> Vec<(String, String)> {
+        self.names(name)
+            .into_iter()
+            .filter_map(|candidate| self.foreign(&candidate).map(|value| (candidate, value.trim().to_owned())))
+            .filter(|(_, value)| !value.is_empty())
+            .collect()
     }
 }
 

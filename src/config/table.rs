@@ -362,7 +362,7 @@ pub const COMMON: &[Setting] = &[
         name: "HTTP_PROXY",
         kind: SettingKind::Text,
         default: "unset",
-        about: "Proxy for plain HTTP. Used by OSCR and passed on to the agent in both cases.",
+        about: "Proxy for plain HTTP, `http://host:port` or `http://user:password@host:port`. Used by OSCR and passed on to the agent in both cases. [More](#proxies).",
         aliases: &["http_proxy"],
     },
     Setting {
@@ -376,7 +376,7 @@ pub const COMMON: &[Setting] = &[
         name: "NO_PROXY",
         kind: SettingKind::Text,
         default: "unset",
-        about: "Hosts that are reached without a proxy, likewise.",
+        about: "Hosts that are reached without a proxy, likewise: names, `host:port`, addresses, networks, `*`.",
         aliases: &["no_proxy"],
     },
     Setting {

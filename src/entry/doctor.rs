@@ -14,6 +14,7 @@ use nix::sys::prctl;
 use nix::unistd::Gid;
 
 use super::accounts::agent_account;
+use super::by_proxy::{by_proxy, remarks};
 use super::proof::{closed_above, invisible, out_of_reach};
 use super::space::space;
 use super::update;
@@ -64,6 +65,7 @@ pub fn doctor(forges: Forges, out: &mut dyn Write) -> io::Result<ExitCode> {
         Ok(configured) => {
             say(Finding::ok("settings", format!("complete; registers with {}", configured.provider.scope())))?;
             configured.warnings.iter().map(|words| Finding::warning("settings", words)).try_for_each(&mut say)?;
+            remarks(&configured.notes).into_iter().try_for_each(&mut say)?;
             let mut problems = Vec::new();
             let (account, identity) = agent_account(&configured.common, &mut problems);
             let common = &configured.common;
@@ -118,24 +120,22 @@ fn way(network: &Network, url: &str, reached: &Result<Reached, Obstacle>) -> Vec
     let parsed = reqwest::Url::parse(url).ok();
     let host = parsed.as_ref().and_then(|url| url.host_str()).unwrap_or(url);
     let encrypted = url.starts_with("https://");
-    let (setting, proxy, other) = match encrypted {
-        true => ("HTTPS_PROXY", &network.https_proxy, ("HTTP_PROXY", &network.http_proxy)),
-        false => ("HTTP_PROXY", &network.http_proxy, ("HTTPS_PROXY", &network.https_proxy)),
-    };
-    let shown_proxy = proxy.as_deref().map(crate::config::values::redact_credentials);
+    let through = network.proxy_to(url);
     let skip = |topic| Finding::skip(topic, "the forge was not reached");
     let dns = match reached {
         Err(Obstacle::Name(why)) => Finding::fail(
             "dns",
             format!("{host} is not found: {why}"),
-            match &shown_proxy {
-                Some(proxy) => format!("check the name in {setting} ({proxy}), and the container's name server"),
+            match &through {
+                Some((setting, proxy)) => {
+                    format!("check the name in {setting} ({proxy}), and the container's name server")
+                }
                 None => "check the host's spelling and the container's name server (docker run --dns, dns: in Compose)"
                     .to_owned(),
             },
         ),
         Err(Obstacle::Client(_)) => skip("dns"),
-        Err(Obstacle::Connection(why)) if proxy.is_none() => Finding::fail(
+        Err(Obstacle::Connection(why)) if through.is_none() => Finding::fail(
             "dns",
             format!("{host} has an address, but no connection comes about: {why}"),
             "check the firewall, or set HTTPS_PROXY if there is a proxy",
@@ -160,24 +160,7 @@ fn way(network: &Network, url: &str, reached: &Result<Reached, Obstacle>) -> Vec
         ),
         Ok(_) => Finding::warn("tls", format!("{url} is not encrypted: tokens can be read on the way"), "use https://"),
     };
-    let proxy = match (reached, &shown_proxy) {
-        (Err(Obstacle::Connection(why)), Some(proxy)) => Finding::fail(
-            "proxy",
-            format!("{proxy} does not let us through: {why}"),
-            format!("check {setting} and NO_PROXY"),
-        ),
-        (Err(_), Some(proxy)) => Finding::skip("proxy", format!("{setting} is {proxy}")),
-        (Ok(_), Some(proxy)) => {
-            let exceptions = network.no_proxy.as_deref().unwrap_or("nothing");
-            Finding::ok("proxy", format!("{setting} is {proxy}; NO_PROXY excepts {exceptions}"))
-        }
-        (_, None) if other.1.is_some() => Finding::warn(
-            "proxy",
-            format!("{} is set, but {url} is reached without a proxy", other.0),
-            format!("set {setting} too, if it should go through the proxy"),
-        ),
-        (_, None) => Finding::ok("proxy", "none is set"),
-    };
+    let proxy = by_proxy(network, url, host, reached);
     let clock = match reached {
         Err(_) => skip("clock"),
         Ok(reached) => match reached.clock_offset {

@@ -6,6 +6,7 @@ mod accounts;
 mod admission;
 mod backoff;
 mod baseline;
+mod by_proxy;
 mod cancelling;
 mod check;
 mod children;

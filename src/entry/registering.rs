@@ -287,10 +287,8 @@ impl Registrar {
                 let said = agent.tail.last_words().await;
                 // Whoever has to find out why wants to read all of it.
                 said.iter().for_each(|words| tracing::info!("agent: {words}"));
-                Err(self
-                    .means
-                    .provider
-                    .configure_failed(&format!("the agent's configure step failed ({ended}): {}", reason(&said))))
+                let words = format!("the agent's configure step failed ({ended}): {}", reason(&said));
+                Err(refused_by_proxy(&words).unwrap_or_else(|| self.means.provider.configure_failed(&words)))
             }
         }
     }
@@ -321,5 +319,33 @@ async fn unless_stopped<T>(stop: &Stop, answer: impl Future<Output = Result<T, F
     tokio::select! {
         answer = answer => answer,
         () = enough => Err(Fault::Unreachable("asked to stop before the forge answered".to_owned())),
+    }
+}
+
+/// What an agent's words mean if a proxy does not take who it says that it is: it will not later either.
+fn refused_by_proxy(words: &str) -> Option<Fault> {
+    let lower = words.to_ascii_lowercase();
+    let told = lower.contains("status code '407'") || (lower.contains("407") && lower.contains("proxy authentication"));
+    told.then(|| {
+        let cure = "correct the user and the password in HTTPS_PROXY or HTTP_PROXY, or in what you set for the agent's own proxy";
+        Fault::denied(words, cure)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_that_refuses_the_agent_is_told_from_the_forge() {
+        for words in [
+            "The proxy tunnel request to proxy 'http://proxy:3128/' failed with status code '407'.",
+            "Response status code does not indicate success: 407 (Proxy Authentication Required).",
+        ] {
+            assert!(matches!(refused_by_proxy(words), Some(Fault::Denied { .. })), "{words}");
+        }
+        for words in ["Response status code does not indicate success: 404 (Not Found).", "agent 407 exists already"] {
+            assert_eq!(refused_by_proxy(words), None, "{words}");
+        }
     }
 }

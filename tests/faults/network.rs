@@ -188,6 +188,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
     }
     rows.push(wants_a_password(kind, step));
     rows.push(no_certificates(kind));
+    rows.extend(tunnels(kind, step));
     rows
 }
 
@@ -358,12 +359,76 @@ fn wants_a_password(kind: Kind, step: Step) -> Row {
             request(&mut stream);
             say(&mut stream, "HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n");
         });
-        container.set("HTTP_PROXY", &format!("http://{}", proxy.address));
-        container.start();
-        assert_denied(forge, container, &["407", "HTTP_PROXY"]);
-        assert_eq!(proxy.asked.load(Ordering::Relaxed), 1);
-        container.unset("HTTP_PROXY");
+        denied_by_proxy(forge, container, &proxy, "http", &["407", "wants to know who asks", "HTTP_PROXY"]);
     })
+}
+
+/// A proxy for TLS that makes no tunnel: what it answers to CONNECT, what must happen, and words that the line must have.
+fn tunnels(kind: Kind, step: Step) -> Vec<Row> {
+    let refuses = |name, head: &'static str, words: &'static [&'static str]| {
+        Row::new(kind, step, name, MUST, move |forge, container| {
+            let proxy = Impostor::start(move |mut stream| {
+                request(&mut stream);
+                let page = "<html><title>Not for you</title></html>";
+                say(&mut stream, &format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{page}", page.len()));
+            });
+            container.set("HTTPS_PROXY", &format!("http://me:hidden-word@{}", proxy.address));
+            backs_off(forge, container, step, "https://forge.example", words);
+            let said = container.lines_with("makes no tunnel");
+            assert!(said.iter().all(|line| line.contains(&proxy.address)), "{said:#?}");
+            assert!(container.lines_with("hidden-word").is_empty(), "{:#?}", container.lines());
+            // Once by the client, and once to learn what it keeps to itself.
+            assert!(proxy.asked.load(Ordering::Relaxed) <= 8, "{}", proxy.asked.load(Ordering::Relaxed));
+        })
+    };
+    let wrong = Row::new(
+        kind,
+        step,
+        "the proxy refuses the user and the password for a tunnel (407)",
+        "`denied`: one line that names the setting, unhealthy, slow; asked once",
+        |forge, container| {
+            let proxy = Impostor::start(|mut stream| {
+                request(&mut stream);
+                say(&mut stream, "HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n");
+            });
+            denied_by_proxy(forge, container, &proxy, "https", &["407", "does not take the user", "HTTPS_PROXY"]);
+        },
+    );
+    vec![
+        refuses(
+            "the proxy refuses a tunnel (403)",
+            "403 Forbidden",
+            &["it answered 403", "Not for you", "forge.example:443"],
+        ),
+        refuses("the proxy reaches nobody (503)", "503 Service Unavailable", &["it answered 503", "forge.example:443"]),
+        wrong,
+    ]
+}
+
+/// The container waits for a person, and has asked that proxy once on the way to a far forge.
+fn denied_by_proxy(forge: &Forge, container: &mut Container<'_>, proxy: &Impostor, scheme: &str, words: &[&str]) {
+    let (setting, far) = match container.kind {
+        Kind::GitHub => ("GITHUB_API_URL", format!("{scheme}://forge.example")),
+        Kind::Azure => ("ADO_ORG_URL", format!("{scheme}://forge.example/acme")),
+    };
+    let right = container.setting(setting).to_owned();
+    container.set(setting, &far);
+    let (variable, who) = match scheme {
+        "https" => ("HTTPS_PROXY", "me:hidden-word@"),
+        _ => ("HTTP_PROXY", ""),
+    };
+    container.set(variable, &format!("http://{who}{}", proxy.address));
+    container.start();
+    assert_denied(forge, container, words);
+    assert!(container.lines_with("hidden-word").is_empty(), "{:#?}", container.lines());
+    assert_eq!(proxy.asked.load(Ordering::Relaxed), 1);
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code_within(STOP), 0);
+    container.unset(variable);
+    match right.as_str() {
+        "" => container.unset(setting),
+        right => container.set(setting, right),
+    }
 }
 
 /// Whatever is at that address, it is tried again and no harm comes of it.
@@ -389,7 +454,7 @@ fn backs_off(forge: &Forge, container: &mut Container<'_>, step: Step, host: &st
     let said = container.lines_with("trying again in");
     assert!(words.iter().all(|word| said[0].contains(word)), "{words:?}: {said:#?}");
     assert!(said.len() <= 3, "{said:#?}");
-    for setting in ["HTTP_PROXY", "OSCR_CA_FILE"] {
+    for setting in ["HTTP_PROXY", "HTTPS_PROXY", "OSCR_CA_FILE"] {
         container.unset(setting);
     }
     container.set(setting, &right);

@@ -147,6 +147,10 @@ const WRONG: &[Wrong] = &[
     garbled("truncated JSON", || Fault { truncate: true, ..Fault::default() }),
     garbled("JSON of another form", || Fault { body: Some(json!({"other": "form"})), ..Fault::default() }),
     wrong("a captive portal's page", Outcome::Retry, || page(200)),
+    wrong("302 to a portal elsewhere", Outcome::Retry, || Fault {
+        body: Some(json!("")),
+        ..limited(302, &[("location", "http://portal.example/login?mac=1".to_owned())])
+    }),
     wrong("403 and a page of something between", Outcome::Retry, || page(403)),
     wrong("404 and a page of something between", Outcome::Retry, || page(404)),
     only(GITHUB, wrong("422 and a page of something between", Outcome::Retry, || page(422))),

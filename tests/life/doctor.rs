@@ -202,7 +202,14 @@ fn each_fault_of_the_way_has_its_own_line() {
             },
             &["cannot be trusted", "speaks no TLS", "check the address and its port"],
         ),
-        ("proxy", |c| c.set("HTTP_PROXY", "http://me:hidden-word@127.0.0.1:1"), &["127.0.0.1:1", "NO_PROXY"]),
+        (
+            "proxy",
+            |c| {
+                c.set("GITHUB_API_URL", "http://forge.example/api/v3");
+                c.set("HTTP_PROXY", "http://me:hidden-word@127.0.0.1:1");
+            },
+            &["127.0.0.1:1", "NO_PROXY"],
+        ),
         ("settings", |c| c.unset("GITHUB_PAT_FILE"), &["GITHUB_PAT", "no credential"]),
         ("settings", |c| c.set("OSCR_AGENT_USER", "nobody-of-that-name"), &["OSCR_AGENT_USER"]),
     ];

@@ -9,7 +9,7 @@ use ureq::http::Uri;
 
 use super::kind::Kind;
 
-/// The value of a variable that is set.
+/// The value of a variable that is set, or what a file in the agent's root says, whose name begins with a dot.
 pub(super) type Variables<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 /// Where a request goes.
@@ -50,7 +50,10 @@ impl Target {
 
 /// The proxy on the way to an address, if there is one.
 pub(super) fn to(kind: Kind, address: &str) -> Option<Proxy> {
-    by(kind, address, &|name| std::env::var(name).ok())
+    by(kind, address, &|name| match name.starts_with('.') {
+        true => std::fs::read_to_string(super::root().join(name)).ok(),
+        false => std::env::var(name).ok(),
+    })
 }
 
 /// The same, by these variables.
@@ -128,6 +131,21 @@ mod tests {
         for not in ["forge-example", "f.rge", "*", "*.example", "forge.example:80$", "ample.*forge", ""] {
             assert!(through(not), "{not}");
         }
+    }
+
+    #[test]
+    fn azures_agent_reads_a_file_of_patterns_too() {
+        let through = |address: &str, lines: &str| {
+            taken(Kind::Azure, address, &[("VSTS_HTTP_PROXY", "http://p:1"), (".proxybypass", lines)]).is_some()
+        };
+        for lines in [r"//forge\.example:\d+$", "x\n//.*\\.example:8080$\n", "^http://forge.example:8080$", ".*"] {
+            assert!(!through(FORGE, lines), "{lines}");
+        }
+        for lines in [r"//forge\.example$", r"//orge\.example:\d+$", r"^https://forge.example:8080$", r"//\d+\.\d+"] {
+            assert!(through(FORGE, lines), "{lines}");
+        }
+        assert!(!through("http://192.0.2.7", r"//192\.0\.\d+\.\d+$"));
+        assert!(!through("https://[2001:db8::7]", r"//\[2001:db8::7\]$"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use nix::sys::signal::Signal;
 
+use super::exceptions::BYPASS;
 use crate::init::Ended;
 use crate::provider::contract::Reading;
 use crate::provider::facts::{AgentFacts, JobSign, LabelledBy, Line, Meaning, ProxyVariables, Sign, StopPlan};
@@ -34,7 +35,7 @@ pub(crate) const AGENT: AgentFacts = AgentFacts {
     process_end: None,
     worker_codes: &[],
     own_codes: &[0, 1, 2, 3, 4],
-    configuration: &[".agent", ".credentials", ".credentials_rsaparams", CAPABILITIES],
+    configuration: &[".agent", ".credentials", ".credentials_rsaparams", CAPABILITIES, BYPASS],
     env: &[],
     env_allowed: &[
         "AGENT_ACKNOWLEDGE_NO_UPDATES",

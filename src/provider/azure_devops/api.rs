@@ -15,7 +15,7 @@ use crate::provider::agents::architecture;
 use crate::provider::contract::Package;
 use crate::provider::fault::Fault;
 use crate::provider::finding::{Finding, compare_versions};
-use crate::provider::http::{Authorization, Body, Http, Marks, Reply};
+use crate::provider::http::{Authorization, Body, Http, Reply, Signature};
 use crate::provider::registration::{Registration, Released, Standing};
 
 /// Azure DevOps Server has it since 2019 Update 1.
@@ -23,7 +23,7 @@ const VERSION: &str = "api-version=5.1";
 /// Azure DevOps itself, as Microsoft Entra ID knows it.
 const RESOURCE: &str = "499b84ac-1321-427f-aa17-267ca6975798/.default";
 /// What the answers of Azure DevOps have, or those of Microsoft Entra ID.
-const MARKS: Marks = &["activityid", "x-tfs-processid", "x-vss-e2eid", "x-ms-request-id"];
+const MARKS: Signature = &["activityid", "x-tfs-processid", "x-vss-e2eid", "x-ms-request-id"];
 /// A token is not used any more when it has this long to live.
 const MARGIN: Duration = Duration::from_secs(120);
 /// Agents that are offline and were made so long ago are nobody's any more.

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::agent::{self, AGENT, CAPABILITIES, LISTENER};
 use super::api::Api;
+use super::exceptions::BYPASS;
 use super::settings::{self, Credential, Settings};
 use crate::config::{Common, Reader, SecretSource};
 use crate::init::Ended;
@@ -84,7 +85,11 @@ impl Provider for AzureDevOps {
             // The agent would find the pool by itself, but its words about what is wrong are for its own log.
             self.api.pool().await?;
             let credential = self.settings.credential.secret().read()?;
-            let files = vec![(CAPABILITIES.to_owned(), Zeroizing::new(self.settings.capabilities_file().into_bytes()))];
+            let mut files =
+                vec![(CAPABILITIES.to_owned(), Zeroizing::new(self.settings.capabilities_file().into_bytes()))];
+            if let Some(patterns) = &self.settings.bypass {
+                files.push((BYPASS.to_owned(), Zeroizing::new(patterns.clone().into_bytes())));
+            }
             Ok(Grant { files, credential: Some(credential), ..Grant::default() })
         })
     }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod api;
+mod exceptions;
 mod forge;
 mod settings;
 

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use reqwest::Url;
 
+use super::exceptions;
+use crate::config::proxy;
 use crate::config::table::{Setting, SettingKind};
 use crate::config::{Common, Reader, SecretSource};
 
@@ -138,6 +140,8 @@ pub(super) struct Settings {
     pub capabilities: Vec<(String, String)>,
     /// The name prefix whose old agents are removed, if asked for.
     pub reap: Option<String>,
+    /// The content of the agent's file of addresses that are asked without its proxy.
+    pub bypass: Option<String>,
 }
 
 impl Settings {
@@ -153,6 +157,13 @@ impl Settings {
 /// Reads the settings; `None` when something is missing, which the reader then knows.
 pub(super) fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings> {
     let url = url(reader);
+    // The agent's own, if the user names it another one than ours.
+    let own = reader.foreign("VSTS_HTTP_PROXY").map(|address| address.trim().to_owned());
+    let own = own.and_then(|address| proxy::proved(reader, "VSTS_HTTP_PROXY", address));
+    let proxied = common.network.has_proxy() || own.is_some();
+    if proxied {
+        exceptions::note(reader, &common.network, url.as_deref());
+    }
     let credential = credential(reader);
     let pool = reader.text("ADO_POOL").unwrap_or_else(|| "Default".to_owned());
     reader.effective("ADO_POOL", &pool);
@@ -168,7 +179,8 @@ pub(super) fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings>
     if reap && prefix.is_none() {
         reader.problem("OSCR_REAP", "knows agents by their prefix, and RUNNER_NAME has none", "use RUNNER_NAME_PREFIX");
     }
-    Some(Settings { url: url?, pool, credential: credential?, capabilities, reap: prefix.filter(|_| reap) })
+    let bypass = exceptions::file(&common.network).filter(|_| proxied);
+    Some(Settings { url: url?, pool, credential: credential?, capabilities, reap: prefix.filter(|_| reap), bypass })
 }
 
 fn url(reader: &mut Reader<'_>) -> Option<String> {

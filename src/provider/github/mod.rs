@@ -4,6 +4,7 @@ mod agent;
 mod api;
 mod app;
 mod credential;
+mod exceptions;
 mod forge;
 mod host;
 mod jit;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::credential::{self, Credential};
+use super::exceptions;
 use super::host::{self, Host, OtherPort, RepoUrl};
 use super::scope::{self, Scope};
 use crate::config::{Common, Reader};
@@ -53,6 +54,7 @@ pub(super) fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings>
     let credential = credential::read(reader);
     let repo_url = host::repo_url(reader);
     let host = host::read(reader, repo_url.as_ref());
+    exceptions::note(reader, &common.network, host.as_ref());
     let given = matches!(credential, Some(Credential::JitConfig(_)));
     let scope = scope::read(reader, repo_url.as_ref(), !given);
     let mut group = reader.text("GITHUB_RUNNER_GROUP");

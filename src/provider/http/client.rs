@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use reqwest::header::{AUTHORIZATION, DATE, ETAG, HeaderMap, IF_NONE_MATCH};
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, DATE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH,
+};
 use reqwest::{Client, Method, Response};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -13,10 +15,12 @@ use super::clock::Clock;
 use super::connect;
 use super::kept::Answers;
 use super::limits::{Allowance, Limits, Told};
-use super::origin::{Marks, stranger};
+use super::origin::{Signature, stranger};
+use super::packed::unpacked;
+use super::proxy::{no_tunnel, unknown_to_it};
 use super::reply::Reply;
 use super::request::{Authorization, Body};
-use super::trouble::{Obstacle, not_the_forge, unreachable};
+use super::trouble::{Obstacle, chain, not_the_forge, unreachable};
 use crate::config::Network;
 use crate::provider::fault::Fault;
 use crate::provider::pace::Pace;
@@ -30,10 +34,10 @@ pub type Observer = fn(Option<u16>, Option<Allowance>);
 /// A client that is made when first needed and can be let go while nothing is asked for hours.
 #[derive(Debug)]
 pub struct Http {
-    network: Network,
+    pub(super) network: Network,
     pub(super) encrypted: bool,
     headers: HeaderMap,
-    marks: Marks,
+    marks: Signature,
     client: RefCell<Option<Client>>,
     clock: Clock,
     /// The last answers that can be asked for again by their tag.
@@ -59,8 +63,10 @@ pub struct Reached {
 impl Http {
     /// A client for a forge that is reached by `base`, sending `headers` with each request.
     #[must_use]
-    pub fn new(network: Network, base: &str, headers: HeaderMap) -> Self {
+    pub fn new(network: Network, base: &str, mut headers: HeaderMap) -> Self {
         let encrypted = base.starts_with("https://");
+        // Left to choose, something on the way may pack what the forge says.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         Self {
             network,
             encrypted,
@@ -78,7 +84,7 @@ impl Http {
 
     /// Tells the forge's answers from others' by these.
     #[must_use]
-    pub fn marked(self, marks: Marks) -> Self {
+    pub fn marked(self, marks: Signature) -> Self {
         Self { marks, ..self }
     }
 
@@ -112,6 +118,8 @@ impl Http {
             request = request.header(IF_NONE_MATCH, tag);
         }
         request = match body {
+            // Without a word about it, some proxies take what follows for its length, or want to know it (411).
+            Body::Empty if method != Method::GET && method != Method::DELETE => request.header(CONTENT_LENGTH, 0),
             Body::Empty => request,
             Body::Json(value) => request.json(value),
             Body::Form(fields) => request.form(fields),
@@ -120,22 +128,24 @@ impl Http {
         // From now on nobody knows, should we be told to ask no more.
         self.sent.set(true);
         self.silent_since.set(self.silent_since.get().or_else(|| Some(Instant::now())));
-        let mut response = request.send().await.map_err(|error| {
-            self.sent.set(!error.is_connect());
-            self.observer.get()(None, None);
-            unreachable(url, &error)
-        })?;
+        let mut response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => {
+                self.sent.set(!error.is_connect());
+                self.observer.get()(None, None);
+                return Err(self.no_way(url, &error).await);
+            }
+        };
         self.silent_since.set(None);
         let mut status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
-        let body = whole(url, response).await.inspect_err(|_| self.observer.get()(Some(status), None))?;
+        let body = self.whole(url, &headers, response).await;
+        let body = body.inspect_err(|_| self.observer.get()(Some(status), None))?;
         let mut reply = Reply { status, headers, left: None, body };
         tracing::debug!(method = %method, url, status, "the answer is there");
-        if status != 407
-            && let Some(what) = stranger(&reply, self.marks, url)
-        {
+        if let Some(fault) = self.said_between(url, &reply) {
             self.observer.get()(Some(status), None);
-            return Err(not_the_forge(url, status, &what));
+            return Err(fault);
         }
         // Another's clock and limits would not be the forge's.
         self.clock.compare(&reply.headers);
@@ -156,16 +166,38 @@ impl Http {
             self.limits.borrow_mut().refused(wait, what.clone());
             return Err(Fault::Limited { wait, what });
         }
-        if status == 407 {
-            return Err(Fault::denied(
-                format!("the proxy wants a password for {url} (407)"),
-                "write user and password into HTTP_PROXY or HTTPS_PROXY: http://user:password@host:port",
-            ));
-        }
         if status >= 500 {
             return Err(Fault::Unreachable(format!("{url} answered {status} {}", reply.message())));
         }
         Ok(reply)
+    }
+
+    /// What an answer means that the forge did not give.
+    fn said_between(&self, url: &str, reply: &Reply) -> Option<Fault> {
+        if reply.status == 407 {
+            return Some(unknown_to_it(&self.network, url));
+        }
+        stranger(reply, self.marks, url).map(|what| not_the_forge(url, reply.status, &what))
+    }
+
+    /// Why nobody answered.
+    pub(super) async fn no_way(&self, url: &str, error: &reqwest::Error) -> Fault {
+        match no_tunnel(&self.network, url, &chain(error)).await {
+            Some(fault) => fault,
+            None => unreachable(&self.network, url, error),
+        }
+    }
+
+    /// The body of an answer.
+    async fn whole(&self, url: &str, headers: &HeaderMap, mut response: Response) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        let mut bytes = Zeroizing::new(Vec::new());
+        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&self.network, url, &error))? {
+            if bytes.len() + chunk.len() > LARGEST {
+                return Err(Fault::Unreachable(format!("{url} answered with more than {LARGEST} bytes")));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        unpacked(headers, bytes, LARGEST).map_err(|why| Fault::Unreachable(format!("the answer of {url} {why}")))
     }
 
     /// Sees whether anything answers at `url`, without saying who asks, and what stands in the way.
@@ -174,11 +206,28 @@ impl Http {
     /// What stands in the way.
     pub async fn reach(&self, url: &str) -> Result<Reached, Obstacle> {
         let client = self.client().map_err(Obstacle::Client)?;
-        let response = client.get(url).send().await.map_err(|error| Obstacle::of(&error))?;
+        let mut response = match client.get(url).send().await {
+            Ok(response) => response,
+            Err(error) => {
+                let tunnel = no_tunnel(&self.network, url, &chain(&error)).await;
+                return Err(tunnel.map_or_else(|| Obstacle::of(&error), Obstacle::Proxy));
+            }
+        };
+        let (status, peer) = (response.status().as_u16(), response.remote_addr());
+        if status == 407 {
+            return Err(Obstacle::Proxy(unknown_to_it(&self.network, url)));
+        }
+        let headers = std::mem::take(response.headers_mut());
+        let body =
+            self.whole(url, &headers, response).await.map_err(|fault| Obstacle::Connection(fault.to_string()))?;
+        let reply = Reply { status, headers, left: None, body };
+        if let Some(what) = stranger(&reply, self.marks, url) {
+            return Err(Obstacle::Stranger(status, what));
+        }
         self.clock.forget();
-        let told = response.headers().contains_key(DATE);
-        self.clock.compare(response.headers());
-        Ok(Reached { peer: response.remote_addr(), clock_offset: told.then(|| self.clock_offset()) })
+        let told = reply.headers.contains_key(DATE);
+        self.clock.compare(&reply.headers);
+        Ok(Reached { peer, clock_offset: told.then(|| self.clock_offset()) })
     }
 
     /// By how many seconds the forge's clock is ahead of ours, by its last answer; 0 before the first.
@@ -226,23 +275,12 @@ impl Http {
     }
 }
 
-/// The body of an answer.
-async fn whole(url: &str, mut response: Response) -> Result<Zeroizing<Vec<u8>>, Fault> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(url, &error))? {
-        if bytes.len() + chunk.len() > LARGEST {
-            return Err(Fault::Unreachable(format!("{url} answered with more than {LARGEST} bytes")));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
+    use std::sync::mpsc;
 
     thread_local! {
         static HEARD: RefCell<Vec<(Option<u16>, Option<Allowance>)>> = const { RefCell::new(Vec::new()) };
@@ -250,17 +288,65 @@ mod tests {
 
     /// The address of somebody who answers one request.
     fn forge(answer: &'static str) -> String {
+        asked(answer.as_bytes().to_vec()).0
+    }
+
+    /// The same, and the lines that he was asked with.
+    fn asked(answer: Vec<u8>) -> (String, mpsc::Receiver<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
+        let (tell, told) = mpsc::channel();
         std::thread::spawn(move || {
             let mut reader = BufReader::new(listener.accept().unwrap().0);
-            let mut line = String::new();
-            while reader.read_line(&mut line).unwrap() > 2 {
-                line.clear();
+            let mut lines = vec![String::new()];
+            while reader.read_line(lines.last_mut().unwrap()).unwrap() > 2 {
+                lines.push(String::new());
             }
-            reader.get_mut().write_all(answer.as_bytes()).unwrap();
+            let _ = tell.send(lines.iter().map(|line| line.trim_end().to_ascii_lowercase()).collect());
+            reader.get_mut().write_all(&answer).unwrap();
         });
-        address
+        (address, told)
+    }
+
+    #[tokio::test]
+    async fn a_request_says_how_long_it_is_and_that_nothing_is_to_be_packed() {
+        let http = Http::new(Network::default(), "http://forge", HeaderMap::new());
+        for (method, length) in [(Method::POST, true), (Method::GET, false), (Method::DELETE, false)] {
+            let (address, told) = asked(b"HTTP/1.1 204 No\r\n\r\n".to_vec());
+            assert!(http.send(method.clone(), &address, Authorization::Nobody, Body::Empty).await.is_ok());
+            let lines = told.recv().unwrap();
+            let has = |line: &str| lines.iter().any(|said| said == line);
+            assert!(has("accept-encoding: identity"), "{lines:?}");
+            assert_eq!(has("content-length: 0"), length, "{method}: {lines:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_packed_answer_is_understood() {
+        let mut body = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        body.write_all(br#"{"token":"x"}"#).unwrap();
+        let body = body.finish().unwrap();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", body.len());
+        let (address, _told) = asked([head.as_bytes(), &body].concat());
+        let http = Http::new(Network::default(), "http://forge", HeaderMap::new()).marked(&["x-mark"]);
+        let reply = http.send(Method::GET, &address, Authorization::Nobody, Body::Empty).await.unwrap();
+        assert_eq!(reply.json::<serde_json::Value>().unwrap()["token"], "x");
+    }
+
+    #[tokio::test]
+    async fn what_something_between_says_is_no_word_of_the_forge() {
+        let http = Http::new(Network::default(), "http://forge", HeaderMap::new()).marked(&["x-mark"]);
+        for status in ["200 OK", "401 No", "403 No", "404 No", "409 No", "422 No", "429 No", "503 No"] {
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ndate: Thu, 01 Jan 2015 00:00:00 GMT\r\nretry-after: 60\r\ncontent-length: 32\r\n\r\n\
+                 <html><title>Blocked</title>....."
+            );
+            let (address, _told) = asked(answer.into_bytes());
+            let fault = http.send(Method::DELETE, &address, Authorization::Nobody, Body::Empty).await.unwrap_err();
+            let Fault::Unreachable(said) = &fault else { panic!("{status}: {fault:?}") };
+            assert!(said.contains(&status[..3]) && said.contains("\"Blocked\""), "{said}");
+        }
+        assert_eq!((http.clock_offset(), http.pace()), (0, None), "its clock and its limits are not the forge's");
     }
 
     #[tokio::test]

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
-use reqwest::{Client, NoProxy, Proxy};
+use reqwest::{Client, Proxy};
 
 use super::trouble::no_client;
 use super::trust::Trust;
-use crate::config::Network;
+use crate::config::{Network, Way};
 use crate::provider::fault::Fault;
 use crate::resolver::Resolver;
 
@@ -27,12 +27,12 @@ pub(super) fn client(network: &Network, encrypted: bool, headers: &HeaderMap) ->
         .pool_idle_timeout(Duration::from_secs(20))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy();
-    let exceptions = network.no_proxy.as_deref().and_then(NoProxy::from_string);
-    if let Some(url) = &network.http_proxy {
-        builder = builder.proxy(Proxy::http(url).map_err(|error| no_client(&error))?.no_proxy(exceptions.clone()));
-    }
-    if let Some(url) = &network.https_proxy {
-        builder = builder.proxy(Proxy::https(url).map_err(|error| no_client(&error))?.no_proxy(exceptions));
+    if network.has_proxy() {
+        let network = network.clone();
+        builder = builder.proxy(Proxy::custom(move |url| match network.way(url) {
+            Way::Proxy(_, address) => Some(address.to_owned()),
+            Way::Direct(_) => None,
+        }));
     }
     let trust = Trust::of(network.ca_file.as_deref())?;
     if encrypted {

@@ -5,11 +5,12 @@ use std::io::{self, Write};
 use std::thread;
 use std::time::Duration;
 
-use reqwest::header::LOCATION;
+use reqwest::header::{CONTENT_TYPE, LOCATION};
 use tokio::sync::{mpsc, oneshot};
 
 use super::client::Http;
-use super::trouble::unreachable;
+use super::proxy::unknown_to_it;
+use super::trouble::{not_the_forge, unreachable};
 use crate::encode::hex;
 use crate::os::priority;
 use crate::provider::fault::Fault;
@@ -33,8 +34,14 @@ impl Http {
         for _ in 0..REDIRECTS {
             tracing::debug!(url = address, "fetching");
             let request = self.client()?.get(&address).timeout(DOWNLOAD);
-            let mut response = request.send().await.map_err(|error| unreachable(&address, &error))?;
+            let mut response = match request.send().await {
+                Ok(response) => response,
+                Err(error) => return Err(self.no_way(&address, &error).await),
+            };
             let status = response.status();
+            if status.as_u16() == 407 {
+                return Err(unknown_to_it(&self.network, &address));
+            }
             if status.is_redirection() {
                 let next = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
                 let next = next.and_then(|location| response.url().join(location).ok());
@@ -46,11 +53,17 @@ impl Http {
             if !status.is_success() {
                 return Err(Fault::Unreachable(format!("{address} answered {}", status.as_u16())));
             }
+            let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            if kind.trim_start().to_ascii_lowercase().starts_with("text/html") {
+                return Err(not_the_forge(&address, status.as_u16(), "a page for people"));
+            }
             let on_disk = |error: io::Error| Fault::Unreachable(format!("it cannot be written: {error}"));
             let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
             let written = write_chunks(received, to.try_clone().map_err(on_disk)?);
             let mut length = 0;
-            while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&address, &error))? {
+            while let Some(chunk) =
+                response.chunk().await.map_err(|error| unreachable(&self.network, &address, &error))?
+            {
                 length += chunk.len();
                 if length > LARGEST_DOWNLOAD {
                     return Err(Fault::Unreachable(format!("{address} has more than {LARGEST_DOWNLOAD} bytes")));

@@ -7,6 +7,8 @@ mod download;
 mod kept;
 mod limits;
 mod origin;
+mod packed;
+mod proxy;
 mod reply;
 mod request;
 mod trouble;
@@ -14,7 +16,7 @@ mod trust;
 
 pub use client::{Http, Observer, Reached};
 pub use limits::Allowance;
-pub use origin::Marks;
+pub use origin::Signature;
 pub use reply::Reply;
 pub use request::{Authorization, Body};
 pub use trouble::Obstacle;

@@ -10,10 +10,10 @@ use crate::plain::plain;
 
 /// Headers of which a forge puts one or more into each of its answers, and nobody else into his. Without any, all but a page for
 /// people is taken for the forge's.
-pub type Marks = &'static [&'static str];
+pub type Signature = &'static [&'static str];
 
 /// What an answer to `url` is that the forge did not give; `None` for the forge's own.
-pub(super) fn stranger(reply: &Reply, marks: Marks, url: &str) -> Option<String> {
+pub(super) fn stranger(reply: &Reply, marks: Signature, url: &str) -> Option<String> {
     if is_forges(reply, marks, url) {
         return None;
     }
@@ -31,7 +31,7 @@ pub(super) fn stranger(reply: &Reply, marks: Marks, url: &str) -> Option<String>
     Some(what)
 }
 
-fn is_forges(reply: &Reply, marks: Marks, url: &str) -> bool {
+fn is_forges(reply: &Reply, marks: Signature, url: &str) -> bool {
     if marks.iter().any(|mark| reply.headers.contains_key(*mark)) {
         return true;
     }
@@ -63,7 +63,7 @@ fn leads_to(reply: &Reply, url: &str) -> Option<String> {
 }
 
 /// The title of a page, on one line.
-fn title(page: &[u8]) -> Option<String> {
+pub(super) fn title(page: &[u8]) -> Option<String> {
     let page = String::from_utf8_lossy(&page[..page.len().min(4096)]);
     // ASCII alone is made small, so that places stay.
     let small = page.to_ascii_lowercase();
@@ -78,7 +78,7 @@ fn title(page: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
-    const MARKS: Marks = &["x-forge-request-id"];
+    const MARKS: Signature = &["x-forge-request-id"];
     const URL: &str = "https://api.forge.example/orgs/o";
 
     fn reply(status: u16, headers: &[(&'static str, &str)], body: &str) -> Reply {

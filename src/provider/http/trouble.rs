@@ -7,6 +7,7 @@ use rustls::AlertDescription as Alert;
 use rustls::{CertificateError, Error as TlsError, InvalidMessage, OtherError};
 
 use super::trust::Unfit;
+use crate::config::Network;
 use crate::encode::day;
 use crate::plain::plain;
 use crate::provider::fault::Fault;
@@ -27,6 +28,10 @@ pub enum Obstacle {
         /// What to change.
         cure: String,
     },
+    /// The proxy leads no further: why, and the cure.
+    Proxy(Fault),
+    /// Something between us and the forge answers: its status, and what it says.
+    Stranger(u16, String),
 }
 
 impl Obstacle {
@@ -45,10 +50,11 @@ impl Obstacle {
 }
 
 /// Nobody answered at `url`, or not to the end.
-pub(super) fn unreachable(url: &str, error: &reqwest::Error) -> Fault {
+pub(super) fn unreachable(network: &Network, url: &str, error: &reqwest::Error) -> Fault {
+    let way = network.proxy_to(url).map(|(_, proxy)| format!(" (by way of the proxy {proxy})")).unwrap_or_default();
     match refusal(error) {
-        Some((why, cure)) => Fault::Unreachable(format!("{url}: TLS: {why} ({cure})")),
-        None => Fault::Unreachable(format!("{url}: {}", chain(error))),
+        Some((why, cure)) => Fault::Unreachable(format!("{url}: TLS: {why}{way} ({cure})")),
+        None => Fault::Unreachable(format!("{url}: {}{way}", chain(error))),
     }
 }
 
@@ -193,7 +199,7 @@ fn bare(name: &str) -> &str {
 }
 
 /// The reasons behind an error, outermost first, without its URL (which our own text names) and without repetitions.
-fn chain(error: &reqwest::Error) -> String {
+pub(super) fn chain(error: &reqwest::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut source = error.source();
     if error.is_timeout() {

@@ -13,13 +13,13 @@ use crate::provider::github::credential::Credential;
 use crate::provider::github::scope::Scope;
 use crate::provider::github::settings::Settings;
 use crate::provider::github::token_cache::TokenCache;
-use crate::provider::http::{Authorization, Body, Http, Marks, Reply};
+use crate::provider::http::{Authorization, Body, Http, Reply, Signature};
 
 /// The most pages of a hundred that are read of any list. GitHub allows 10,000 runners in a group.
 pub(super) const PAGES: u64 = 100;
 
 /// What GitHub's answers have, its own server's too.
-const MARKS: Marks = &["x-github-request-id"];
+const MARKS: Signature = &["x-github-request-id"];
 
 /// The REST API below one scope.
 #[derive(Debug)]
