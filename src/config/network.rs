@@ -64,6 +64,13 @@ impl Network {
                 "NO_PROXY: {shown:?} is neither a host, nor host:port, nor an address or a network (10.0.0.0/8), and has no effect here"
             ));
         }
+        for name in ["ALL_PROXY", "all_proxy"] {
+            if reader.foreign(name).is_some() {
+                reader.note(format!(
+                    "{name} has no effect: no agent reads it. Set HTTPS_PROXY, and HTTP_PROXY for plain HTTP"
+                ));
+            }
+        }
         let ca_file = reader.text("OSCR_CA_FILE").map(PathBuf::from);
         if let Some(file) = &ca_file {
             look_at(file, reader);
@@ -208,6 +215,14 @@ mod tests {
         assert_eq!(way("https://git.corp/x"), Way::Direct(Direct::Excepted(".corp")));
         assert_eq!(way("https://forge.example:8443"), Way::Direct(Direct::Excepted("forge.example:8443")));
         assert_eq!(way("https://127.0.0.1:8443"), Way::Direct(Direct::OwnMachine));
+    }
+
+    #[test]
+    fn a_proxy_for_all_is_no_setting_of_any_agent() {
+        let (network, notes) = read([("all_proxy", "socks5://me:hidden@proxy:1080")]).unwrap();
+        assert_eq!(network, Network::default());
+        assert!(notes.len() == 1 && notes[0].starts_with("all_proxy has no effect"), "{notes:?}");
+        assert!(!notes[0].contains("hidden"), "{notes:?}");
     }
 
     #[test]

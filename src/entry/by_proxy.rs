@@ -8,7 +8,7 @@ use crate::provider::http::{Obstacle, Reached};
 pub(super) fn remarks(notes: &[String]) -> Vec<Finding> {
     let about = |note: &&String| {
         let first = note.split([':', ' ']).next().unwrap_or_default().to_ascii_uppercase();
-        matches!(first.as_str(), "HTTP_PROXY" | "HTTPS_PROXY" | "NO_PROXY")
+        matches!(first.as_str(), "HTTP_PROXY" | "HTTPS_PROXY" | "ALL_PROXY" | "NO_PROXY")
     };
     let cure = "write what both read alike: docs/configuration.md, Proxies";
     notes.iter().filter(about).map(|note| Finding::warn("proxy", note, cure)).collect()

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use reqwest::Url;
 
 use crate::config::exceptions::{Bypass, Hosts};
-use crate::config::{Network, Reader, Way};
+use crate::config::{Direct, Network, Reader, Way};
 
 /// The file in the agent's root, a pattern in each line.
 pub(super) const BYPASS: &str = ".proxybypass";
@@ -22,6 +22,16 @@ pub(super) fn note(reader: &mut Reader<'_>, network: &Network, url: Option<&str>
         ));
     }
     let Some(url) = url.and_then(|url| Url::parse(url).ok()) else { return };
+    if network.has_proxy() && network.way(&url) == Way::Direct(Direct::Unset) {
+        let (set, unset) = match url.scheme() {
+            "https" => ("HTTP_PROXY", "HTTPS_PROXY"),
+            _ => ("HTTPS_PROXY", "HTTP_PROXY"),
+        };
+        reader.note(format!(
+            "{set} is for Azure DevOps' agent, which has one proxy for all, and OSCR asks {} without one: set {unset} too",
+            url.origin().ascii_serialization()
+        ));
+    }
     if let Way::Proxy(..) = network.way(&url) {
         let whole = url.origin().ascii_serialization();
         let anywhere = |one: &&Bypass<'_>| whole.contains(&one.text.to_ascii_lowercase());
@@ -126,20 +136,24 @@ mod tests {
 
     #[test]
     fn what_the_agent_reads_otherwise_is_noted() {
-        let notes = |no_proxy: &str| {
+        let with = |setting: &str, no_proxy: &str| {
             let read = FORGE.read_settings([
-                ("HTTPS_PROXY", "http://proxy:3128"),
+                (setting, "http://proxy:3128"),
                 ("NO_PROXY", no_proxy),
                 ("ADO_ORG_URL", "https://dev.azure.com/acme"),
                 ("ADO_PAT", "a-token"),
             ]);
             let (_, notes) = read.map_err(|problems| format!("{problems:?}")).unwrap();
-            notes.into_iter().filter(|note| note.starts_with("NO_PROXY")).collect::<Vec<_>>()
+            notes.into_iter().filter(|note| note.contains("_PROXY")).collect::<Vec<_>>()
         };
+        let notes = |no_proxy: &str| with("HTTPS_PROXY", no_proxy);
         for alike in ["dev.azure.com", "azure.com", "10.0.0.0/8, a.example:8443, *.corp"] {
             assert!(notes(alike).is_empty(), "{alike}: {:?}", notes(alike));
         }
         assert!(notes("2001:db8::/32, a.example")[0].contains("cannot be told of 2001:db8::/32,"));
         assert!(notes("azure")[0].contains("takes \"azure\" for a part"));
+        assert!(
+            with("HTTP_PROXY", "a.example")[0].contains("asks https://dev.azure.com without one: set HTTPS_PROXY too")
+        );
     }
 }
