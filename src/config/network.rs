@@ -13,7 +13,6 @@ use super::reader::Reader;
 use super::values::redact_credentials;
 use super::x509;
 use crate::encode::{day, seconds};
-use crate::log;
 use crate::plain::plain;
 
 /// How to reach the forge: proxies and trust.
