@@ -3,13 +3,13 @@
 //! The agent runs a script before and after each job. Ours are two-line shims, written at start, that run
 //! `oscr-entry hook <event>` as the agent's user: it tells PID 1 about the job and then runs the user's own hooks.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::hook_files;
 use super::interpreter::Interpreters;
 use super::job_log::JobLog;
 use crate::config::Places;
@@ -107,11 +107,19 @@ pub(crate) fn run(forge: &Forge, event: HookEvent, socket: &Path, hooks: &Path, 
     let chained = std::env::vars_os().find(|(name, _)| {
         name.to_str().is_some_and(|name| name.starts_with("OSCR_CHAINED_") && name.ends_with(variable))
     });
-    let mut commands: Vec<OsString> = executables(&hooks.join(event.to_string()));
-    commands.extend(chained.map(|(_, script)| script));
+    // One that cannot be run was there to be run: to pass it over would let the job do what it guards.
+    let mut commands = match hook_files::hooks(&hooks.join(event.to_string())) {
+        Ok(commands) => commands,
+        Err(unfit) => {
+            log.fail(&unfit.to_string());
+            control::client::hook_failed(socket, event);
+            return 1;
+        }
+    };
+    commands.extend(chained.map(|(_, script)| script.into()));
     let search = std::env::var_os("PATH");
     for command in commands {
-        let path = Path::new(&command);
+        let path = command.as_path();
         let mut child = if path.extension().is_some_and(|extension| extension == "sh") {
             let mut bash = Command::new("bash");
             // As the agent runs a hook.
@@ -172,22 +180,6 @@ fn tell_job(known: Option<&JobHooks>, resource: &str) -> io::Result<()> {
     writeln!(fs::OpenOptions::new().append(true).open(file)?, "OSCR_RESOURCE={resource}")
 }
 
-/// The executable files of a directory, by name. A missing directory has none.
-pub(crate) fn executables(directory: &Path) -> Vec<OsString> {
-    let Ok(entries) = fs::read_dir(directory) else {
-        return Vec::new();
-    };
-    let mut found: Vec<OsString> = entries
-        .flatten()
-        .filter(|entry| {
-            fs::metadata(entry.path()).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-        })
-        .map(|entry| entry.path().into_os_string())
-        .collect();
-    found.sort();
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,12 +219,36 @@ mod tests {
         let line = |word: &str| format!("#!/bin/sh\necho {word} >> {}\n", seen.display());
         script(&started, "20-two", &format!("{}exit 7\n", line("two")), 0o755);
         script(&started, "10-one.sh", &line("one"), 0o755);
-        script(&started, "15-not-executable", &line("no"), 0o644);
         script(&started, "17-says-no-shell", &line("shell").replace("#!/bin/sh\n", ""), 0o755);
         script(&started, "30-three", &line("three"), 0o755);
         assert_eq!(run(FORGE, HookEvent::JobStarted, &socket, hooks.path(), &interpreters()), 7);
         assert_eq!(fs::read_to_string(&seen).unwrap(), "one\nshell\ntwo\n");
         assert_eq!(run(FORGE, HookEvent::JobCompleted, &socket, hooks.path(), &interpreters()), 0);
+    }
+
+    #[test]
+    fn nothing_runs_where_a_hook_cannot_be_run() {
+        let hooks = tempfile::tempdir().unwrap();
+        let socket = hooks.path().join("socket");
+        somebody_who_agrees(&socket);
+        for event in [HookEvent::JobStarted, HookEvent::JobCompleted] {
+            let (place, seen) = (hooks.path().join(event.to_string()), hooks.path().join("seen"));
+            script(&place, "10-one", &format!("#!/bin/sh\necho one >> {}\n", seen.display()), 0o755);
+            script(&place, "20-guard", "#!/bin/sh\n", 0o644);
+            assert_eq!(run(FORGE, event, &socket, hooks.path(), &interpreters()), 1, "{event}");
+            assert!(!seen.exists(), "{event}");
+            fs::remove_file(place.join("20-guard")).unwrap();
+            std::os::unix::fs::symlink("nowhere", place.join("20-guard")).unwrap();
+            assert_eq!(run(FORGE, event, &socket, hooks.path(), &interpreters()), 1, "{event}");
+            fs::remove_file(place.join("20-guard")).unwrap();
+            script(&place, ".hidden", "", 0o644);
+            fs::create_dir(place.join("30-directory")).unwrap();
+            assert_eq!(run(FORGE, event, &socket, hooks.path(), &interpreters()), 0, "{event}");
+            fs::remove_file(seen).unwrap();
+            fs::remove_dir_all(&place).unwrap();
+            fs::write(&place, "").unwrap();
+            assert_eq!(run(FORGE, event, &socket, hooks.path(), &interpreters()), 1, "{event} is a file");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod directory;
 pub(crate) mod env;
+pub(crate) mod hook_files;
 pub(crate) mod hooks;
 pub(crate) mod interpreter;
 mod job_log;

@@ -1,12 +1,12 @@
 //! The settings that every provider has.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing_subscriber::filter::LevelFilter;
 
-use super::caches::caches;
+use super::caches::{Cache, caches};
 use super::docker::DockerForJobs;
 use super::hardware::Hardware;
 use super::name::Naming;
@@ -33,7 +33,7 @@ pub struct Common {
     /// Where jobs work.
     pub work_directory: PathBuf,
     /// Directories whose content survives jobs.
-    pub caches: Vec<PathBuf>,
+    pub caches: Vec<Cache>,
     /// How many bytes each of them may have.
     pub cache_cap: Option<u64>,
     /// What is done about changes outside of what is wiped.
@@ -105,7 +105,7 @@ impl Common {
         {
             reader.problem("RUNNER_LABELS", format!("{bad:?} is no label"), "use short words separated by commas");
         }
-        let work_directory = PathBuf::from(work_directory(reader));
+        let work_directory: PathBuf = Path::new(&work_directory(reader)).components().collect();
         let plain = work_directory.components().all(|part| !matches!(part, std::path::Component::ParentDir));
         if !work_directory.is_absolute() || work_directory.components().count() < 2 || !plain {
             reader.problem(

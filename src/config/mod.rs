@@ -24,6 +24,7 @@ pub(crate) mod values;
 mod watch;
 pub(crate) mod x509;
 
+pub(crate) use caches::Cache;
 pub(crate) use certificates::Certificates;
 pub use common::Common;
 pub(crate) use common::Taint;

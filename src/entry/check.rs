@@ -3,30 +3,40 @@
 use std::io;
 use std::process::ExitCode;
 
-use super::accounts::agent_account;
 use super::complain::misconfigured;
+use super::judge::judge;
 use super::posture::Posture;
-use super::proof::{closed_above, invisible, lasting_temporary, locks};
-use super::setup::slate;
+use super::proof::invisible;
 use super::update::Rule;
-use crate::config::Environment;
+use crate::agent::worker;
+use crate::config::{Environment, Problem};
 use crate::exit;
 use crate::log;
-use crate::provider::{Forges, configure};
+use crate::provider::{Configured, Forges, configure};
 
 /// Validates, and prints what is in force.
 ///
 /// # Errors
 /// When standard output is gone.
 pub fn check(forges: Forges, out: &mut dyn io::Write) -> io::Result<ExitCode> {
+    if let Err(blind) = worker::prove_mounted() {
+        return Ok(misconfigured(&[Problem::of("/proc", &blind, blind.cure())]));
+    }
     let environment = Environment::new(std::env::vars_os());
     let configured = match configure(forges, &environment) {
         Ok(configured) => configured,
         Err(problems) => return Ok(misconfigured(&problems)),
     };
-    writeln!(out, "The configuration is complete. Registers with {}.", configured.provider.scope())?;
-    let mut effective = configured.effective;
-    let rule = Rule::of(&configured.common, configured.provider.as_ref());
+    let Configured { common, provider, .. } = &configured;
+    let judged = judge(forges, &environment, common, provider.as_ref());
+    let (identity, warnings) = (judged.identity.clone(), judged.warnings.clone());
+    let invisible = invisible(identity.as_ref());
+    let problems: Vec<Problem> = judged.into_problems().into_iter().chain(invisible).collect();
+    let verdict =
+        if problems.is_empty() { "The configuration is complete." } else { "The configuration is not in order." };
+    writeln!(out, "{verdict} Registers with {}.", provider.scope())?;
+    let rule = Rule::of(common, provider.as_ref());
+    let mut effective = configured.effective.clone();
     effective.insert("OSCR_AGENT_UPDATE".to_owned(), rule.to_string());
     for (name, value) in &effective {
         writeln!(out, "  {name:<26} {}", log::redacted(value))?;
@@ -37,16 +47,13 @@ pub fn check(forges: Forges, out: &mut dyn io::Write) -> io::Result<ExitCode> {
     for warning in &configured.warnings {
         writeln!(out, "Warning: {}", log::redacted(warning))?;
     }
-    let mut problems = Vec::new();
-    let (account, identity) = agent_account(&configured.common, &mut problems);
-    problems.extend(invisible(identity.as_ref()));
-    problems.extend(closed_above(&configured.common, identity.as_ref()));
-    problems.extend(lasting_temporary(&slate(&configured.common, &account), &environment));
-    problems.extend(locks(&configured.common, identity.as_ref()).err().into_iter().flatten());
+    for warning in &warnings {
+        writeln!(out, "Warning: {}", log::redacted(&warning.to_string()))?;
+    }
     if !problems.is_empty() {
         return Ok(misconfigured(&problems));
     }
-    let posture = Posture::look(&configured.common, &configured.provider.secrets(), identity.as_ref());
+    let posture = Posture::look(common, &provider.secrets(), identity.as_ref());
     write!(out, "The posture of this process, and of jobs:\n{posture}")?;
     Ok(ExitCode::from(exit::DONE))
 }

@@ -12,6 +12,7 @@ use super::set_up::try_places;
 use super::state::StateFile;
 use super::stop::Urgency;
 use super::work::on_a_thread;
+use crate::config::Cache;
 use crate::control::Phase;
 use crate::init::SpawnError;
 use crate::metrics;
@@ -137,7 +138,7 @@ impl Keeper {
     /// Holds the caches to their cap. What goes wrong there keeps no job away: a cache that is too large is no dirt.
     async fn shrink_caches(&self) {
         let Some(most) = self.means.common.cache_cap else { return };
-        for cache in self.means.common.caches.clone() {
+        for Cache { place: cache, .. } in self.means.common.caches.clone() {
             let place = cache.clone();
             match on_a_thread(move || evict::shrink(&place, most)).await {
                 Ok(shrunk) => {

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::prctl;
 use nix::unistd::Gid;
 
-use super::accounts::agent_account;
 use super::by_proxy::{by_proxy, remarks};
-use super::proof::{closed_above, invisible, out_of_reach};
+use super::judge::{Judged, judge};
+use super::proof::{invisible, out_of_reach};
 use super::space::space;
 use super::update;
 use crate::agent::directory;
@@ -63,14 +63,17 @@ pub fn doctor(forges: Forges, out: &mut dyn Write) -> io::Result<ExitCode> {
     match configure(forges, &environment) {
         Err(problems) => problems.into_iter().map(of_problem).try_for_each(&mut say)?,
         Ok(configured) => {
-            say(Finding::ok("settings", format!("complete; registers with {}", configured.provider.scope())))?;
+            let common = &configured.common;
+            let Judged { account, identity, problems, warnings, .. } =
+                judge(forges, &environment, common, configured.provider.as_ref());
+            let scope = configured.provider.scope();
+            if problems.is_empty() {
+                say(Finding::ok("settings", format!("complete; registers with {scope}")))?;
+            }
+            problems.into_iter().map(of_problem).try_for_each(&mut say)?;
+            warnings.into_iter().map(of_warning).try_for_each(&mut say)?;
             configured.warnings.iter().map(|words| Finding::warning("settings", words)).try_for_each(&mut say)?;
             remarks(&configured.notes).into_iter().try_for_each(&mut say)?;
-            let mut problems = Vec::new();
-            let (account, identity) = agent_account(&configured.common, &mut problems);
-            let common = &configured.common;
-            problems.extend(closed_above(common, identity.as_ref()));
-            problems.into_iter().map(of_problem).try_for_each(&mut say)?;
             let version = version(common, configured.provider.as_ref(), &account, identity.as_ref());
             let remote = remote(common, configured.provider.as_ref(), version.as_ref().ok().map(String::as_str))?;
             remote.into_iter().try_for_each(&mut say)?;
@@ -96,6 +99,10 @@ pub fn doctor(forges: Forges, out: &mut dyn Write) -> io::Result<ExitCode> {
 
 fn of_problem(problem: Problem) -> Finding {
     Finding::fail("settings", format!("{}: {}", problem.setting, problem.what), problem.cure)
+}
+
+fn of_warning(warning: Problem) -> Finding {
+    Finding::warn("settings", format!("{}: {}", warning.setting, warning.what), warning.cure)
 }
 
 /// The way to the forge, and what it says.

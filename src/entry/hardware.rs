@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use tokio::time::{Instant, interval_at, sleep, sleep_until};
 
 use super::children::{Running, Starter};
-use crate::agent::hooks::executables;
+use crate::agent::hook_files;
 use crate::agent::interpreter::Interpreters;
 use crate::config::{Hardware, LockScope, Places};
 use crate::control::Board;
@@ -233,8 +233,7 @@ impl Guard {
 
     /// Runs the hooks for an event in turn, and tells `tell` each line of them. Why the first that fails did, with its last line.
     async fn run_hooks(&self, event: &str, names: &str, mut tell: impl FnMut(&str, &str)) -> Result<(), String> {
-        for hook in executables(&self.hooks.join(event)) {
-            let hook = PathBuf::from(hook);
+        for hook in hook_files::hooks(&self.hooks.join(event)).map_err(|unfit| unfit.to_string())? {
             let shown = hook.display();
             let name = hook.file_name().unwrap_or_default().to_string_lossy();
             let mut env = self.starter.env.clone();
@@ -298,7 +297,7 @@ pub(super) async fn reached(over: Option<(Instant, Duration)>) -> Duration {
 
 /// The names and contents of the hooks in a directory.
 fn contents(directory: &Path) -> Vec<String> {
-    let hooks = executables(directory).into_iter().map(PathBuf::from);
+    let hooks = hook_files::hooks(directory).unwrap_or_default().into_iter();
     let both = |hook: PathBuf| {
         let content = std::fs::read(&hook).unwrap_or_default();
         let name = hook.file_name().unwrap_or_default().to_string_lossy().into_owned();

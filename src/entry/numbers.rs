@@ -1,5 +1,6 @@
 //! Where the metrics of an incarnation go: an address, a file, and what the next incarnation goes on counting from.
 
+use std::fs;
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use crate::metrics::{self, MetricsFile, RateLimit};
 use crate::os::Identity;
 use crate::os::access::{WRITE, may};
 use crate::provider::http::Allowance;
+use crate::workspace::trial::could_write;
 
 /// How often the file is written at least, so that its age tells whether anybody lives.
 const HEARTBEAT: Duration = Duration::from_secs(60);
@@ -46,15 +48,34 @@ struct File {
     turn: Semaphore,
 }
 
+/// How the file is proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    /// By another one beside it, which goes again.
+    Beside,
+    /// By writing it.
+    Written,
+}
+
 /// Proves the file that `setting` means. The error is what is wrong, and the cure.
-fn prove(setting: &Path, replica: &str, agent: Option<&Identity>) -> Result<MetricsFile, (String, &'static str)> {
+fn prove(
+    setting: &Path,
+    replica: &str,
+    agent: Option<&Identity>,
+    how: Proof,
+) -> Result<MetricsFile, (String, &'static str)> {
     let file = MetricsFile::at(setting, replica);
     let directory = file.path().parent().unwrap_or(file.path());
     if agent.is_some_and(|agent| may(agent, directory, WRITE)) {
         let what = format!("{} can be written by the agent's user, and so by every job", directory.display());
         return Err((what, "give that directory to root, with mode 0755"));
     }
-    match file.write("") {
+    let proved = match how {
+        // It is made nowhere but in a directory that is there.
+        Proof::Beside => fs::metadata(directory).and_then(|_| could_write(directory)),
+        Proof::Written => file.write(""),
+    };
+    match proved {
         Ok(()) => Ok(file),
         Err(error) => {
             let what = format!("{} cannot be written: {error}", file.path().display());
@@ -63,31 +84,45 @@ fn prove(setting: &Path, replica: &str, agent: Option<&Identity>) -> Result<Metr
     }
 }
 
+/// The same within a time, as a problem.
+fn prove_in_time(setting: &Path, agent: Option<&Identity>, how: Proof) -> Result<MetricsFile, Problem> {
+    let (place, name, user) = (setting.to_owned(), hostname(), agent.cloned());
+    let proved = within(PROOF, move || prove(&place, &name, user.as_ref(), how)).unwrap_or_else(|| {
+        let waited = humantime::format_duration(PROOF);
+        let what = format!("{} does not answer within {waited}", setting.display());
+        Err((what, "look after the file system there: is its server gone?"))
+    });
+    proved.map_err(|(what, cure)| Problem::of("OSCR_METRICS_FILE", what, cure))
+}
+
+/// The address that metrics are served at, taken.
+fn bind(common: &Common) -> Result<Option<TcpListener>, Problem> {
+    let Some(address) = common.metrics_address else { return Ok(None) };
+    let bound = TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    bound.map(Some).map_err(|error| {
+        let cure = "choose another port; replicas that share the host's network cannot share one";
+        Problem::of("OSCR_METRICS_ADDR", format!("{address} cannot be served: {error}"), cure)
+    })
+}
+
 impl Numbers {
+    /// What would be in the way of [`Numbers::prepare`]. The address of a runner that `lives` here is in use by it; a file that is not
+    /// to be `written` is not tried.
+    pub(super) fn could_prepare(common: &Common, agent: Option<&Identity>, lives: bool, written: bool) -> Vec<Problem> {
+        let address = if lives { None } else { bind(common).err() };
+        let file = common.metrics_file.as_ref().filter(|_| written);
+        let file = file.and_then(|setting| prove_in_time(setting, agent, Proof::Beside).err());
+        address.into_iter().chain(file).collect()
+    }
+
     /// Takes the address, proves the file, and goes on counting where the last incarnation ended. `agent` is the user that jobs
     /// run as, if it is another than ours.
     pub(super) fn prepare(common: &Common, agent: Option<&Identity>, problems: &mut Vec<Problem>) -> Self {
         let replica = hostname();
-        let mut problem = |setting: &str, what: String, cure: &str| {
-            problems.push(Problem::of(setting, what, cure));
-        };
-        let listener = common.metrics_address.and_then(|address| {
-            let bound = TcpListener::bind(address)
-                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-                .map_err(|error| {
-                    let cure = "choose another port; replicas that share the host's network cannot share one";
-                    problem("OSCR_METRICS_ADDR", format!("{address} cannot be served: {error}"), cure);
-                });
-            bound.ok()
-        });
+        let listener = bind(common).map_err(|problem| problems.push(problem)).ok().flatten();
         let file = common.metrics_file.as_ref().and_then(|setting| {
-            let (place, name, user) = (setting.clone(), replica.clone(), agent.cloned());
-            let proved = within(PROOF, move || prove(&place, &name, user.as_ref())).unwrap_or_else(|| {
-                let waited = humantime::format_duration(PROOF);
-                let what = format!("{} does not answer within {waited}", setting.display());
-                Err((what, "look after the file system there: is its server gone?"))
-            });
-            proved.map_err(|(what, cure)| problem("OSCR_METRICS_FILE", what, cure)).ok()
+            let proved = prove_in_time(setting, agent, Proof::Written);
+            proved.map_err(|problem| problems.push(problem)).ok()
         });
         let kept = common.places.state().join("metrics.json");
         metrics::resume(&kept);

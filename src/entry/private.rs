@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
+use crate::workspace::trial::could_write;
+
 /// Why a directory is not used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PrivateError {
@@ -16,6 +18,19 @@ pub(super) enum PrivateError {
     /// It is somebody else's.
     #[error("{} belongs to user {}", .0.display(), .1)]
     Foreign(PathBuf, u32),
+}
+
+/// Whether [`prepare`] would go well. Nothing is made or closed.
+///
+/// # Errors
+/// As it.
+pub(super) fn look(directory: &Path) -> Result<(), PrivateError> {
+    if let Ok(meta) = fs::metadata(directory)
+        && meta.uid() != Uid::effective().as_raw()
+    {
+        return Err(PrivateError::Foreign(directory.to_owned(), meta.uid()));
+    }
+    could_write(directory).map_err(|error| PrivateError::Unusable(directory.to_owned(), error))
 }
 
 /// Makes the directory if it is missing, and proves that it is ours alone. A new volume of Docker's can be read by all: that is
@@ -44,13 +59,17 @@ mod tests {
     fn a_new_volume_is_closed_and_a_foreign_one_refused() {
         let above = tempfile::tempdir().unwrap();
         let directory = above.path().join("deep/shared");
+        look(&directory).unwrap();
+        assert!(!directory.exists());
         prepare(&directory).unwrap();
+        look(&directory).unwrap();
         fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
         prepare(&directory).unwrap();
         assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
         if Uid::effective().is_root() {
             std::os::unix::fs::chown(&directory, Some(54321), None).unwrap();
             assert!(matches!(prepare(&directory), Err(PrivateError::Foreign(_, 54321))));
+            assert!(matches!(look(&directory), Err(PrivateError::Foreign(_, 54321))));
         }
     }
 }

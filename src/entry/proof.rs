@@ -12,42 +12,40 @@ use crate::provider::SharedDirectory;
 use crate::resource::Locks;
 use crate::workspace::Slate;
 
+/// How a directory for root alone is had.
+const VOLUME_OF_ROOTS: &str = "mount a volume of root's there, for the runners of this host alone";
+
 /// That the agent's processes cannot be seen: then nobody could tell a job's hook from another's, nor when a job is over.
 pub(super) fn invisible(agent: Option<&Identity>) -> Option<Problem> {
     let blind = worker::prove_visible(agent).err()?;
     Some(Problem::of("/proc", &blind, blind.cure()))
 }
 
-/// A directory that containers share and no job may reach, or it could do what is said.
-pub(super) fn roots_alone(directory: SharedDirectory<'_>, agent: Option<&Identity>) -> Option<Problem> {
-    let SharedDirectory { setting, place: directory, threat } = directory;
-    let problem = |what: String, cure: &str| Problem::of(setting, what, cure);
-    let Some(agent) = agent else {
+/// Whether [`roots_alone`] would find nothing wrong. Nothing is made or closed.
+pub(super) fn could_be_roots_alone(directory: &SharedDirectory<'_>, agent: Option<&Identity>) -> Option<Problem> {
+    let SharedDirectory { setting, place, threat } = directory;
+    if agent.is_none() {
         let what = format!("needs a container that runs as root: every job could {threat}");
-        return Some(problem(what, "unset it, or let the container start as root"));
+        return Some(Problem::of(setting, what, "unset it, or let the container start as root"));
+    }
+    let error = private::look(place).err()?;
+    Some(Problem::of(setting, error.to_string(), VOLUME_OF_ROOTS))
+}
+
+/// A directory that containers share and no job may reach, or it could do what is said.
+pub(super) fn roots_alone(shared: &SharedDirectory<'_>, agent: Option<&Identity>) -> Option<Problem> {
+    let problem = |what: String, cure: &str| Problem::of(shared.setting, what, cure);
+    let (agent, directory) = match agent {
+        Some(agent) => (agent, shared.place),
+        None => return could_be_roots_alone(shared, agent),
     };
     if let Err(error) = private::prepare(directory) {
-        return Some(problem(error.to_string(), "mount a volume of root's there, for the runners of this host alone"));
+        return Some(problem(error.to_string(), VOLUME_OF_ROOTS));
     }
     may(agent, directory, READ | WRITE | 1).then(|| {
         let what = format!("{} can be opened by the agent's user, and so by every job", directory.display());
         problem(what, "give it to root, with mode 0700")
     })
-}
-
-/// What would survive jobs without, or by more than, the user's word.
-pub(super) fn survivors(slate: &Slate, common: &Common) -> Vec<Problem> {
-    let apart: Vec<PathBuf> = common.hardware.iter().map(|hardware| hardware.place.directory.clone()).collect();
-    let unnamed = slate.unnamed_mounts(&apart).into_iter().map(|mount| {
-        let what = format!("{} is mounted where everything is wiped for each job, and is not named", mount.display());
-        let cure = "name it, to keep its content from job to job; or mount it elsewhere, or read-only";
-        Problem::of("OSCR_CACHE_DIRS", what, cure)
-    });
-    let too_much = slate.kept_too_much().into_iter().map(|kept| {
-        let what = format!("with {} nothing there would be wiped", kept.display());
-        Problem::of("OSCR_CACHE_DIRS", what, "name the directory inside that is to survive, such as /work/_tool")
-    });
-    unnamed.chain(too_much).collect()
 }
 
 /// That the directory for temporary files that the agent is told of is not emptied: what a job leaves there would be the next one's.

@@ -5,9 +5,10 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::unistd::{AccessFlags, access};
 use zeroize::Zeroizing;
 
 use crate::config::{Environment, Problem, Secret, SecretSource};
@@ -18,6 +19,9 @@ use crate::provider::Forges;
 
 /// Names the descriptor in which our earlier self left the secrets of its environment.
 const STASH: &str = "OSCR_STASH_FD";
+
+/// Where files are the system's, and their modes not OSCR's to change.
+const SYSTEM: [&str; 6] = ["/bin", "/etc", "/lib", "/sbin", "/usr", "/var/lib"];
 
 /// The environment, with secrets, of a process whose own environment holds none any more.
 ///
@@ -76,18 +80,14 @@ pub(super) fn given(forges: Forges, environment: &Environment) -> Vec<SecretSour
     environment.iter().filter_map(of).filter(|source| source.read().is_ok()).collect()
 }
 
-/// Makes a secret's file unreadable for the agent's user, if that is ours to do: Compose puts a copy of mode 0444 into the
-/// container. A file on a mount belongs to the host, and changing it there would be a surprise.
+/// What there is to say about a secret's file that the agent's user can read, unless [`guard`] can close it: `Ok(true)` where it has to.
 ///
 /// # Errors
-/// The problem, with its cure, when the agent could read the file.
-pub(super) fn guard(source: &SecretSource, agent: &Identity) -> Result<(), Problem> {
-    let Some(path) = source.path() else {
-        return Ok(());
+/// The problem, with its cure.
+pub(super) fn could_guard(source: &SecretSource, agent: &Identity) -> Result<bool, Problem> {
+    let Some(path) = source.path().filter(|path| may(agent, path, READ)) else {
+        return Ok(false);
     };
-    if !may(agent, path, READ) {
-        return Ok(());
-    }
     let problem = |what: String, cure: &str| Problem::of(&source.setting, what, cure);
     let on_own_layer = match (fs::metadata(path), fs::metadata("/")) {
         (Ok(file), Ok(root)) => file.dev() == root.dev(),
@@ -100,19 +100,69 @@ pub(super) fn guard(source: &SecretSource, agent: &Identity) -> Result<(), Probl
              Swarm's secrets have mode: 0400, those of Kubernetes defaultMode: 0400",
         ));
     }
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if SYSTEM.iter().any(|place| real.starts_with(place)) {
+        return Err(problem(
+            format!(
+                "{} can be read by every job, and is a file of the system, which OSCR does not close",
+                path.display()
+            ),
+            "name the secret's own file, such as one in /run/secrets; or make its mode 0400",
+        ));
+    }
+    match access(path, AccessFlags::W_OK) {
+        Err(error) => Err(cannot_be_closed(source, path, &error.into())),
+        Ok(()) => Ok(true),
+    }
+}
+
+fn cannot_be_closed(source: &SecretSource, path: &Path, error: &io::Error) -> Problem {
+    let what = format!("{} can be read by the agent's user and cannot be protected: {error}", path.display());
+    Problem::of(&source.setting, what, "give the file to root and make its mode 0400")
+}
+
+/// Makes a secret's file unreadable for the agent's user, if that is ours to do: Compose puts a copy of mode 0444 into the
+/// container. A file on a mount belongs to the host, and changing it there would be a surprise.
+///
+/// # Errors
+/// The problem, with its cure, when the agent could read the file.
+pub(super) fn guard(source: &SecretSource, agent: &Identity) -> Result<(), Problem> {
+    let Some(path) = source.path() else {
+        return Ok(());
+    };
+    if !could_guard(source, agent)? {
+        return Ok(());
+    }
     let protect = || {
         lchown(path, Some(0), Some(0))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o400))
     };
     match protect() {
         Ok(()) if !may(agent, path, READ) => Ok(()),
-        Ok(()) => Err(problem(
+        Ok(()) => Err(Problem::of(
+            &source.setting,
             format!("{} stays readable for the agent's user", path.display()),
             "mount it read-only for root",
         )),
-        Err(error) => Err(problem(
-            format!("{} can be read by the agent's user and cannot be protected: {error}", path.display()),
-            "give the file to root and make its mode 0400",
-        )),
+        Err(error) => Err(cannot_be_closed(source, path, &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::unistd::{Gid, Uid};
+
+    #[test]
+    fn a_file_of_the_system_is_refused_rather_than_closed() {
+        let agent = Identity { uid: Uid::from_raw(54321), gid: Gid::from_raw(54321), groups: Vec::new() };
+        let source = |file: &Path| SecretSource::file("GITHUB_PAT_FILE", file.to_owned());
+        assert!(could_guard(&source(Path::new("/etc/passwd")), &agent).is_err());
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(could_guard(&source(&link), &agent).is_err());
+        assert!(!could_guard(&source(&directory.path().join("missing")), &agent).unwrap());
     }
 }

@@ -3,39 +3,37 @@
 use std::ffi::OsString;
 use std::rc::Rc;
 
-use nix::unistd::Uid;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::Instant;
 
-use super::accounts::agent_account;
 use super::children::{Children, Starter, attend};
 use super::cleaning::Keeper;
 use super::gate::Gate;
+use super::ground::shared;
 use super::hardware::Guard;
 use super::incarnation::Incarnation;
+use super::judge::{judge, slate};
 use super::means::Means;
 use super::numbers::{Numbers, count_request};
 use super::orders::obey;
 use super::outside::Outside;
 use super::posture::Posture;
-use super::proof::{closed_above, lasting_temporary, locks, roots_alone, survivors};
+use super::proof::{locks, roots_alone};
 use super::registrar::Registrar;
 use super::routes::Routes;
 use super::space::space;
 use super::state::StateFile;
 use super::stop::Stop;
 use super::{secrets, trust};
-use crate::agent::{directory, env, hooks, system_env};
+use crate::agent::{env, hooks, system_env};
 use crate::config::{Common, Environment, Problem, SecretSource};
 use crate::control::{self, Board};
-use crate::docker::engine;
 use crate::exit;
-use crate::init::account::Account;
 use crate::init::{Role, Signals, adopt_orphans};
 use crate::os::Identity;
-use crate::provider::{Configured, Forges, Provider, SharedDirectory};
+use crate::provider::{Configured, Forges, Provider};
 use crate::resource::Locks;
-use crate::workspace::{FirstMarks, Owned, RootsLock, Slate, Trash, take_for_root};
+use crate::workspace::{Owned, Slate, take_for_root};
 
 /// Everything that can be proved and set up before the first event.
 pub(super) struct Prepared {
@@ -62,15 +60,16 @@ impl Prepared {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        let mut problems = Vec::new();
-        let (account, identity) = agent_account(&common, &mut problems);
-        if let Err(error) = directory::check(&common.places.agent(), provider.agent().listener) {
-            problems.push(Problem::of(
-                "image",
-                &error,
-                "use an image made for this CI_PROVIDER, or add the agent to it",
-            ));
+        let judged = judge(forges, environment, &common, provider.as_ref());
+        for warning in &judged.warnings {
+            tracing::warn!("{warning}");
         }
+        let (account, identity) = (judged.account.clone(), judged.identity.clone());
+        let mut problems = judged.into_problems();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        // From here on things are changed. What is still in the way came in between.
         for source in &secrets::given(forges, environment) {
             if let Some(identity) = &identity
                 && let Err(problem) = secrets::guard(source, identity)
@@ -104,15 +103,10 @@ impl Prepared {
                 problems.push(Problem::of("image", &error, "make /run/oscr writable for this container's user"))
             })
             .ok();
-        let mut shared = provider.shared_directories();
-        let agents = |place| SharedDirectory { setting: "OSCR_AGENT_CACHE", place, threat: "write there" };
-        shared.extend(common.agent_cache.as_deref().map(agents));
-        problems.extend(shared.into_iter().filter_map(|directory| roots_alone(directory, identity.as_ref())));
+        let shared = shared(&common, provider.as_ref());
+        problems.extend(shared.into_iter().filter_map(|directory| roots_alone(&directory, identity.as_ref())));
         let locks = locks(&common, identity.as_ref()).map_err(|found| problems.extend(found)).ok().flatten();
         let slate = slate(&common, &account);
-        problems.extend(survivors(&slate, &common));
-        problems.extend(lasting_temporary(&slate, environment));
-        problems.extend(closed_above(&common, identity.as_ref()));
         provider.http().observe(count_request);
         let numbers = Numbers::prepare(&common, identity.as_ref(), &mut problems);
         let (Some(state), Some(owned), Some(shims), true) = (state, owned, shims, problems.is_empty()) else {
@@ -198,29 +192,5 @@ impl Prepared {
                 exit::SOFTWARE
             }
         }
-    }
-}
-
-/// What is emptied before and after each job.
-pub(super) fn slate(common: &Common, account: &Account) -> Slate {
-    let places = &common.places;
-    let mut temporary = places.temporary().to_vec();
-    temporary.push(places.session(account.identity.uid));
-    if common.docker.engine.is_some() {
-        // An engine of our own, and a job with it, is root in there: nothing of it is for the next one.
-        temporary.push(engine::DATA.into());
-    }
-    Slate {
-        work: common.work_directory.clone(),
-        agent_directories: places.agent_directories(),
-        roots: RootsLock::below(&places.run()),
-        temporary,
-        home: account.home.clone(),
-        pristine_home: places.pristine_home(),
-        agent: account.identity.clone(),
-        kept: common.caches.clone(),
-        // An ordinary user has no place that its jobs cannot reach.
-        trash: Uid::effective().is_root().then(|| Trash::at(places.trash())),
-        origin: if Uid::effective().is_root() { FirstMarks::at(places.marks()) } else { FirstMarks::default() },
     }
 }

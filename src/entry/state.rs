@@ -16,6 +16,7 @@ use crate::docker::Label;
 use crate::files;
 use crate::provider::pace::Pace;
 use crate::provider::{Files, Registration};
+use crate::workspace::trial::could_write;
 
 /// The content of the file. It holds no secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +114,26 @@ impl StateFile {
         // Now rather than when it matters: a place that cannot be written is a reason not to start.
         file.save()?;
         Ok(file)
+    }
+
+    /// Whether [`StateFile::open`] would go well. Nothing is made.
+    ///
+    /// # Errors
+    /// As it.
+    pub(super) fn could_open(directory: &Path) -> Result<(), StateError> {
+        let failed = |source| StateError { path: directory.to_owned(), source };
+        match fs::read(directory.join(NAME)) {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(failed(error))
+            }
+            _ => could_write(directory).map_err(failed),
+        }
+    }
+
+    /// Whether an incarnation has been here before.
+    #[must_use]
+    pub(super) fn is_there(directory: &Path) -> bool {
+        directory.join(NAME).exists()
     }
 
     /// What the file in `directory` holds, if there is one that makes sense. Nothing is changed.

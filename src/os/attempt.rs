@@ -44,6 +44,15 @@ pub(crate) fn can_list(user: Option<&Identity>, directory: &Path) -> Option<bool
     unsafe { try_out(user, attempt) }.ok()
 }
 
+/// Whether `user` (our own where there is none) may do with a file what `flags` say. To execute one, its mount must allow that too.
+/// `None` where that cannot be tried.
+#[must_use]
+pub(crate) fn can_access(user: Option<&Identity>, file: &Path, flags: AccessFlags) -> Option<bool> {
+    let path = CString::new(file.as_os_str().as_bytes()).ok()?;
+    // SAFETY: it asks by a path that was made before, and allocates nothing.
+    unsafe { try_out(user, || access(path.as_c_str(), flags)) }.ok()
+}
+
 /// Whether `attempt` goes well in a child of this user (our own where there is none) that has no capability.
 ///
 /// # Errors

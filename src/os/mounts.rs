@@ -20,6 +20,8 @@ pub struct Mount {
     pub source: String,
     /// Whether it can be written, by this mount and by the file system under it.
     pub writable: bool,
+    /// Whether programs on it can be executed.
+    pub executable: bool,
 }
 
 /// File systems that live in memory.
@@ -67,7 +69,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let (device, root, point, options) = (words.nth(2)?, words.next()?, words.next()?, words.next()?);
     let mut words = words.skip_while(|word| *word != b"-").skip(1);
     let (kind, source, of_file_system) = (words.next()?, words.next()?, words.next()?);
-    let has_rw = |options: &[u8]| options.split(|byte| *byte == b',').any(|option| option == b"rw");
+    let has = |options: &[u8], wanted: &[u8]| options.split(|byte| *byte == b',').any(|option| option == wanted);
     let text = |word: &[u8]| String::from_utf8_lossy(&unescape(word)).into_owned();
     let path = |word: &[u8]| PathBuf::from(OsStr::from_bytes(&unescape(word)));
     Some(Mount {
@@ -76,7 +78,8 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         point: path(point),
         kind: text(kind),
         source: text(source),
-        writable: has_rw(options) && has_rw(of_file_system),
+        writable: has(options, b"rw") && has(of_file_system, b"rw"),
+        executable: !has(options, b"noexec") && !has(of_file_system, b"noexec"),
     })
 }
 
@@ -107,7 +110,7 @@ mod tests {
     #[test]
     fn a_line_has_optional_fields_and_escaped_names() {
         let list = b"1 0 8:1 / / ro,relatime master:1 shared:2 - ext4 /dev/sda1 rw,errors=remount-ro\n\
-                     2 1 8:1 /x /a\\040b\\134c rw - xfs my\\040disk rw\nnonsense\n";
+                     2 1 8:1 /x /a\\040b\\134c rw,nosuid,noexec - xfs my\\040disk rw\nnonsense\n";
         let mounts = parse(list);
         assert_eq!(mounts.len(), 2);
         assert_eq!(
@@ -116,7 +119,7 @@ mod tests {
             "a read-only mount of a writable disk"
         );
         assert_eq!((mounts[1].point.to_str(), mounts[1].source.as_str()), (Some("/a b\\c"), "my disk"));
-        assert!(mounts[1].writable);
+        assert!(mounts[1].writable && mounts[0].executable && !mounts[1].executable);
         assert_eq!((mounts[1].device.as_str(), mounts[1].root.to_str()), ("8:1", Some("/x")));
     }
 

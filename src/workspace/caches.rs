@@ -21,7 +21,8 @@ impl Slate {
     #[must_use]
     pub(crate) fn unnamed_mounts(&self, apart: &[PathBuf]) -> Vec<PathBuf> {
         let apart: Vec<PathBuf> = apart.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
-        let places: Vec<PathBuf> = self.places().collect();
+        // The kernel's list knows of no links that lead to a place.
+        let places: Vec<PathBuf> = self.places().map(|place| fs::canonicalize(&place).unwrap_or(place)).collect();
         let mut found: Vec<PathBuf> = places
             .iter()
             .flat_map(|place| mounts::below(place))

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use nix::unistd::Uid;
@@ -30,7 +30,10 @@ impl Slate {
             heap.inspect_err(|error| tracing::debug!("everything is removed where it is: no trash can be had: {error}"))
                 .ok()
         });
-        for place in self.places() {
+        // The outer ones first: what a job put in the place of an inner one, or above it, goes with them before it is followed.
+        let mut places: Vec<PathBuf> = self.places().collect();
+        places.sort_by_key(|place| place.components().count());
+        for place in places {
             // The agents' programs are links to the image's: removing one changes the time of the other's last change, which must not
             // happen once all has been found well.
             let aside = heap.as_ref().filter(|_| place != self.agent_directories).map(AsFd::as_fd);
@@ -46,6 +49,9 @@ impl Slate {
             }
             total.mounts.retain(|mount| !mounted.contains(mount));
         }
+        // A mount on one of the places lies in another one, which left it alone, and was emptied in its turn.
+        let emptied: Vec<PathBuf> = self.places().map(|place| place.canonicalize().unwrap_or(place)).collect();
+        total.mounts.retain(|mount| !emptied.iter().any(|place| place.starts_with(mount)));
         for top in &lasting {
             self.unmark(top, &mounts)?;
         }
@@ -82,7 +88,6 @@ mod tests {
     use super::super::wipe::Reins;
     use super::*;
     use std::fs;
-    use std::path::PathBuf;
 
     #[test]
     fn only_what_is_named_survives() {

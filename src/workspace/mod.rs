@@ -23,7 +23,7 @@ mod wipe;
 
 pub(crate) use error::SlateError;
 pub(crate) use origin::FirstMarks;
-pub(crate) use owner::{Owned, take_for_root};
+pub(crate) use owner::{Owned, could_take, could_take_for_root, take_for_root};
 pub(crate) use roots::RootsLock;
 pub(crate) use slate::Slate;
 pub use space::Space;

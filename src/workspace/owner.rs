@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
+use super::trial::could_write;
+
 /// The proof that this container alone uses its work directory, for as long as it is held.
 #[derive(Debug)]
 pub(crate) struct Owned {
@@ -41,6 +43,36 @@ impl Owned {
             Err(TryLockError::WouldBlock) => Err(OwnerError::Shared(work.to_owned())),
             Err(TryLockError::Error(error)) => Err(unusable(error)),
         }
+    }
+}
+
+/// Whether [`Owned::take`] would go well, as far as nobody comes in between. A directory that is missing is not made.
+///
+/// # Errors
+/// As it.
+pub(crate) fn could_take(work: &Path) -> Result<(), OwnerError> {
+    match fs::metadata(work) {
+        Ok(meta) if meta.is_dir() => Owned::take(work).map(drop),
+        Ok(_) => Err(OwnerError::Unusable(work.to_owned(), io::ErrorKind::NotADirectory.into())),
+        Err(_) => could_write(work).map_err(|error| OwnerError::Unusable(work.to_owned(), error)),
+    }
+}
+
+/// Whether [`take_for_root`] would go well.
+///
+/// # Errors
+/// As it.
+pub(crate) fn could_take_for_root(directory: &Path) -> Result<(), OwnerError> {
+    let Ok(meta) = fs::symlink_metadata(directory) else { return Ok(()) };
+    if !Uid::effective().is_root() || meta.uid() == 0 {
+        return Ok(());
+    }
+    // Giving it to its owner changes nothing, and needs what giving it to another one needs.
+    match lchown(directory, Some(meta.uid()), None) {
+        Err(error) if error.kind() != io::ErrorKind::ReadOnlyFilesystem => {
+            Err(OwnerError::NotTaken(directory.to_owned(), error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -86,8 +118,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let first = Owned::take(directory.path()).unwrap();
         assert!(matches!(Owned::take(directory.path()), Err(OwnerError::Shared(_))));
+        assert!(matches!(could_take(directory.path()), Err(OwnerError::Shared(_))));
         drop(first);
+        assert!(could_take(directory.path()).is_ok());
         assert!(Owned::take(directory.path()).is_ok());
+        let missing = directory.path().join("missing");
+        assert!(could_take(&missing).is_ok() && !missing.exists());
+        fs::write(&missing, "").unwrap();
+        assert!(matches!(could_take(&missing), Err(OwnerError::Unusable(..))));
     }
 
     #[test]

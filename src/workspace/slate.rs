@@ -39,7 +39,7 @@ const MACHINES_SYSV: &str = "ipc:[4026531839]";
 
 impl Slate {
     /// All places that are emptied.
-    pub(super) fn places(&self) -> impl Iterator<Item = PathBuf> {
+    pub(crate) fn places(&self) -> impl Iterator<Item = PathBuf> {
         self.temporary.iter().chain([&self.agent_directories, &self.work]).chain(self.own_home()).cloned()
     }
 

@@ -34,6 +34,16 @@ fn attempt(place: &Path) -> io::Result<()> {
     tried.and(gone)
 }
 
+/// Whether this process can write in `place`, or make it where it is missing. What is made for that goes again, and `place` with
+/// what is above it stays missing.
+///
+/// # Errors
+/// Why it cannot.
+pub(crate) fn could_write(place: &Path) -> io::Result<()> {
+    let there = place.ancestors().find(|above| fs::symlink_metadata(above).is_ok()).unwrap_or(Path::new("/"));
+    if fs::metadata(there)?.is_dir() { inside(there) } else { Err(ErrorKind::NotADirectory.into()) }
+}
+
 fn inside(place: &Path) -> io::Result<()> {
     let directory = place.join(format!(".oscr-trial-{}", std::process::id()));
     fs::create_dir(&directory)?;
@@ -56,6 +66,19 @@ mod tests {
         let absent = directory.path().join("absent");
         assert_eq!(run(&[directory.path().to_owned(), absent.clone()]), 0);
         assert!(!absent.exists() && fs::read_dir(directory.path()).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn what_could_be_made_stays_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        could_write(directory.path()).unwrap();
+        could_write(&directory.path().join("above/below")).unwrap();
+        assert!(fs::read_dir(directory.path()).unwrap().next().is_none());
+        fs::write(directory.path().join("file"), "").unwrap();
+        let below = directory.path().join("file/below");
+        assert_eq!(could_write(&below).unwrap_err().kind(), ErrorKind::NotADirectory);
+        symlink("nowhere", directory.path().join("link")).unwrap();
+        assert!(could_write(&directory.path().join("link")).is_err());
     }
 
     #[test]

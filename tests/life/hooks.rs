@@ -18,8 +18,9 @@ fn they_run_in_order_before_and_after_and_change_the_jobs_environment() {
     let mut container = Container::new(&forge);
     hook(&container, "job-started/20-second", "echo \"hook two $FROM\"; echo TWO=2 >>$GITHUB_ENV");
     hook(&container, "job-started/10-first.sh", "echo hook one; echo ONE=1 >>$GITHUB_ENV");
-    hook(&container, "job-started/15-not-executable", "echo never");
-    allow(&container.path("etc/oscr/hooks.d/job-started/15-not-executable"), 0o644);
+    // No hook, by its name.
+    hook(&container, "job-started/.15-off", "echo never");
+    allow(&container.path("etc/oscr/hooks.d/job-started/.15-off"), 0o644);
     hook(&container, "job-completed/10-last", "echo \"hook last as $(id -u) for $GITHUB_REPOSITORY\"");
     container.start();
     let job = forge.wait_job(forge.job("echo \"step $ONE$TWO\""), LIMIT);

@@ -40,6 +40,7 @@ mod printing;
 mod privileges;
 mod proxy;
 mod reasons;
+mod refusals;
 mod results;
 mod secrets;
 mod set_aside;

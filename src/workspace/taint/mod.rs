@@ -13,6 +13,7 @@
 //! Reference, mark and verdict lie on the very file system that they describe, so they live exactly as long.
 
 mod record;
+mod shipped;
 mod survey;
 
 use std::ffi::OsStr;
@@ -28,6 +29,7 @@ use super::wipe::{Spare, Wiped, wipe};
 use crate::os::Identity;
 use crate::os::mounts;
 use record::{Record, digest};
+pub(crate) use shipped::{Shipped, shipped};
 pub(crate) use survey::{Skip, Skips};
 use survey::{Survey, is_skipped};
 

@@ -1,0 +1,145 @@
+//! What is wrong with a configuration in this container: the one judgement that `run` starts by, and `check` and `doctor` tell.
+//!
+//! Nothing is changed for it; what has to be tried is taken back.
+
+use std::os::unix::net::UnixStream;
+
+use nix::unistd::Uid;
+
+use super::accounts::agent_account;
+use super::ground::{Ground, shared};
+use super::noexec::noexec;
+use super::numbers::Numbers;
+use super::proof::{closed_above, could_be_roots_alone, lasting_temporary, locks};
+use super::secrets;
+use super::state::StateFile;
+use crate::agent::interpreter::Interpreters;
+use crate::agent::{directory, hook_files};
+use crate::config::{Common, Environment, Problem};
+use crate::control;
+use crate::docker::engine;
+use crate::init::account::Account;
+use crate::os::Identity;
+use crate::provider::{Forges, Provider};
+use crate::workspace::trial::could_write;
+use crate::workspace::{FirstMarks, RootsLock, Slate, Trash, could_take, could_take_for_root};
+
+/// The judgement.
+pub(super) struct Judged {
+    /// Who jobs run as.
+    pub account: Account,
+    /// The user to become; `None` when we are not root.
+    pub identity: Option<Identity>,
+    /// Whether the image has its agent.
+    pub agent: Option<Problem>,
+    /// What is wrong with the directory of locks.
+    pub locks: Vec<Problem>,
+    /// All other reasons not to start.
+    pub problems: Vec<Problem>,
+    /// What works, and not as it should.
+    pub warnings: Vec<Problem>,
+}
+
+impl Judged {
+    /// All reasons not to start.
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        self.agent.into_iter().chain(self.problems).chain(self.locks).collect()
+    }
+}
+
+/// Judges this configuration here.
+pub(super) fn judge(forges: Forges, environment: &Environment, common: &Common, provider: &dyn Provider) -> Judged {
+    let mut problems = Vec::new();
+    let (account, identity) = agent_account(common, &mut problems);
+    let agent = directory::check(&common.places.agent(), provider.agent().listener)
+        .err()
+        .map(|error| Problem::of("image", &error, "use an image made for this CI_PROVIDER, or add the agent to it"));
+    let given = secrets::given(forges, environment);
+    if let Some(identity) = &identity {
+        problems.extend(given.iter().filter_map(|source| secrets::could_guard(source, identity).err()));
+    }
+    // A runner that lives here has its own address and work directory in use.
+    let lives = UnixStream::connect(control::socket(&common.places)).is_ok();
+    problems.extend(own_places(common));
+    let slate = slate(common, &account);
+    let known = problems.iter().any(|problem| problem.setting == "OSCR_AGENT_USER");
+    let mut endangered = Ground::new(common, provider, &account, &slate, &given, environment).problems();
+    // One who is no user for jobs needs no other home.
+    endangered.retain(|problem| !known || problem.setting != "OSCR_AGENT_USER");
+    if !lives && !endangered.iter().any(|problem| problem.setting == "RUNNER_WORKDIR") {
+        problems.extend(could_take(&common.work_directory).err().map(|error| {
+            let cure = "give each container a directory of its own, best none at all: /work inside the container";
+            Problem::of("RUNNER_WORKDIR", &error, cure)
+        }));
+    }
+    let at_fault = |setting: &str| endangered.iter().any(|problem| problem.setting == setting);
+    let private = shared(common, provider).into_iter().filter(|shared| !at_fault(shared.setting));
+    problems.extend(private.filter_map(|shared| could_be_roots_alone(&shared, identity.as_ref())));
+    let locks = locks(common, identity.as_ref()).err().unwrap_or_default();
+    let found = |problem: &Problem| locks.iter().any(|found| found.setting == problem.setting);
+    let written = !at_fault("OSCR_METRICS_FILE");
+    problems.extend(endangered.into_iter().filter(|problem| !found(problem)));
+    problems.extend(lasting_temporary(&slate, environment));
+    problems.extend(closed_above(common, identity.as_ref()));
+    problems.extend(Numbers::could_prepare(common, identity.as_ref(), lives, written));
+    let (unfit, mut warnings) = noexec(common, &slate);
+    problems.extend(unfit);
+    // Without a user nobody can say what that user may.
+    if identity.is_some() || !Uid::effective().is_root() {
+        let hooks = hook_files::look(
+            &common.places.hooks(),
+            common.hardware.is_some(),
+            provider.agent(),
+            environment,
+            identity.as_ref(),
+            &Interpreters::of(&common.places),
+        );
+        problems.extend(hooks.problems);
+        warnings.extend(hooks.warnings);
+    }
+    Judged { account, identity, agent, locks, problems, warnings }
+}
+
+/// The places that PID 1 writes in.
+fn own_places(common: &Common) -> Vec<Problem> {
+    let (state, run) = (common.places.state(), common.places.run());
+    let mut problems = Vec::new();
+    for place in [&state, &run] {
+        let taken = could_take_for_root(place).err();
+        problems.extend(taken.map(|error| Problem::of("image", &error, "give the container the capability CHOWN")));
+    }
+    problems.extend(
+        StateFile::could_open(&state)
+            .err()
+            .map(|error| Problem::of("image", &error, "make that place writable for this container's user")),
+    );
+    problems.extend(could_write(&run).err().map(|error| {
+        let what = format!("{} cannot be written: {error}", run.display());
+        Problem::of("image", what, "make that place writable for this container's user")
+    }));
+    problems
+}
+
+/// What is emptied before and after each job.
+pub(super) fn slate(common: &Common, account: &Account) -> Slate {
+    let places = &common.places;
+    let mut temporary = places.temporary().to_vec();
+    temporary.push(places.session(account.identity.uid));
+    if common.docker.engine.is_some() {
+        // An engine of our own, and a job with it, is root in there: nothing of it is for the next one.
+        temporary.push(engine::DATA.into());
+    }
+    Slate {
+        work: common.work_directory.clone(),
+        agent_directories: places.agent_directories(),
+        roots: RootsLock::below(&places.run()),
+        temporary,
+        home: account.home.clone(),
+        pristine_home: places.pristine_home(),
+        agent: account.identity.clone(),
+        kept: common.caches.iter().map(|cache| cache.place.clone()).collect(),
+        // An ordinary user has no place that its jobs cannot reach.
+        trash: Uid::effective().is_root().then(|| Trash::at(places.trash())),
+        origin: if Uid::effective().is_root() { FirstMarks::at(places.marks()) } else { FirstMarks::default() },
+    }
+}
