@@ -137,6 +137,80 @@ pub fn rows(kind: Kind) -> Vec<Row> {
                 container.set("RUNNER_WORKDIR", &work);
             },
         ),
+        Row::new(
+            kind,
+            Step::Start,
+            "the work directory is a place of the system",
+            "exit 78 with the place and the cure, before any request; nothing is emptied",
+            |forge, container| {
+                let (system, work) = (container.text("etc/ssl"), container.text("work"));
+                write(&container.path("etc/ssl/openssl.cnf"), "precious", 0o644);
+                container.set("RUNNER_WORKDIR", &system);
+                assert_refuses(forge, container, &[&system, "a place of the system"]);
+                assert!(container.path("etc/ssl/openssl.cnf").exists());
+                container.set("RUNNER_WORKDIR", &work);
+            },
+        ),
+        Row::new(
+            kind,
+            Step::Start,
+            "the work directory lies in a mount that nobody named",
+            "exit 78 with the mount and the cure, before any request; nothing is emptied",
+            |forge, container| {
+                let (mount, work) = (container.text("tmp/runner"), container.text("work"));
+                write(&container.path("volume/work/file"), "precious", 0o644);
+                fs::create_dir(container.path("tmp/runner")).expect("a directory");
+                container.in_namespace(&format!("mount --bind '{}' '{mount}'", container.text("volume")));
+                container.set("RUNNER_WORKDIR", &format!("{mount}/work"));
+                assert_refuses(forge, container, &[&format!("-v DIRECTORY:{mount}/work")]);
+                assert!(container.path("volume/work/file").exists());
+                container.set("RUNNER_WORKDIR", &work);
+                container.in_namespace("");
+            },
+        ),
+        Row::new(
+            kind,
+            Step::Start,
+            "the secret's file lies where all is emptied",
+            "exit 78 with the file and the cure, before any request; the file stays",
+            |forge, container| {
+                let setting = if container.kind == Kind::GitHub { "GITHUB_PAT_FILE" } else { "ADO_PAT_FILE" };
+                let (lost, secret) = (container.text("tmp/pat"), container.text(SECRET));
+                fs::rename(&secret, &lost).expect("our own file");
+                container.set(setting, &lost);
+                assert_refuses(forge, container, &[setting, "is emptied before and after each job"]);
+                fs::rename(&lost, &secret).expect("it is there");
+                container.set(setting, &secret);
+            },
+        ),
+        Row::new(
+            kind,
+            Step::Start,
+            "the agent's place is mounted noexec",
+            "exit 78 with the mount and the cure, before any request",
+            |forge, container| {
+                fs::create_dir_all(container.path("runner")).expect("a directory");
+                let place = container.text("runner");
+                container.in_namespace(&format!("mount -t tmpfs -o noexec,mode=755 tmpfs '{place}'"));
+                assert_refuses(forge, container, &["is mounted noexec", &format!("{place}:exec")]);
+                container.in_namespace("");
+            },
+        ),
+        Row::new(
+            kind,
+            Step::Start,
+            "the work directory is mounted noexec",
+            "one line with the cure; the runner works",
+            |_, container| {
+                fs::create_dir_all(container.path("work")).expect("a directory");
+                let place = container.text("work");
+                container.in_namespace(&format!("mount -t tmpfs -o noexec,mode=755 tmpfs '{place}'"));
+                container.start();
+                assert_said(container, &["is mounted noexec", &format!("{place}:exec")]);
+                listens(container);
+                container.in_namespace("");
+            },
+        ),
         no_secret(
             kind,
             "the secret's file is missing",
@@ -224,6 +298,18 @@ pub fn rows(kind: Kind) -> Vec<Row> {
 /// What the forge has no part in.
 fn at_any_forge() -> Vec<Row> {
     vec![
+        Row::new(
+            Kind::GitHub,
+            Step::Start,
+            "a hook is not executable",
+            "exit 78 with the hook and the cure, before any request",
+            |forge, container| {
+                let hook = container.path("etc/oscr/hooks.d/job-started/10-guard");
+                write(&hook, "#!/bin/sh\n", 0o644);
+                assert_refuses(forge, container, &["10-guard cannot be run", "chmod a+rx"]);
+                fs::remove_file(hook).expect("our own file");
+            },
+        ),
         refuses("the state's disk is full", "var/lib/oscr", FULL),
         refuses("the state's place is read-only", "var/lib/oscr", READ_ONLY),
         refuses("/run/oscr is read-only", "run/oscr", READ_ONLY),
