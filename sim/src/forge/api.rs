@@ -18,7 +18,7 @@ use super::orders::PackageFault;
 use super::packages;
 use super::scope::Scope;
 use super::state::{DeleteOutcome, Registration, Runner, TokenKind};
-use super::{Shared, app, state, wire};
+use super::{Shared, app, renamed, state, wire};
 use crate::agent::Kind;
 
 /// An error as GitHub words it.
@@ -51,15 +51,25 @@ pub(crate) async fn answer(State(shared): State<Arc<Shared>>, request: Request) 
     if segments == ["rate_limit"] {
         return rate_limit(&shared);
     }
-    let Some((scope, rest)) = Scope::split(&segments) else {
+    let base = format!("http://{}", parts.headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("forge"));
+    let named = Scope::split(&segments).or_else(|| renamed::by_number(&shared, &segments));
+    let Some((scope, rest)) = named else {
         return not_found();
     };
+    if (&parts.method, rest) == (&Method::GET, &[]) {
+        return renamed::described(&scope);
+    }
+    let prefix = if parts.uri.path().starts_with("/api/v3/") { "/api/v3" } else { "" };
+    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let tail = format!("{}{query}", rest.join("/"));
+    if let Some(leads_on) = renamed::lead(&shared, &parts.method, &scope, &format!("{base}{prefix}"), &tail) {
+        return leads_on;
+    }
     let refusal = refuse_scope(&shared, &scope).or_else(|| app::refuse(&shared, &parts.headers, &scope));
     if let Some(refusal) = refusal {
         return refusal;
     }
     let query = Query::<HashMap<String, String>>::try_from_uri(&parts.uri).map(|q| q.0).unwrap_or_default();
-    let base = format!("http://{}", parts.headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("forge"));
     match (&parts.method, rest) {
         (&Method::POST, ["actions", "runners", "registration-token"]) => {
             new_token(&shared, TokenKind::Registration, scope)

@@ -13,7 +13,7 @@ static DESCRIPTION: LazyLock<Value> = LazyLock::new(|| {
 });
 
 /// Statuses that any GitHub endpoint may answer without listing them. All have the form of `basic-error`.
-const COMMON: [u16; 9] = [304, 400, 401, 403, 404, 429, 500, 502, 503];
+const COMMON: [u16; 11] = [301, 304, 307, 400, 401, 403, 404, 429, 500, 502, 503];
 
 /// Problems of one request; `path` without `/api/v3`.
 #[must_use]

@@ -27,6 +27,7 @@ mod gate;
 mod log;
 mod orders;
 mod packages;
+mod renamed;
 mod scope;
 mod secrets;
 mod side;
@@ -283,6 +284,20 @@ impl ForgeHandle {
     #[must_use]
     pub fn orders(&self) -> Orders {
         self.shared.read(|s| s.orders.clone())
+    }
+
+    /// Gives a repository or an organisation (`repos/o/r`, `orgs/o`; of Azure DevOps `o`) another name. Its runners stay.
+    pub fn rename(&self, old: &str, new: &str) {
+        self.shared.change(|s| {
+            s.orders.renamed.insert(old.to_owned(), new.to_owned());
+            for runner in s.runners.values_mut() {
+                match (&mut runner.scope, Scope::parse(new)) {
+                    (Scope::Pool(organization, _), _) if organization == old => new.clone_into(organization),
+                    (scope, Some(renamed)) if scope.to_string() == old => *scope = renamed,
+                    _ => {}
+                }
+            }
+        });
     }
 
     /// Adds a fault; the first that matches a request is the one that it meets.

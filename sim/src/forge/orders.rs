@@ -138,6 +138,8 @@ pub struct Orders {
     pub deny: BTreeMap<String, u16>,
     /// When not empty, all other scopes answer 404.
     pub only_scopes: Vec<String>,
+    /// What has another name by now: `repos/o/old` and `repos/o/new`, or organisations of Azure DevOps.
+    pub renamed: BTreeMap<String, String>,
     /// Runner groups of organisations and enterprises, ids 1, 2, …
     pub runner_groups: Vec<String>,
     /// Life of registration and remove tokens.
@@ -238,6 +240,7 @@ impl Default for Orders {
             app: None,
             deny: BTreeMap::new(),
             only_scopes: Vec::new(),
+            renamed: BTreeMap::new(),
             runner_groups: vec!["Default".into()],
             token_lifetime_s: 3600,
             clock_offset_s: 0,

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::orders::PackageFault;
 use super::scope::Scope;
 use super::state::{DeleteOutcome, Runner};
-use super::{Shared, packages, state, wire};
+use super::{Shared, packages, renamed, state, wire};
 use crate::agent::Kind;
 
 mod agents;
@@ -151,6 +151,11 @@ pub(crate) async fn answer(State(shared): State<Arc<Shared>>, request: Request) 
     };
     if let Some(refusal) = refuse_scope(&shared, &organization) {
         return refusal;
+    }
+    let asked_for = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let tail = format!("{rest}{asked_for}");
+    if let Some(leads_on) = renamed::lead_organization(&shared, &parts.method, &organization, &root, &tail) {
+        return leads_on;
     }
     let query = Query::<HashMap<String, String>>::try_from_uri(&parts.uri).map(|q| q.0).unwrap_or_default();
     let asked = Asked { shared, root, organization, identity, query, body };
