@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::provider::pace::{doubled, least_wait};
+
 /// The first and the last ceiling of the wait after a fault.
 const FIRST: Duration = Duration::from_secs(2);
 const LAST: Duration = Duration::from_secs(5 * 60);
@@ -40,10 +42,12 @@ impl Backoff {
         wait.mul_f64(0.9 + 0.2 * random())
     }
 
-    /// The wait that a forge asked for, with a little more so that not everybody returns in the same second.
+    /// The wait that a forge asked for, or what so many in a row make of it, with a little more so that not everybody returns in
+    /// the same second.
     pub(super) fn after_limit(&mut self, asked: Duration) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        asked + Duration::from_secs(1) + asked.mul_f64(0.1 * random())
+        let wait = asked.max(least_wait(self.failures));
+        wait + Duration::from_secs(1) + wait.mul_f64(0.1 * random())
     }
 
     /// A random part of `most`.
@@ -56,10 +60,6 @@ impl Backoff {
     pub(super) fn reset(&mut self) {
         *self = Self::default();
     }
-}
-
-fn doubled(first: Duration, times: u32, last: Duration) -> Duration {
-    first.saturating_mul(1u32.checked_shl(times).unwrap_or(u32::MAX)).min(last)
 }
 
 /// Between 0 and 1.
@@ -101,8 +101,15 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_obeyed_to_the_second() {
+    fn a_limit_is_obeyed_to_the_second_and_one_that_asks_for_nothing_grows_over_a_restart_too() {
         let mut backoff = Backoff::default();
         assert!(backoff.after_limit(Duration::from_secs(30)) >= Duration::from_secs(30));
+        let mut backoff = Backoff::default();
+        for time in 1..40 {
+            let least = Duration::from_secs(2u64.saturating_pow(time).min(300));
+            let wait = backoff.after_limit(Duration::ZERO);
+            assert!(wait >= least && wait <= least * 2, "{time}: {wait:?}");
+            backoff = Backoff::after(backoff.failures);
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::stop::Urgency;
 use crate::config::secret::{FileStamp, SecretSource};
 use crate::control::Phase;
 
-/// How often a secret's file is looked at while the forge refuses the secret. Not by notification: mounts of single files
+/// How often a secret's file is looked at meanwhile. Not by notification: mounts of single files
 /// and the links of Kubernetes' secrets do not give any.
 const LOOK_AT_SECRET: Duration = Duration::from_secs(2);
 
@@ -28,17 +28,34 @@ pub(super) struct Patience {
     refusals: u32,
     /// What the secrets' files looked like before they were last used.
     stamps: Vec<FileStamp>,
+    /// The fingerprint of the credential that they held.
+    credential: Option<String>,
 }
 
 impl Patience {
     /// Goes on counting where an earlier incarnation ended.
     pub(super) fn new(means: Rc<Means>, state: &StateFile) -> Self {
-        Self { means, backoff: Backoff::after(state.content.failures), refusals: 0, stamps: Vec::new() }
+        let backoff = Backoff::after(state.content.failures);
+        let mut patience = Self { means, backoff, refusals: 0, stamps: Vec::new(), credential: None };
+        patience.look_at_secrets();
+        patience
     }
 
     /// The secrets are about to be used.
     pub(super) fn look_at_secrets(&mut self) {
         self.stamps = self.secrets();
+        self.credential = self.means.provider.fingerprint();
+    }
+
+    /// Whether a secret was corrected since: while the forge refuses it, whoever touches its file says so; else a file that is
+    /// written anew with what it held is no reason to ask.
+    fn is_corrected(&mut self, phase: Phase) -> bool {
+        if self.secrets() == self.stamps {
+            return false;
+        }
+        let before = self.credential.clone();
+        self.look_at_secrets();
+        phase == Phase::Denied || self.credential.is_some() && self.credential != before
     }
 
     fn secrets(&self) -> Vec<FileStamp> {
@@ -67,7 +84,8 @@ impl Patience {
 
     /// Says what went wrong and waits, unless asked to stop or a secret's file changes.
     pub(super) async fn wait_out(&mut self, state: &mut StateFile, phase: Phase, trouble: &str, wait: Duration) {
-        let Means { board, stop, numbers, .. } = &*self.means;
+        let means = Rc::clone(&self.means);
+        let Means { board, stop, numbers, .. } = &*means;
         match phase {
             Phase::Dirty => board.waits(trouble, wait),
             _ => board.fault(trouble, wait),
@@ -92,7 +110,7 @@ impl Patience {
                 () = sleep_until(step) => {}
                 () = stop.reached(Urgency::Finish) => return,
             }
-            if phase == Phase::Denied && self.secrets() != self.stamps {
+            if self.is_corrected(phase) {
                 tracing::info!("the secret's file has changed: trying again now");
                 self.backoff.reset();
                 return;

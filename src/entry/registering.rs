@@ -36,12 +36,12 @@ impl Registrar {
     /// Registers, however long it takes. `None` when asked to stop before, or cut off.
     pub(super) async fn register(&mut self, patience: &mut Patience) -> Option<Ready> {
         while self.means.stop.urgency() == Urgency::None {
+            // Before the secret is read: what is corrected while the forge refuses the old one has changed.
+            patience.look_at_secrets();
             if self.keep_pace(patience).await {
                 continue;
             }
             self.means.board.enter(Phase::Registering);
-            // Before the secret is read: what is corrected while the forge refuses the old one has changed.
-            patience.look_at_secrets();
             let attempt = self.try_to_register().await;
             self.means.provider.rest();
             let fault = match attempt {
@@ -64,7 +64,11 @@ impl Registrar {
             }
             let (phase, wait) = match &fault {
                 Fault::Unreachable(_) | Fault::NameTaken { .. } => (Phase::BackingOff, patience.backoff.after_fault()),
-                Fault::Limited { wait, .. } => (Phase::BackingOff, patience.backoff.after_limit(*wait)),
+                Fault::Limited { wait, .. } => {
+                    // Whatever ends this life: the next one keeps the silence too, unless it has another credential.
+                    self.state.content.pace = self.means.provider.pace();
+                    (Phase::BackingOff, patience.backoff.after_limit(*wait))
+                }
                 Fault::Denied { .. } => (Phase::Denied, patience.backoff.after_denial()),
             };
             patience.wait_out(&mut self.state, phase, &fault.to_string(), wait).await;
@@ -76,7 +80,11 @@ impl Registrar {
     /// of it is kept for.
     async fn keep_pace(&mut self, patience: &mut Patience) -> bool {
         let ours = self.means.provider.fingerprint();
-        let kept = self.state.content.pace.take().filter(|pace| pace.credential.is_none() || pace.credential == ours);
+        let kept = self.state.content.pace.take();
+        if kept.as_ref().is_some_and(|pace| !pace.holds_for(ours.as_ref())) {
+            patience.backoff.reset();
+        }
+        let kept = kept.filter(|pace| pace.holds_for(ours.as_ref()));
         let known = self.means.provider.pace().or(kept);
         let Some((pace, left)) = known.and_then(|pace| pace.left().map(|left| (pace, left))) else { return false };
         self.state.content.pace = Some(pace.clone());
@@ -287,8 +295,8 @@ impl Registrar {
                 let said = agent.tail.last_words().await;
                 // Whoever has to find out why wants to read all of it.
                 said.iter().for_each(|words| tracing::info!("agent: {words}"));
-                let words = format!("the agent's configure step failed ({ended}): {}", reason(&said));
-                Err(refused_by_proxy(&words).unwrap_or_else(|| self.means.provider.configure_failed(&words)))
+                let what = format!("the agent's configure step failed ({ended}): {}", reason(&said));
+                Err(refused_by_proxy(&what).unwrap_or_else(|| self.means.provider.configure_failed(&what, &said)))
             }
         }
     }

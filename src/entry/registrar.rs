@@ -175,7 +175,9 @@ impl Registrar {
 
     /// Whether the forge's limit of requests is nearly used up, so that what can wait is not asked.
     pub(super) fn nearly_used_up(&self) -> bool {
-        let known = self.means.provider.pace().or_else(|| self.state.content.pace.clone());
+        let ours = self.means.provider.fingerprint();
+        let kept = || self.state.content.pace.clone().filter(|pace| pace.holds_for(ours.as_ref()));
+        let known = self.means.provider.pace().or_else(kept);
         known.is_some_and(|pace| pace.left().is_some())
     }
 

@@ -67,8 +67,8 @@ pub trait Provider {
     }
     /// The command that makes use of the grant, if the agent needs one before it can run.
     fn configure(&self, grant: &Grant, wanted: Candidate<'_>) -> Option<Step>;
-    /// What a configure step means that failed with these words.
-    fn configure_failed(&self, words: &str) -> Fault;
+    /// What a configure step means that failed: `what` is that for people, `said` are the agent's last words, oldest first.
+    fn configure_failed(&self, what: &str, said: &[String]) -> Fault;
     /// The id that the configure step was given, read from the agent's directory or asked from the forge.
     fn identify<'a>(&'a self, name: &'a str, directory: &'a Path) -> Answer<'a, Registration>;
     /// The command that listens for jobs, and ends after one. `grant` is what the registration was made by; of one that was
@@ -108,9 +108,11 @@ pub trait Provider {
     fn download<'a>(&'a self, package: &'a Package, to: &'a mut File) -> Answer<'a, String> {
         Box::pin(self.http().download(&package.url, to))
     }
-    /// What to wait for before anything new is begun, as the forge's last answers have it.
+    /// What to wait for before anything new is begun, as the forge's last answers to this credential have it.
     fn pace(&self) -> Option<Pace> {
-        self.http().pace().map(|pace| Pace { credential: self.fingerprint(), ..pace })
+        let pace = self.http().pace()?;
+        let ours = self.fingerprint();
+        pace.holds_for(ours.as_ref()).then(|| Pace { credential: pace.credential.or(ours), ..pace })
     }
     /// Tells the credential from others, and says nothing about it; `None` when it cannot be read.
     fn fingerprint(&self) -> Option<String> {

@@ -11,7 +11,7 @@ pub enum Fault {
     #[error("{0}")]
     Unreachable(String),
     /// It asks us to wait.
-    #[error("the forge limits our requests ({what}); it wants {} of silence", humantime::format_duration(Duration::from_secs(wait.as_secs())))]
+    #[error("the forge limits our requests ({what}): silence for {}", humantime::format_duration(Duration::from_secs(wait.as_secs())))]
     Limited {
         /// For how long.
         wait: Duration,

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
+use super::moved::renamed;
+use super::refusal;
 use super::settings::{Credential, OURS, Principal, Settings};
 use crate::config::{Common, Secret};
 use crate::provider::agents::architecture;
@@ -39,6 +41,10 @@ pub(super) struct Api {
     credential: Credential,
     pool_id: Cell<Option<u64>>,
     token: RefCell<Option<(Secret, Instant)>>,
+    /// The addresses that organisations which were asked have by now, as far as that was said.
+    moved: RefCell<Vec<String>>,
+    /// That of our own.
+    moved_to: RefCell<Option<String>>,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +113,8 @@ impl Api {
             credential: settings.credential.clone(),
             pool_id: Cell::default(),
             token: RefCell::default(),
+            moved: RefCell::default(),
+            moved_to: RefCell::default(),
         }
     }
 
@@ -129,7 +137,8 @@ impl Api {
     pub(super) async fn examine(&self, version: Option<&str>) -> Vec<Finding> {
         let setting = &self.credential.secret().setting;
         let scope = self.scope_url();
-        match self.find_pool(&scope).await {
+        let found = self.find_pool(&scope).await;
+        match found.and_then(|found| self.has_not_moved().map(|()| found)) {
             Ok(Some(id)) => {
                 let agent = match self.package().await {
                     Ok(package) => {
@@ -162,9 +171,16 @@ impl Api {
     /// Finds the pool, which proves the address, the credential and its rights.
     pub(super) async fn pool(&self) -> Result<(), Fault> {
         let scope = self.scope_url();
-        let id = self.find_pool(&scope).await?.ok_or_else(|| self.no_pool(&scope))?;
-        self.pool_is(id);
+        let found = self.find_pool(&scope).await?;
+        self.has_not_moved()?;
+        self.pool_is(found.ok_or_else(|| self.no_pool(&scope))?);
         Ok(())
+    }
+
+    /// Whether our organisation is where the settings say: an agent would not go after it.
+    fn has_not_moved(&self) -> Result<(), Fault> {
+        let Some(place) = self.moved_to.borrow().clone() else { return Ok(()) };
+        Err(Fault::denied(format!("{} has moved to {place}", self.url), "write the new address into ADO_ORG_URL"))
     }
 
     /// The number of a scope's pool, if this credential may manage it.
@@ -283,7 +299,27 @@ impl Api {
         Ok(Package { version, url: offered.download_url, sha256: offered.hash_value })
     }
 
+    /// One request. Where it leads on to the same thing below another name of the organisation or the collection, a question and a
+    /// removal go there.
     async fn ask(&self, method: Method, url: &str) -> Result<Reply, Fault> {
+        let reply = self.ask_here(method.clone(), url).await?;
+        match renamed(&reply, url) {
+            Some((place, moved)) => {
+                if !self.moved.borrow().contains(&place) {
+                    tracing::warn!("what was registered with has another address by now: {place}");
+                    self.moved.borrow_mut().push(place.clone());
+                }
+                if url.starts_with(&format!("{}/", self.url)) {
+                    self.moved_to.replace(Some(place));
+                }
+                self.ask_here(method, &moved).await
+            }
+            None => Ok(reply),
+        }
+    }
+
+    async fn ask_here(&self, method: Method, url: &str) -> Result<Reply, Fault> {
+        self.http.ask_as(self.credential.fingerprint());
         let principal = match &self.credential {
             Credential::Pat(source) => {
                 let token = source.read()?;
@@ -318,10 +354,18 @@ impl Api {
             ("scope", RESOURCE),
         ];
         let reply = self.http.send(Method::POST, &url, Authorization::Nobody, Body::Form(&form)).await?;
+        if reply.is_success() && reply.status != 200 {
+            let code = reply.status;
+            return Err(Fault::Unreachable(format!(
+                "Microsoft Entra ID answered {code}, which is not expected; what else it said is not shown"
+            )));
+        }
         if reply.status != 200 {
+            let setting = &principal.secret.setting;
+            let check = || format!("check ADO_CLIENT_ID, ADO_TENANT_ID and the secret in {setting}");
             return Err(Fault::denied(
-                format!("Microsoft Entra ID gives no token ({} {})", reply.status, reply.message()),
-                format!("check ADO_CLIENT_ID, ADO_TENANT_ID and the secret in {}", principal.secret.setting),
+                format!("Microsoft Entra ID gives no token ({})", told(&reply)),
+                refusal::cure(&reply.message(), setting, &self.credential.cure()).unwrap_or_else(check),
             ));
         }
         let token: Token = reply.json()?;
@@ -332,32 +376,45 @@ impl Api {
 
     /// The reply, if it means success; else what the refusal of `purpose` means.
     fn expect<'r>(&self, reply: &'r Reply, purpose: &str) -> Result<&'r Reply, Fault> {
-        let what = || format!("Azure DevOps refused to {purpose} ({} {})", reply.status, reply.message());
+        let what = || format!("Azure DevOps refused to {purpose} ({})", told(reply));
         let setting = &self.credential.secret().setting;
-        match reply.status {
-            200 | 204 if reply.is_page() => {
+        let by_words = refusal::cure(&reply.message(), setting, &self.credential.cure());
+        match (reply.status, by_words) {
+            (200 | 204, _) if reply.is_page() => {
                 Err(Fault::Unreachable(format!("a page for people answered, not Azure DevOps ({})", reply.status)))
             }
-            200 | 204 => Ok(reply),
+            (200 | 204, _) => Ok(reply),
             // Some routes answer a wrong token with a page for signing in.
-            401 | 203 | 302 => {
+            (401 | 203 | 302, by_words) => {
                 // A token that is refused is not worth keeping.
                 self.token.take();
-                Err(Fault::denied(what(), format!("the secret in {setting} is wrong, expired or revoked: replace it")))
+                let replace = || format!("the secret in {setting} is wrong, expired or revoked: replace it");
+                Err(Fault::denied(what(), by_words.unwrap_or_else(replace)))
             }
-            301 | 307 | 308 => {
-                let to = reply.header("location").unwrap_or("another address");
-                Err(Fault::denied(
-                    format!("{}: it has moved to {to}", what()),
-                    "write the new address into ADO_ORG_URL",
-                ))
+            (code @ 200..=299, _) => Err(Fault::Unreachable(format!(
+                "Azure DevOps was asked to {purpose} and answered {code}, which is not expected; what else it said is not shown"
+            ))),
+            (301 | 307 | 308, _) => Err(Fault::denied(
+                format!("{}: it has moved to {}", what(), reply.place()),
+                "write the new address into ADO_ORG_URL",
+            )),
+            (400..=499, Some(cure)) => Err(Fault::denied(what(), cure)),
+            (403, _) if refusal::speaks_of_rights(&reply.message()) => {
+                Err(Fault::denied(what(), self.credential.cure()))
             }
-            403 => Err(Fault::denied(what(), self.credential.cure())),
-            404 => Err(Fault::denied(what(), "check ADO_ORG_URL: nothing of Azure DevOps answers there")),
-            400..=499 => Err(Fault::denied(what(), "check the settings that the message names")),
+            (403, _) => Err(Fault::denied(what(), "the message says what is wanted")),
+            (404, _) => Err(Fault::denied(what(), "check ADO_ORG_URL: nothing of Azure DevOps answers there")),
+            (400..=499, _) => Err(Fault::denied(what(), "check the settings that the message names")),
             _ => Err(Fault::Unreachable(format!("{}, which is not an answer that we know", what()))),
         }
     }
+}
+
+/// An answer's number, its words, and where more of them are.
+fn told(reply: &Reply) -> String {
+    let words = format!("{} {}", reply.status, reply.message());
+    let see = reply.address().map_or_else(String::new, |address| format!("; see {address}"));
+    format!("{}{see}", words.trim_end())
 }
 
 impl Agent {
@@ -412,7 +469,7 @@ mod tests {
     fn fuzz_api() {
         crate::fuzz::run("api-azure-devops", |bytes| {
             let reply = Reply::of(200, bytes);
-            crate::fuzz::assert_plain(&reply.message());
+            crate::fuzz::assert_plain(&Reply::of(403, bytes).message());
             let agents = reply.json::<List<Agent>>();
             let stale = agents.iter().flat_map(|list| &list.value);
             let stale = stale.filter(|agent| agent.is_stale("prefix", SystemTime::now())).count();

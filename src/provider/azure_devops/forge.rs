@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::agent::{self, AGENT, CAPABILITIES, LISTENER};
 use super::api::Api;
 use super::exceptions::BYPASS;
+use super::refusal;
 use super::settings::{self, Credential, Settings};
 use crate::config::{Common, Reader, SecretSource};
 use crate::init::Ended;
@@ -17,7 +18,7 @@ use crate::provider::contract::{Answer, Examination, Forge, Package, Provider, R
 use crate::provider::facts::AgentFacts;
 use crate::provider::fault::Fault;
 use crate::provider::finding::Finding;
-use crate::provider::http::Http;
+use crate::provider::http::{Http, speaks_of_limit};
 use crate::provider::registration::{Candidate, Grant, Registration, Released, Releasing, Standing, Step};
 
 /// Its line in the list.
@@ -28,6 +29,19 @@ fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider>> {
     let api = Api::new(&settings, common);
     Some(Box::new(AzureDevOps { settings, api }))
 }
+
+/// Words of an agent whose configure step was refused.
+const REFUSALS: [&str; 9] = [
+    "AADSTS",
+    "VS30063",
+    "VS403",
+    "TF400813",
+    "TF14045",
+    "not authorized",
+    "Access denied",
+    "permission",
+    "Agent pool not found",
+];
 
 /// One organisation or collection.
 #[derive(Debug)]
@@ -76,6 +90,10 @@ impl Provider for AzureDevOps {
         vec![self.settings.credential.secret()]
     }
 
+    fn fingerprint(&self) -> Option<String> {
+        self.settings.credential.fingerprint()
+    }
+
     fn registration(&self, name: &str) -> Registration {
         Registration { id: None, name: name.to_owned(), scope: self.api.scope_url() }
     }
@@ -121,12 +139,20 @@ impl Provider for AzureDevOps {
         Some(Step { program: LISTENER, args, secrets: vec![(variable, secret)] })
     }
 
-    fn configure_failed(&self, words: &str) -> Fault {
-        let refused = ["AADSTS", "VS30063", "TF400813", "not authorized", "Access denied", "permission"];
-        if refused.iter().any(|word| words.contains(word)) {
-            return Fault::denied(words, self.settings.credential.cure());
+    fn configure_failed(&self, what: &str, said: &[String]) -> Fault {
+        if said.iter().any(|line| speaks_of_limit(line)) {
+            return self.api.http.limited(what.to_owned());
         }
-        Fault::Unreachable(words.to_owned())
+        let setting = &self.settings.credential.secret().setting;
+        // The last that says something.
+        let words = said.iter().rev().find(|line| REFUSALS.iter().any(|known| line.contains(known)));
+        match words {
+            Some(words) => {
+                let rights = self.settings.credential.cure();
+                Fault::denied(what, refusal::cure(words, setting, &rights).unwrap_or(rights))
+            }
+            None => Fault::Unreachable(what.to_owned()),
+        }
     }
 
     fn identify<'a>(&'a self, name: &'a str, directory: &'a Path) -> Answer<'a, Registration> {

@@ -4,6 +4,8 @@ mod agent;
 mod api;
 mod exceptions;
 mod forge;
+mod moved;
+mod refusal;
 mod settings;
 
 #[cfg(test)]

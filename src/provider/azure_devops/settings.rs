@@ -8,6 +8,7 @@ use super::exceptions;
 use crate::config::proxy;
 use crate::config::table::{Setting, SettingKind};
 use crate::config::{Common, Reader, SecretSource};
+use crate::encode::digest;
 
 /// The settings of this provider.
 pub(super) const TABLE: &[Setting] = &[
@@ -113,6 +114,16 @@ impl Credential {
             Self::Pat(source) => source,
             Self::ServicePrincipal(principal) => &principal.secret,
         }
+    }
+
+    /// Tells it from others, and says nothing about it; `None` when it cannot be read.
+    pub(super) fn fingerprint(&self) -> Option<String> {
+        let secret = self.secret().read().ok()?;
+        let (tenant, client) = match self {
+            Self::Pat(_) => ("", ""),
+            Self::ServicePrincipal(principal) => (principal.tenant.as_str(), principal.client.as_str()),
+        };
+        Some(digest(&["oscr credential", secret.expose(), tenant, client]))
     }
 
     /// What a refused credential needs.

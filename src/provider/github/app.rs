@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::credential::AppKey;
 use super::jwt;
+use super::refusal::{cure, see};
 use super::scope::Scope;
 use crate::config::{Secret, SecretSource};
 use crate::provider::fault::Fault;
@@ -192,10 +193,20 @@ impl App {
     }
 
     fn expect<'r>(&self, reply: &'r Reply, status: u16, purpose: &str) -> Result<&'r Reply, Fault> {
-        let message = reply.message();
-        let what = || format!("GitHub refused to {purpose} {} ({} {message})", self.key.issuer, reply.status);
+        if reply.status == status {
+            return Ok(reply);
+        }
+        let (message, address) = (reply.message(), reply.address());
+        let what = || {
+            let words = format!("{} {message}", reply.status);
+            let see = see(address.as_deref());
+            format!("GitHub refused to {purpose} {} ({}){see}", self.key.issuer, words.trim_end())
+        };
         match reply.status {
-            code if code == status => Ok(reply),
+            code @ 200..=299 => Err(Fault::Unreachable(format!(
+                "GitHub was asked to {purpose} {} and answered {code}, where {status} was expected; what else it said is not shown",
+                self.key.issuer
+            ))),
             401 if message.contains("'exp'") || message.contains("'iat'") || message.contains("xpiration") => Err(
                 Fault::denied(what(), "set this machine's clock right: GitHub takes the proof for too old or too new"),
             ),
@@ -207,7 +218,14 @@ impl App {
                 ),
             )),
             403 if message.contains("suspended") => Err(self.suspended()),
+            400..=499 if let Some(cure) = cure(&message, address.as_deref(), "the GitHub App") => {
+                Err(Fault::denied(what(), cure))
+            }
             403 | 404 => Err(Fault::denied(what(), "check GITHUB_APP_ID and GITHUB_HOST: there may be no such App")),
+            301 | 302 | 307 | 308 => Err(Fault::denied(
+                format!("{}: it has moved to {}", what(), reply.place()),
+                format!("check {} and GITHUB_HOST: no credential is sent after it", self.scope.settings()),
+            )),
             400..=499 => Err(Fault::denied(what(), "check the App's settings that the message names")),
             _ => Err(Fault::Unreachable(format!("{}, which is not an answer that we know", what()))),
         }

@@ -2,6 +2,7 @@
 
 use super::{jit, jwt};
 use crate::config::{Reader, SecretSource};
+use crate::encode::digest;
 
 #[derive(Debug, Clone)]
 pub(super) enum Credential {
@@ -22,6 +23,17 @@ impl Credential {
             Self::Pat(source) | Self::RegistrationToken(source) | Self::JitConfig(source) => source,
             Self::App(app) => &app.key,
         }
+    }
+
+    /// Tells it from others, and says nothing about it; `None` when it cannot be read. What it is limited to is an App's own at each
+    /// of its installations.
+    pub(super) fn fingerprint(&self) -> Option<String> {
+        let secret = self.source().read().ok()?;
+        let (issuer, installation) = match self {
+            Self::App(app) => (app.issuer.as_str(), app.installation.map(|id| id.to_string()).unwrap_or_default()),
+            Self::Pat(_) | Self::RegistrationToken(_) | Self::JitConfig(_) => ("", String::new()),
+        };
+        Some(digest(&["oscr credential", secret.expose(), issuer, &installation]))
     }
 
     /// Whether GitHub's API answers to it.

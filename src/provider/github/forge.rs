@@ -8,17 +8,17 @@ use serde::Deserialize;
 use super::agent::{self, AGENT, LISTENER};
 use super::api::Api;
 use super::credential::Credential;
-use super::jit;
 use super::scope::Scope;
 use super::settings::{self, Settings};
 use super::table::TABLE;
+use super::{jit, refusal};
 use crate::config::{Common, Reader, SecretSource};
 use crate::init::Ended;
 use crate::provider::agents::read_json;
 use crate::provider::contract::{Answer, Examination, Forge, Package, Provider, Reading, SharedDirectory};
 use crate::provider::facts::AgentFacts;
 use crate::provider::fault::Fault;
-use crate::provider::http::Http;
+use crate::provider::http::{Http, Repeated};
 use crate::provider::registration::{
     Candidate, Grant, Once, Registration, Released, Releasing, Removal, Standing, Step,
 };
@@ -83,6 +83,10 @@ impl Provider for GitHub {
         vec![self.settings.credential.source()]
     }
 
+    fn fingerprint(&self) -> Option<String> {
+        self.settings.credential.fingerprint()
+    }
+
     fn shared_directories(&self) -> Vec<SharedDirectory<'_>> {
         let shared = |place| SharedDirectory { setting: "OSCR_TOKEN_CACHE", place, threat: "read the token" };
         self.settings.token_cache.as_deref().map(shared).into_iter().collect()
@@ -107,6 +111,9 @@ impl Provider for GitHub {
                     Ok(Grant { registration: Some(registration), files, ..Grant::default() })
                 }
                 Credential::Pat(_) | Credential::App(_) => {
+                    if let Some(group) = &self.settings.group {
+                        self.api.find_group(group).await?;
+                    }
                     let credential = Some(self.api.registration_token().await?);
                     Ok(Grant { credential, ..Grant::default() })
                 }
@@ -139,14 +146,44 @@ impl Provider for GitHub {
         Some(Step { program: LISTENER, args, secrets: vec![("ACTIONS_RUNNER_INPUT_TOKEN", token)] })
     }
 
-    fn configure_failed(&self, words: &str) -> Fault {
-        match &self.settings.credential {
-            Credential::Pat(_) | Credential::App(_) | Credential::JitConfig(_) => {
-                // The token may be why, and it may be shared.
-                self.api.forget_token();
-                Fault::Unreachable(words.to_owned())
+    fn configure_failed(&self, what: &str, said: &[String]) -> Fault {
+        let heard = Repeated::in_words(said);
+        if heard.is_limit() {
+            return self.api.http.limited(heard.told(what));
+        }
+        let no_group = said.iter().any(|line| line.contains("runner group named"));
+        if let Some(group) = self.settings.group.as_ref().filter(|_| no_group) {
+            return Fault::denied(what, format!("check GITHUB_RUNNER_GROUP={group}, or create the group"));
+        }
+        let denied = |cure: String| Fault::denied(heard.told(what), cure);
+        let (whose, permission) = self.api.whose();
+        let token = match &self.settings.credential {
+            Credential::RegistrationToken(source) => Some(source),
+            Credential::Pat(_) | Credential::App(_) | Credential::JitConfig(_) => None,
+        };
+        let whose = token.map_or(whose, |source| format!("the registration token in {}", source.setting));
+        let by_words = refusal::cure(&heard.words, heard.address.as_deref(), &whose);
+        match (heard.status, by_words, token) {
+            (Some(400 | 403 | 422 | 451), Some(cure), _) => denied(cure),
+            (Some(400 | 403 | 422), ..) if heard.words.contains("group") => {
+                denied("make room in the runner group, or name another one in GITHUB_RUNNER_GROUP".to_owned())
             }
-            Credential::RegistrationToken(source) => Fault::denied(words, another_token(source)),
+            (Some(401 | 403 | 404) | None, _, Some(source)) => denied(another_token(source)),
+            (Some(403), ..) => {
+                self.api.forget_token();
+                denied(match refusal::speaks_of_rights(&heard.words) {
+                    true => format!("{whose} needs {permission}"),
+                    false => "GitHub's words say what it wants".to_owned(),
+                })
+            }
+            (Some(400 | 422), ..) => denied("check the settings that the message names".to_owned()),
+            (status, ..) => {
+                // The token may be why, and it may be shared.
+                if matches!(status, Some(401 | 404)) {
+                    self.api.forget_token();
+                }
+                Fault::Unreachable(what.to_owned())
+            }
         }
     }
 
@@ -159,6 +196,8 @@ impl Provider for GitHub {
                 Err(_) if self.settings.credential.asks() => self.api.find(name).await?,
                 Err(_) => None,
             };
+            // What it was for is done.
+            self.api.spend_token();
             Ok(registration)
         })
     }

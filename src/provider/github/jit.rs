@@ -30,9 +30,10 @@ pub(super) fn decode(encoded: &str) -> Result<Files, String> {
     for (name, content) in files {
         let plain = name.starts_with('.') && name.len() > 2 && !name.contains(['/', '\0']) && name != "..";
         if !plain || matches!(name.as_str(), ".env" | ".path") {
-            return Err(format!("it holds a file with the unexpected name {name:?}"));
+            return Err("it holds a file with an unexpected name".to_owned());
         }
-        let content = STANDARD.decode(content.expose()).map_err(|_| format!("the content of {name} is not base64"))?;
+        let content =
+            STANDARD.decode(content.expose()).map_err(|_| "the content of a file of it is not base64".to_owned())?;
         decoded.push((name, Zeroizing::new(content)));
     }
     if !decoded.iter().any(|(name, _)| name == ".runner") {

@@ -11,6 +11,7 @@ mod jit;
 mod job;
 mod jwt;
 mod payload;
+mod refusal;
 mod scope;
 mod settings;
 mod table;

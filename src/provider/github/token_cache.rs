@@ -48,6 +48,32 @@ pub(super) struct Minted {
     pub lives: Duration,
 }
 
+/// A registration token as the last try left it, in memory alone.
+#[derive(Debug)]
+pub(super) struct Unspent {
+    token: Secret,
+    until: Instant,
+    /// What it was asked for with.
+    credential: Secret,
+}
+
+impl Unspent {
+    #[must_use]
+    pub(super) fn new(minted: Minted, credential: Secret) -> Self {
+        Self { until: Instant::now() + minted.lives.min(LONGEST), token: minted.token, credential }
+    }
+
+    /// The token.
+    pub(super) fn token(&self) -> Secret {
+        self.token.clone()
+    }
+
+    /// Whether it was asked for with this credential, and lives for as long as a configure step may take.
+    pub(super) fn is_good(&self, credential: &Secret) -> bool {
+        self.credential == *credential && self.until.saturating_duration_since(Instant::now()) > MARGIN
+    }
+}
+
 /// The content of a file.
 #[derive(Serialize, Deserialize)]
 struct KeptToken<'a> {
@@ -304,6 +330,16 @@ mod tests {
             cache.forget();
             assert_eq!(ask(&cache, "s", "credential", HOUR).await, ("a-newer-token".to_owned(), false));
         });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unspent_token_is_good_for_its_credential_while_it_lives() {
+        let unspent = |lives| Unspent::new(Minted { token: secret("a-token"), lives }, secret("credential"));
+        let hour = unspent(HOUR);
+        assert!(hour.is_good(&secret("credential")) && !hour.is_good(&secret("another")));
+        assert!(!unspent(Duration::ZERO).is_good(&secret("credential")), "its end is not known");
+        tokio::time::advance(HOUR - MARGIN).await;
+        assert!(!hour.is_good(&secret("credential")));
     }
 
     #[test]

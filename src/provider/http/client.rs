@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::clock::Clock;
 use super::connect;
 use super::kept::Answers;
-use super::limits::{Allowance, Limits, Told};
+use super::limits::{Allowance, Limits, Silence, Told};
 use super::origin::{Signature, stranger};
 use super::packed::unpacked;
 use super::proxy::{no_tunnel, unknown_to_it};
@@ -47,6 +47,8 @@ pub struct Http {
     silent_since: Cell<Option<Instant>>,
     /// Whether the last request may have got to somebody.
     sent: Cell<bool>,
+    /// The fingerprint of the credential that asks.
+    asker: RefCell<Option<String>>,
     /// Does nothing until somebody wants to hear.
     observer: Cell<Observer>,
 }
@@ -78,6 +80,7 @@ impl Http {
             limits: RefCell::default(),
             silent_since: Cell::default(),
             sent: Cell::default(),
+            asker: RefCell::default(),
             observer: Cell::new(|_, _| {}),
         }
     }
@@ -91,6 +94,20 @@ impl Http {
     /// Has somebody hear of each request from now on.
     pub fn observe(&self, observer: Observer) {
         self.observer.set(observer);
+    }
+
+    /// From now on this credential asks, by its fingerprint. What the forge said of another's limits does not hold for it.
+    pub fn ask_as(&self, credential: Option<String>) {
+        if *self.asker.borrow() != credential {
+            self.limits.take();
+            self.asker.replace(credential);
+        }
+    }
+
+    /// The forge limits us, and said `what` to somebody else who asked for us. For how long it is left alone.
+    pub fn limited(&self, what: String) -> Fault {
+        let wait = self.limits.borrow_mut().refused(Silence::Untold, what.clone());
+        Fault::Limited { wait, what }
     }
 
     /// Sends one request and reads the whole answer.
@@ -161,10 +178,15 @@ impl Http {
             (_, Some(tag)) if status == 200 && method == Method::GET => self.kept.keep(url, tag, &reply.body),
             _ => {}
         }
-        if let Some(wait) = told.refusal(status, self.now()) {
-            let what = format!("{status} {}", reply.message());
-            self.limits.borrow_mut().refused(wait, what.clone());
+        if let Some(wanted) = told.refusal(status, &reply.message(), self.now()) {
+            let what = format!("{status} {}", reply.message()).trim().to_owned();
+            let wait = self.limits.borrow_mut().refused(wanted, what.clone());
+            // A server that is not well may have begun; one that is only asked too often has not.
+            self.sent.set(status >= 500);
             return Err(Fault::Limited { wait, what });
+        }
+        if status < 500 {
+            self.limits.borrow_mut().answered();
         }
         if status >= 500 {
             return Err(Fault::Unreachable(format!("{url} answered {status} {}", reply.message())));
@@ -245,7 +267,8 @@ impl Http {
     /// What to wait for before anything new is begun, so that the forge need not refuse us.
     #[must_use]
     pub fn pace(&self) -> Option<Pace> {
-        self.limits.borrow().pace(self.now())
+        let pace = self.limits.borrow().pace(self.now())?;
+        Some(Pace { credential: self.asker.borrow().clone(), ..pace })
     }
 
     /// Since when everything was asked in vain, if the last request was: nobody has answered anything.

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::client::Http;
 use super::proxy::unknown_to_it;
+use super::redirect::without_query;
 use super::trouble::{not_the_forge, unreachable};
 use crate::encode::hex;
 use crate::os::priority;
@@ -32,41 +33,43 @@ impl Http {
     pub async fn download(&self, url: &str, to: &mut File) -> Result<String, Fault> {
         let mut address = url.to_owned();
         for _ in 0..REDIRECTS {
-            tracing::debug!(url = address, "fetching");
+            // What leads to a package may open it to everybody.
+            let shown = without_query(&address).to_owned();
+            tracing::debug!(url = shown, "fetching");
             let request = self.client()?.get(&address).timeout(DOWNLOAD);
             let mut response = match request.send().await {
                 Ok(response) => response,
-                Err(error) => return Err(self.no_way(&address, &error).await),
+                Err(error) => return Err(self.no_way(&shown, &error).await),
             };
             let status = response.status();
             if status.as_u16() == 407 {
-                return Err(unknown_to_it(&self.network, &address));
+                return Err(unknown_to_it(&self.network, &shown));
             }
             if status.is_redirection() {
                 let next = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
                 let next = next.and_then(|location| response.url().join(location).ok());
                 let next = next.filter(|next| next.scheme() == "https" || !self.encrypted);
                 address =
-                    next.ok_or_else(|| Fault::Unreachable(format!("{address} leads nowhere ({status})")))?.to_string();
+                    next.ok_or_else(|| Fault::Unreachable(format!("{shown} leads nowhere ({status})")))?.to_string();
                 continue;
             }
             if !status.is_success() {
-                return Err(Fault::Unreachable(format!("{address} answered {}", status.as_u16())));
+                return Err(Fault::Unreachable(format!("{shown} answered {}", status.as_u16())));
             }
             let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
             if kind.trim_start().to_ascii_lowercase().starts_with("text/html") {
-                return Err(not_the_forge(&address, status.as_u16(), "a page for people"));
+                return Err(not_the_forge(&shown, status.as_u16(), "a page for people"));
             }
             let on_disk = |error: io::Error| Fault::Unreachable(format!("it cannot be written: {error}"));
             let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
             let written = write_chunks(received, to.try_clone().map_err(on_disk)?);
             let mut length = 0;
             while let Some(chunk) =
-                response.chunk().await.map_err(|error| unreachable(&self.network, &address, &error))?
+                response.chunk().await.map_err(|error| unreachable(&self.network, &shown, &error))?
             {
                 length += chunk.len();
                 if length > LARGEST_DOWNLOAD {
-                    return Err(Fault::Unreachable(format!("{address} has more than {LARGEST_DOWNLOAD} bytes")));
+                    return Err(Fault::Unreachable(format!("{shown} has more than {LARGEST_DOWNLOAD} bytes")));
                 }
                 // Whoever writes has ended, and says why.
                 if chunks.send(chunk.into()).await.is_err() {

@@ -6,12 +6,50 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use tokio::time::Instant;
 
 use crate::encode::seconds;
-use crate::provider::pace::{LONGEST, Pace};
+use crate::provider::pace::{LONGEST, Pace, doubled, least_wait};
 
 /// Below this share of its limit (one in so many) what is left is kept for removals and spread over the time that is left.
 const RESERVE: u64 = 10;
-/// What a forge that limits us without saying for how long is given.
+/// What a forge that limits us without saying for how long is given, at first and at last.
 const UNTOLD: Duration = Duration::from_secs(60);
+const LAST_UNTOLD: Duration = Duration::from_secs(15 * 60);
+/// What a forge says that limits us, in whatever status and with whatever headers it does. Lower case.
+const WORDS: [&str; 7] = [
+    "rate limit",
+    "abuse detection",
+    "too many requests",
+    "login attempts exceeded",
+    "temporarily blocked",
+    // Azure DevOps, whose number for it the words follow in the user's language.
+    "tf400733",
+    "exceeding usage of resource",
+];
+
+/// What one says that refuses for another reason, although nothing was left of a limit when it did. Lower case.
+const OTHER_WORDS: [&str; 11] = [
+    "not accessible",
+    "admin rights",
+    "must have",
+    "permission",
+    "not authorized",
+    "access denied",
+    "forbids access",
+    "conditional access",
+    "saml",
+    "ip allow list",
+    "suspended",
+];
+
+fn speaks_of_another_reason(words: &str) -> bool {
+    let words = words.to_lowercase();
+    OTHER_WORDS.iter().any(|known| words.contains(known))
+}
+
+/// Whether these words of a forge's are about how often it is asked.
+pub fn speaks_of_limit(words: &str) -> bool {
+    let words = words.to_lowercase();
+    WORDS.iter().any(|known| words.contains(known))
+}
 
 /// How much a forge may still be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +90,17 @@ pub(super) struct Limits {
     calm_until: Option<u64>,
     /// Until when one that refused wants silence, and its words.
     silence: Option<(Instant, String)>,
+    /// How many requests in a row it refused so.
+    row: u32,
+}
+
+/// How long a forge that limits us wants us to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// So long, by its headers.
+    Told(Duration),
+    /// It does not say.
+    Untold,
 }
 
 impl Told {
@@ -78,20 +127,22 @@ impl Told {
         self.allowance
     }
 
-    /// How long to wait, if the answer says that we ask too often: 429, or 403 with the headers of a limit. `now` is the
-    /// forge's time.
-    pub(super) fn refusal(&self, status: u16, now: SystemTime) -> Option<Duration> {
-        if status != 429 && status != 403 {
+    /// How long to wait, if the answer says that it was asked too often: 429; 403 with the headers of a limit, or its words; any
+    /// fault of the server with such words, or with `Retry-After`. `now` is the forge's time.
+    pub(super) fn refusal(&self, status: u16, words: &str, now: SystemTime) -> Option<Silence> {
+        if !matches!(status, 403 | 429 | 500..) {
             return None;
         }
-        let wait = match (self.silence, self.allowance) {
-            (Some(silence), _) => Some(silence),
-            (None, Some(Allowance { remaining: 0, reset, .. })) => {
-                Some(reset.map_or(UNTOLD, |reset| Duration::from_secs(reset.saturating_sub(seconds(now)))))
-            }
-            (None, _) => (status == 429).then_some(UNTOLD),
-        };
-        wait.map(|wait| wait.min(LONGEST))
+        let limits = status == 429 || speaks_of_limit(words);
+        let used_up = limits || status == 403 && !speaks_of_another_reason(words);
+        match (self.silence, self.allowance) {
+            (Some(silence), _) => Some(Silence::Told(silence)),
+            (None, Some(Allowance { remaining: 0, reset, .. })) if used_up => Some(match reset {
+                Some(reset) => Silence::Told(Duration::from_secs(reset.saturating_sub(seconds(now)))),
+                None => Silence::Untold,
+            }),
+            (None, _) => limits.then_some(Silence::Untold),
+        }
     }
 }
 
@@ -109,9 +160,22 @@ impl Limits {
         self.counts.push(Count { kind: told.kind.clone(), limit, remaining, reset });
     }
 
-    /// Takes note of a refusal: the forge wants silence, and said this.
-    pub(super) fn refused(&mut self, wait: Duration, what: String) {
+    /// Takes note of a refusal: the forge wants silence, and said this. How long it is kept grows with each in a row, whatever the
+    /// forge says: one whose moment is always past would be asked for ever.
+    pub(super) fn refused(&mut self, wanted: Silence, what: String) -> Duration {
+        let wait = match wanted {
+            Silence::Told(wait) => wait,
+            Silence::Untold => doubled(UNTOLD, self.row, LAST_UNTOLD),
+        };
+        self.row = self.row.saturating_add(1);
+        let wait = wait.max(least_wait(self.row)).min(LONGEST);
         self.silence = Some((Instant::now() + wait, what));
+        wait
+    }
+
+    /// The forge limits us no more.
+    pub(super) fn answered(&mut self) {
+        self.row = 0;
     }
 
     /// The silence that is still to be kept: whoever asks, no request is made.
@@ -227,19 +291,77 @@ mod tests {
     #[test]
     fn a_limit_is_told_from_a_denial() {
         let now = SystemTime::now();
-        let limit = |status, headers: &HeaderMap| Told::read(headers, now).refusal(status, now);
+        let limit = |status, headers: &HeaderMap| Told::read(headers, now).refusal(status, "Forbidden", now);
+        let told = |seconds| Some(Silence::Told(Duration::from_secs(seconds)));
         assert_eq!(limit(403, &texts(&[])), None);
         assert_eq!(limit(401, &texts(&[("retry-after", "5")])), None);
-        assert_eq!(limit(403, &texts(&[("retry-after", "7")])), Some(Duration::from_secs(7)));
-        assert_eq!(limit(429, &texts(&[])), Some(UNTOLD));
-        assert_eq!(limit(429, &texts(&[("retry-after", "soon")])), Some(UNTOLD));
+        assert_eq!(limit(403, &texts(&[("retry-after", "7")])), told(7));
+        assert_eq!(limit(429, &texts(&[])), Some(Silence::Untold));
+        assert_eq!(limit(429, &texts(&[("retry-after", "soon")])), Some(Silence::Untold));
         assert_eq!(limit(403, &texts(&[("x-ratelimit-remaining", "3")])), None);
+        assert_eq!(limit(503, &texts(&[])), None);
+        assert_eq!(limit(503, &texts(&[("x-ratelimit-remaining", "0")])), None);
+        assert_eq!(limit(503, &texts(&[("retry-after", "90")])), told(90));
+        let date = httpdate::fmt_http_date(now - Duration::from_secs(5));
+        assert_eq!(limit(503, &texts(&[("retry-after", &date)])), told(0));
         let reset =
             |reset: u64| texts(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", reset.to_string().as_str())]);
-        let wait = limit(403, &reset(seconds(now) + 100)).unwrap().as_secs();
-        assert!((98..=100).contains(&wait), "{wait}");
-        assert_eq!(limit(403, &reset(u64::MAX)), Some(LONGEST), "whatever a forge says");
-        assert_eq!(limit(429, &texts(&[("retry-after", "18446744073709551615")])), Some(LONGEST));
+        let Some(Silence::Told(wait)) = limit(403, &reset(seconds(now) + 100)) else { panic!("no limit") };
+        assert!((98..=100).contains(&wait.as_secs()), "{wait:?}");
+    }
+
+    #[test]
+    fn what_a_refusal_says_makes_it_a_limit_and_its_number_alone_does_not() {
+        let now = SystemTime::now();
+        // GitHub counts all the while.
+        let counted = limit(5000, 4990, seconds(now) + 100);
+        for words in [
+            "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.",
+            "You have triggered an abuse detection mechanism. Please wait a few minutes before you try again.",
+            "API rate limit exceeded for installation ID 4711.",
+            "Maximum number of login attempts exceeded. Please try again later.",
+            "TF400733: The request has been canceled: Request was blocked due to exceeding usage of resource 'Concurrency'.",
+        ] {
+            for headers in [&texts(&[]), &counted] {
+                for status in [403, 429, 503] {
+                    assert_eq!(Told::read(headers, now).refusal(status, words, now), Some(Silence::Untold), "{words}");
+                }
+                for status in [200, 401, 404, 422] {
+                    assert_eq!(Told::read(headers, now).refusal(status, words, now), None, "{status} {words}");
+                }
+            }
+        }
+        for words in [
+            "Resource not accessible by integration",
+            "Although you appear to have the correct authorization credentials, the organization has an IP allow list enabled",
+            "Resource protected by organization SAML enforcement.",
+            "The runner group has reached its limit of 10000 runners",
+            "TF400813: The user is not authorized to access this resource.",
+            "",
+        ] {
+            assert_eq!(Told::read(&counted, now).refusal(403, words, now), None, "{words}");
+            let used_up = Told::read(&limit(5000, 0, seconds(now) + 100), now).refusal(403, words, now);
+            assert_eq!(used_up.is_some(), words.is_empty() || words.contains("its limit"), "{words}");
+        }
+    }
+
+    #[test]
+    fn the_waits_of_limits_in_a_row_grow_and_what_is_asked_is_obeyed_up_to_an_hour() {
+        let told = |seconds| Silence::Told(Duration::from_secs(seconds));
+        let waits = |wanted: Silence| {
+            let mut limits = Limits::default();
+            let mut wait = || limits.refused(wanted, String::new()).as_secs();
+            [wait(), wait(), wait(), wait(), wait(), wait(), wait(), wait(), wait(), wait()]
+        };
+        assert_eq!(waits(told(0)), [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(waits(told(20)), [20, 20, 20, 20, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(waits(told(1800)), [1800; 10]);
+        assert_eq!(waits(told(u64::MAX)), [3600; 10], "whatever a forge says");
+        assert_eq!(waits(Silence::Untold), [60, 120, 240, 480, 900, 900, 900, 900, 900, 900]);
+        let mut limits = Limits::default();
+        limits.refused(told(0), String::new());
+        limits.answered();
+        assert_eq!(limits.refused(told(0), String::new()).as_secs(), 2, "not in a row");
     }
 
     #[test]
@@ -256,9 +378,12 @@ mod tests {
                     map.append(name, value);
                 }
             }
-            let waits = [200, 403, 429, 500].map(|status| Told::read(&map, now).refusal(status, now));
+            let waits = [200, 403, 429, 500].map(|status| {
+                let wanted = Told::read(&map, now).refusal(status, "", now)?;
+                Some(Limits::default().refused(wanted, String::new()))
+            });
             for wait in waits.into_iter().flatten() {
-                assert!(wait <= LONGEST);
+                assert!(wait >= least_wait(1) && wait <= LONGEST);
                 // It can be waited for.
                 assert!(tokio::time::Instant::now().checked_add(wait).is_some());
             }

@@ -167,8 +167,8 @@ impl Provider for Third {
         None
     }
 
-    fn configure_failed(&self, words: &str) -> Fault {
-        Fault::Unreachable(words.to_owned())
+    fn configure_failed(&self, what: &str, _said: &[String]) -> Fault {
+        Fault::Unreachable(what.to_owned())
     }
 
     fn identify<'a>(&'a self, name: &'a str, _directory: &'a Path) -> Answer<'a, Registration> {

@@ -68,7 +68,8 @@ impl Api {
         });
         if let Some(group) = &settings.group {
             found.push(match self.group_id(group).await {
-                Ok(id) => Finding::ok("group", format!("{group} exists (id {id})")),
+                Ok(Some(id)) => Finding::ok("group", format!("{group} exists (id {id})")),
+                Ok(None) => Finding::fault("group", &self.no_group(group)),
                 Err(fault) => Finding::fault("group", &fault),
             });
         }

@@ -2,6 +2,7 @@
 
 mod ask;
 mod examine;
+mod moved;
 mod package;
 mod records;
 mod tokens;
@@ -20,8 +21,9 @@ mod tests {
 
         crate::fuzz::run("api-github", |bytes| {
             let reply = Reply::of(200, bytes);
-            crate::fuzz::assert_plain(&reply.message());
-            assert!(reply.message().chars().count() <= 300);
+            let refused = Reply::of(403, bytes);
+            crate::fuzz::assert_plain(&format!("{}{:?}", refused.message(), refused.address()));
+            assert!(refused.message().chars().count() <= 300 && reply.message().is_empty());
             let taken = [
                 reply.json::<Token>().is_ok(),
                 reply.json::<RunnerRecord>().is_ok(),

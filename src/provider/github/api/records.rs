@@ -49,7 +49,7 @@ impl Api {
     /// Makes one, with the files that configure an agent for it.
     pub(crate) async fn just_in_time(&self, settings: &Settings, wanted: Candidate<'_>) -> Result<(u64, Files), Fault> {
         let group = match &settings.group {
-            Some(name) => self.group_id(name).await?,
+            Some(name) => self.group_id(name).await?.ok_or_else(|| self.no_group(name))?,
             // The default group always has this id.
             None => 1,
         };
@@ -62,7 +62,8 @@ impl Api {
         let url = format!("{}/runners/generate-jitconfig", self.scope_url());
         self.may_have_made.set(true);
         let reply = self.ask(Method::POST, &url, Some(&body)).await.inspect_err(|fault| {
-            let unheard = matches!(fault, Fault::Unreachable(_)) && self.http.was_sent();
+            let answered = matches!(fault, Fault::Denied { .. } | Fault::NameTaken { .. });
+            let unheard = !answered && self.http.was_sent();
             self.may_have_made.set(unheard);
         })?;
         // Whatever else a refusal means.
@@ -143,8 +144,21 @@ impl Api {
         })
     }
 
-    /// The id of the runner group with this name.
-    pub(super) async fn group_id(&self, name: &str) -> Result<u64, Fault> {
+    /// Makes sure that there is a runner group of this name before anything is made for it. Who may not list them may still register.
+    pub(crate) async fn find_group(&self, name: &str) -> Result<(), Fault> {
+        match self.group_id(name).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(self.no_group(name)),
+            Err(Fault::Denied { what, .. }) => {
+                tracing::debug!("the runner group cannot be looked up: {what}");
+                Ok(())
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// The id of the runner group with this name, if this credential sees one.
+    pub(super) async fn group_id(&self, name: &str) -> Result<Option<u64>, Fault> {
         let url = match &self.scope {
             Scope::Repository { .. } | Scope::OfConfiguration => {
                 return Err(Fault::denied(
@@ -160,15 +174,19 @@ impl Api {
             let reply = self.ask(Method::GET, &format!("{url}?per_page=100&page={page}"), None).await?;
             let groups: Groups = self.expect(&reply, 200, "list the runner groups")?.json()?;
             if let Some(group) = groups.runner_groups.iter().find(|group| group.name.eq_ignore_ascii_case(name)) {
-                return Ok(group.id);
+                return Ok(Some(group.id));
             }
             if groups.runner_groups.is_empty() || page * 100 >= groups.total_count {
                 break;
             }
         }
-        Err(Fault::denied(
+        Ok(None)
+    }
+
+    pub(super) fn no_group(&self, name: &str) -> Fault {
+        Fault::denied(
             format!("{} has no runner group {name:?} that this token can see", self.scope),
             "check GITHUB_RUNNER_GROUP, or create the group",
-        ))
+        )
     }
 }

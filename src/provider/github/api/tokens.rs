@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::ask::{Api, Asker};
 use crate::config::Secret;
 use crate::provider::fault::Fault;
-use crate::provider::github::token_cache::Minted;
+use crate::provider::github::token_cache::{Minted, Unspent};
 
 #[derive(Deserialize)]
 pub(super) struct Token {
@@ -18,7 +18,7 @@ pub(super) struct Token {
 }
 
 impl Api {
-    /// One for a configure step.
+    /// One for a configure step: that of the last try, where it was not what failed, or another.
     pub(crate) async fn registration_token(&self) -> Result<Secret, Fault> {
         let credential = match &self.account {
             Asker::Pat(source) => source,
@@ -30,12 +30,31 @@ impl Api {
                 let credential = credential.read()?;
                 cache.token(&self.scope_url(), &credential, self.mint()).await
             }
-            None => self.mint().await.map(|minted| minted.token),
+            None => {
+                let credential = credential.read()?;
+                let kept = self.kept.take().filter(|kept| kept.is_good(&credential));
+                let kept = match kept {
+                    Some(kept) => kept,
+                    None => {
+                        let minted = self.mint().await?;
+                        Unspent::new(minted, credential)
+                    }
+                };
+                let token = kept.token();
+                self.kept.replace(Some(kept));
+                Ok(token)
+            }
         }
     }
 
-    /// The registration token in use was refused: no replica shall use it again.
+    /// A runner was registered with the token in use: the next one will have another.
+    pub(crate) fn spend_token(&self) {
+        self.kept.take();
+    }
+
+    /// The registration token in use was refused: no replica shall use it again, nor the next try.
     pub(crate) fn forget_token(&self) {
+        self.kept.take();
         if let Some(cache) = &self.cache {
             cache.forget();
         }
