@@ -29,6 +29,7 @@ mod listener;
 mod network;
 mod places;
 mod points;
+mod refused;
 mod requests;
 mod table;
 mod world;
@@ -72,6 +73,7 @@ fn rows() -> Vec<Row> {
         places::rows,
         hardware::rows,
         points::rows,
+        refused::rows,
     ];
     let mut rows: Vec<Row> =
         of.iter().flat_map(|of| FORGES.into_iter().flat_map(move |(forge, ..)| of(forge))).collect();

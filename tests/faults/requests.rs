@@ -25,6 +25,8 @@ enum Outcome {
     Denied(&'static [&'static str]),
     /// So many seconds of silence, then on.
     Limited(u64),
+    /// Silence that grows, whatever was asked: two seconds at first.
+    Grown,
     /// Another name is tried.
     NewName,
     /// One line says so, and the runner listens.
@@ -50,6 +52,9 @@ struct Wrong {
     /// The forges that answer so.
     forges: &'static [Kind],
 }
+
+/// What an odd answer holds that may be in no log.
+const ODD: &str = "SECRETTHATNOBODYMAYREADINALOG";
 
 const BOTH: &[Kind] = &[Kind::GitHub, Kind::Azure];
 /// What only GitHub does, and what our one HTTP client does with either forge: there GitHub stands for both.
@@ -103,17 +108,55 @@ const WRONG: &[Wrong] = &[
     wrong("403", Outcome::Denied(&["403", "needs"]), || status(403)),
     only(
         GITHUB,
-        wrong("403 with Retry-After", Outcome::Limited(1), || limited(403, &[("retry-after", "1".to_owned())])),
+        wrong("403 with Retry-After", Outcome::Limited(3), || limited(403, &[("retry-after", "3".to_owned())])),
     ),
     only(
         GITHUB,
-        wrong("403 with an exhausted x-ratelimit", Outcome::Limited(1), || {
-            limited(403, &[("x-ratelimit-remaining", "0".to_owned()), ("x-ratelimit-reset", in_seconds(2))])
+        wrong("403 with an exhausted x-ratelimit", Outcome::Limited(3), || {
+            limited(403, &[("x-ratelimit-remaining", "0".to_owned()), ("x-ratelimit-reset", in_seconds(4))])
+        }),
+    ),
+    wrong("403 whose words alone name a limit", Outcome::Limited(55), || Fault {
+        body: Some(
+            json!({"message": "TF400733: You have exceeded a secondary rate limit. Please wait a few minutes."}),
+        ),
+        ..status(403)
+    }),
+    only(
+        GITHUB,
+        wrong(
+            "403 for want of single sign-on",
+            Outcome::Denied(&["403", "single sign-on", "https://forge/orgs/o/sso?x"]),
+            || Fault {
+                body: Some(json!({"message": "Resource protected by organization SAML enforcement."})),
+                ..limited(403, &[("x-github-sso", "required; url=https://forge/orgs/o/sso?x".to_owned())])
+            },
+        ),
+    ),
+    only(
+        GITHUB,
+        wrong("403 of an IP allow list", Outcome::Denied(&["403", "IP allow list", "https://forge/docs"]), || Fault {
+            body: Some(json!({
+                "message": "the `o` organization has an IP allow list enabled, and 192.0.2.7 is not permitted",
+                "documentation_url": "https://forge/docs",
+            })),
+            ..status(403)
         }),
     ),
     only(
+        AZURE,
+        wrong(
+            "403 of a conditional access policy",
+            Outcome::Denied(&["403", "VS403463", "conditional access"]),
+            || Fault {
+                body: Some(json!({"message": "VS403463: The conditional access policy has failed."})),
+                ..status(403)
+            },
+        ),
+    ),
+    only(
         GITHUB,
-        wrong("403 with a reset in a thousand years", Outcome::Limited(7000), || {
+        wrong("403 with a reset in a thousand years", Outcome::Limited(3500), || {
             limited(
                 403,
                 &[("x-ratelimit-remaining", "0".to_owned()), ("x-ratelimit-reset", in_seconds(31_536_000_000))],
@@ -125,7 +168,8 @@ const WRONG: &[Wrong] = &[
     only(GITHUB, wrong("422", Outcome::Denied(&["422"]), || status(422))),
     only(AZURE, wrong("400: a job runs", Outcome::Denied(&["400", "running a job"]), || believes_busy(Kind::Azure))),
     wrong("429", Outcome::Limited(55), || status(429)),
-    wrong("429 with Retry-After", Outcome::Limited(1), || limited(429, &[("retry-after", "1".to_owned())])),
+    wrong("429 with Retry-After", Outcome::Limited(3), || limited(429, &[("retry-after", "3".to_owned())])),
+    wrong("429 with Retry-After: 0", Outcome::Grown, || limited(429, &[("retry-after", "0".to_owned())])),
     only(
         AZURE,
         wrong("Retry-After where all is well", Outcome::Slower, || Fault {
@@ -140,12 +184,17 @@ const WRONG: &[Wrong] = &[
         wrong("502", Outcome::Retry, || Fault { body: Some(json!("<html>Bad Gateway</html>")), ..status(502) }),
     ),
     wrong("503", Outcome::Retry, || status(503)),
+    wrong("503 with Retry-After", Outcome::Limited(3), || limited(503, &[("retry-after", "3".to_owned())])),
     wrong("connection lost before the request", Outcome::Retry, || cut(Cut::Before)),
     wrong("connection lost after the request", Outcome::Retry, || cut(Cut::After)),
     only(GITHUB, wrong("connection lost within the headers", Outcome::Retry, || cut(Cut::Headers))),
     garbled("connection lost within the body", || cut(Cut::Body)),
     garbled("truncated JSON", || Fault { truncate: true, ..Fault::default() }),
     garbled("JSON of another form", || Fault { body: Some(json!({"other": "form"})), ..Fault::default() }),
+    garbled("a success of another number, with a secret", || Fault {
+        body: Some(json!({"message": ODD, "token": ODD, "value": ODD})),
+        ..status(206)
+    }),
     wrong("a captive portal's page", Outcome::Retry, || page(200)),
     wrong("302 to a portal elsewhere", Outcome::Retry, || Fault {
         body: Some(json!("")),
@@ -165,8 +214,15 @@ fn outcome(kind: Kind, step: Step, wrong: &Wrong) -> Option<Outcome> {
         Kind::Azure => "400: a job runs",
     };
     // One code reads an answer, whatever was asked: what is special at no step is tried at two of them.
-    const READ_ALIKE: [&str; 5] =
-        ["203 with a page for signing in", "302 to a page for signing in", "409", "301", "500"];
+    const READ_ALIKE: [&str; 7] = [
+        "429 with Retry-After: 0",
+        "403 of a conditional access policy",
+        "203 with a page for signing in",
+        "302 to a page for signing in",
+        "409",
+        "301",
+        "500",
+    ];
     let both = matches!(step, Step::Principal | Step::Pool | Step::Unregister);
     if kind == Kind::Azure && !both && READ_ALIKE.contains(&wrong.name) {
         return None;
@@ -178,8 +234,9 @@ fn outcome(kind: Kind, step: Step, wrong: &Wrong) -> Option<Outcome> {
             return None;
         }
         (_, _, Outcome::Slower) if step != Step::Unregister => return None,
-        (Step::Sweep, _, Outcome::Nothing | Outcome::Limited(_)) => wrong.outcome,
+        (Step::Sweep, _, Outcome::Nothing | Outcome::Limited(_) | Outcome::Grown) => wrong.outcome,
         (Step::Sweep, ..) => Outcome::Told,
+        (Step::Principal, "403 of a conditional access policy", _) => wrong.outcome,
         (Step::Principal, _, Outcome::Denied(_)) => NO_TOKEN,
         (Step::JustInTime, "409", _) => Outcome::NewName,
         (Step::Leftovers | Step::Unregister | Step::Stop | Step::Kept, "404", _) => Outcome::Gone,
@@ -194,15 +251,17 @@ fn must(step: Step, outcome: Outcome) -> &'static str {
         (Step::Unregister | Step::Stop, Outcome::Denied(_)) => {
             "the log names the cause; exit 0; the next incarnation removes it"
         }
-        (Step::Unregister | Step::Stop, Outcome::Limited(1)) => "silence for as long as asked, then gone",
+        (Step::Unregister | Step::Stop, Outcome::Limited(3)) => "silence for as long as asked, then gone",
         (Step::Unregister | Step::Stop, Outcome::Limited(_)) => {
             "not asked again; exit 0; the next incarnation removes it"
         }
         (Step::Unregister | Step::Stop, Outcome::Busy) => "asked again until it is gone",
         (_, Outcome::Retry) => "`backing-off`, tried again in seconds",
         (_, Outcome::Denied(_)) => "`denied`: one line with the cure, unhealthy, slow; on at once when it is corrected",
-        (_, Outcome::Limited(1)) => "`backing-off` for as long as asked, then on",
-        (_, Outcome::Limited(7000)) => "`backing-off`, for two hours at most",
+        (_, Outcome::Limited(3)) => "`backing-off` for as long as asked, then on",
+        (_, Outcome::Limited(3500)) => "`backing-off`, for an hour at most",
+        (Step::Unregister | Step::Stop, Outcome::Grown) => "silence for two seconds, then for longer each time; gone",
+        (_, Outcome::Grown) => "`backing-off` for two seconds, then for longer each time; on",
         (_, Outcome::Limited(_)) => "`backing-off` for a minute",
         (_, Outcome::NewName) => "another name is tried; nothing stays of the first",
         (Step::Kept, Outcome::Gone) => "a new registration",
@@ -280,6 +339,7 @@ fn before_listening(forge: &Forge, container: &mut Container<'_>, step: Step, ou
         Outcome::Retry => {
             assert_said(container, &["trying again in", "backing-off"]);
             listens(container);
+            assert!(container.lines_with(ODD).is_empty(), "{:#?}", container.lines_with(ODD));
         }
         Outcome::NewName => {
             assert_said(container, &["trying again in", "is taken"]);
@@ -296,11 +356,12 @@ fn before_listening(forge: &Forge, container: &mut Container<'_>, step: Step, ou
             correct(forge, container);
             listens(container);
         }
-        Outcome::Limited(seconds) => {
+        Outcome::Limited(_) | Outcome::Grown => {
+            let seconds = if let Outcome::Limited(seconds) = outcome { seconds } else { 2 };
             assert_said(container, &["trying again in", "limits our requests"]);
-            if seconds > 1 {
+            if seconds > 3 {
                 let left = seconds_to_retry(&container.status());
-                assert!(left >= seconds && left < 8000, "{left}");
+                assert!(left >= seconds && left < 4000, "{left}");
                 assert_silent_since(forge);
                 container.signal(Signal::SIGTERM);
                 assert_eq!(container.exit_code_within(STOP), 0);
@@ -313,7 +374,7 @@ fn before_listening(forge: &Forge, container: &mut Container<'_>, step: Step, ou
             let requests = forge.api_requests();
             let refused = requests.iter().position(|request| request.fault).expect("the fault");
             let waited = requests[refused + 1].at.duration_since(requests[refused].at);
-            assert!(waited.as_millis() >= 1000, "{waited}");
+            assert!(waited.as_millis() >= i128::from(seconds) * 1000, "{waited}");
         }
         Outcome::Gone | Outcome::Busy | Outcome::Nothing | Outcome::Slower => {
             listens(container);
@@ -368,7 +429,7 @@ fn removed_or_left(forge: &Forge, container: &mut Container<'_>, outcome: Outcom
             assert!(!container.lines_with("the next incarnation will").is_empty(), "{:#?}", container.lines());
             1
         }
-        Outcome::Limited(seconds) if seconds > 1 => {
+        Outcome::Limited(seconds) if seconds > 3 => {
             assert!(!container.lines_with("limits our requests").is_empty(), "{:#?}", container.lines());
             forget_limit(container);
             1

@@ -176,7 +176,7 @@ fn a_refusal_is_told_in_the_forges_words_with_its_address_and_the_cure_that_they
             401,
             &[],
             says("VS30063: You are not authorized to access https://dev.azure.com."),
-            &["VS30063", "wrong, expired or revoked"],
+            &["VS30063", "wrong, expired or revoked", "needs"],
         ),
     ];
     each(&cases, |(kind, status, headers, body, words)| {

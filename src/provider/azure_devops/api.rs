@@ -171,15 +171,17 @@ impl Api {
     /// Finds the pool, which proves the address, the credential and its rights.
     pub(super) async fn pool(&self) -> Result<(), Fault> {
         let scope = self.scope_url();
+        // A removal may have found out a moment ago.
+        self.has_not_moved()?;
         let found = self.find_pool(&scope).await?;
         self.has_not_moved()?;
         self.pool_is(found.ok_or_else(|| self.no_pool(&scope))?);
         Ok(())
     }
 
-    /// Whether our organisation is where the settings say: an agent would not go after it.
+    /// Whether our organisation was where the settings say when it was last asked: an agent would not go after it.
     fn has_not_moved(&self) -> Result<(), Fault> {
-        let Some(place) = self.moved_to.borrow().clone() else { return Ok(()) };
+        let Some(place) = self.moved_to.take() else { return Ok(()) };
         Err(Fault::denied(format!("{} has moved to {place}", self.url), "write the new address into ADO_ORG_URL"))
     }
 
@@ -354,7 +356,7 @@ impl Api {
             ("scope", RESOURCE),
         ];
         let reply = self.http.send(Method::POST, &url, Authorization::Nobody, Body::Form(&form)).await?;
-        if reply.is_success() && reply.status != 200 {
+        if reply.is_success() && !matches!(reply.status, 200 | 203) {
             let code = reply.status;
             return Err(Fault::Unreachable(format!(
                 "Microsoft Entra ID answered {code}, which is not expected; what else it said is not shown"

@@ -31,17 +31,8 @@ fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Box<dyn Provider>> {
 }
 
 /// Words of an agent whose configure step was refused.
-const REFUSALS: [&str; 9] = [
-    "AADSTS",
-    "VS30063",
-    "VS403",
-    "TF400813",
-    "TF14045",
-    "not authorized",
-    "Access denied",
-    "permission",
-    "Agent pool not found",
-];
+const REFUSALS: [&str; 8] =
+    ["AADSTS", "VS30063", "VS403", "TF400813", "TF14045", "not authorized", "Access denied", "permission"];
 
 /// One organisation or collection.
 #[derive(Debug)]

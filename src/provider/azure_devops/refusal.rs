@@ -2,7 +2,7 @@
 
 /// Codes and words, and what they ask for, lower case; the first that fits counts. `{setting}` names the secret,
 /// `{rights}` is what it needs.
-const CURES: [(&[&str], &str); 13] = [
+const CURES: [(&[&str], &str); 12] = [
     (
         &["vs403463", "conditional access", "aadsts53003", "aadsts530034"],
         "have the administrator of Microsoft Entra ID let this machine pass the conditional access policy",
@@ -10,7 +10,7 @@ const CURES: [(&[&str], &str); 13] = [
     (&["aadsts7000222"], "the secret in {setting} has expired: make a new one for the application, and put it there"),
     (
         &["aadsts7000215"],
-        "the secret in {setting} is not one of ADO_CLIENT_ID: put the secret's value there, and not its id",
+        "the secret in {setting} is none of the service principal in ADO_CLIENT_ID: put the secret's value there, and not its id",
     ),
     (&["aadsts700016", "aadsts7000229"], "check ADO_CLIENT_ID: the tenant in ADO_TENANT_ID does not know it"),
     (&["aadsts90002", "aadsts900023"], "check ADO_TENANT_ID: there is no such tenant"),
@@ -21,7 +21,7 @@ const CURES: [(&[&str], &str); 13] = [
     (&["has expired", "expired token"], "the secret in {setting} has expired: replace it"),
     (
         &["anonymous access", "vs30063", "the user '' is", "aaaaaaaa-aaaa-aaaa"],
-        "the secret in {setting} is wrong, expired or revoked, or not for this organisation: replace it",
+        "replace the secret in {setting} if it is wrong, expired or revoked; {rights}",
     ),
     (
         &["tf400813", "tf14045", "could not be found in the organization", "identity"],
@@ -29,7 +29,6 @@ const CURES: [(&[&str], &str); 13] = [
     ),
     (&["tf200016", "tf200017", "does not exist"], "check ADO_ORG_URL: there is nothing of this name"),
     (&["disabled", "policy"], "have an administrator of the organisation change the policy that the message names"),
-    (&["agent pool not found"], "check ADO_POOL, or create the pool"),
     (&["suspended", "blocked"], "have whoever administers the organisation open it again"),
 ];
 
