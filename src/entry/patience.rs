@@ -45,6 +45,8 @@ impl Patience {
     pub(super) fn look_at_secrets(&mut self) {
         self.stamps = self.secrets();
         self.credential = self.means.provider.fingerprint();
+        // What an agent was refused with it is a limit of its too.
+        self.means.provider.http().ask_as(self.credential.clone());
     }
 
     /// Whether a secret was corrected since: while the forge refuses it, whoever touches its file says so; else a file that is

@@ -19,6 +19,7 @@ use crate::config::name::Naming;
 use crate::control::Phase;
 use crate::init::{Ended, SpawnError};
 use crate::metrics::{self, Registered};
+use crate::provider::http::speaks_of_limit;
 use crate::provider::{Answer, Fault, Registration, Released, Releasing, Removal, Standing};
 
 /// How long the forge of an earlier configuration may take: it may have been a mistake.
@@ -319,11 +320,14 @@ impl Registrar {
         let said = agent.tail.last_words().await;
         let has = |signs: &[&str]| signs.iter().any(|sign| said.iter().any(|words| words.contains(sign)));
         let what = format!("the agent's remove command failed ({ended}): {}", reason(&said));
-        match (has(removal.busy), has(removal.refused)) {
-            (true, _) => Ok(Released::Busy),
-            (false, true) => Err(Fault::denied(what, removal.cure)),
-            (false, false) => Err(Fault::Unreachable(what)),
+        if has(removal.busy) {
+            return Ok(Released::Busy);
         }
+        // GitHub says 403 of a limit, too.
+        if said.iter().any(|words| speaks_of_limit(words)) {
+            return Err(self.means.provider.http().limited(what));
+        }
+        Err(if has(removal.refused) { Fault::denied(what, removal.cure) } else { Fault::Unreachable(what) })
     }
 
     /// Lets go of what earlier incarnations could not. What is busy stays for later; what another scope refuses is given up.

@@ -107,7 +107,7 @@ fn another_credential(forge: &Forge, container: &Container<'_>) {
 }
 
 fn limit_ends(kind: Kind) -> Row {
-    let must = "the wait ends within seconds; after a restart there is none";
+    let must = "the wait outlives a kill, and ends within seconds";
     Row::new(
         kind,
         first_request(kind).step,

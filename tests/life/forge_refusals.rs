@@ -257,6 +257,26 @@ fn a_corrected_credential_ends_a_limits_wait() {
 }
 
 #[test]
+fn another_registration_token_ends_the_wait_for_a_limit_that_the_agent_met() {
+    let forge = Forge::start();
+    let limit = Fault { times: Some(1), ..refusal(429, &[], says("Too many requests")) };
+    of_agents(&forge, "POST", "runner-registration", limit.clone());
+    // It would try again by itself.
+    of_agents(&forge, "POST", "runner-registration", limit.clone());
+    of_agents(&forge, "POST", "runner-registration", limit);
+    let mut container = Container::new(&forge);
+    container.unset("GITHUB_PAT_FILE");
+    replace_secret(&container, &forge.registration_token());
+    container.set("RUNNER_TOKEN_FILE", &container.text(SECRET));
+    container.start();
+    let line = told(&container);
+    assert!(line.contains("limits our requests") && container.status()["phase"] == "backing-off", "{line}");
+    replace_secret(&container, &forge.registration_token());
+    forge.listening();
+    assert_eq!(container.lines_with("trying again in").len(), 1, "{:#?}", container.lines());
+}
+
+#[test]
 fn a_limits_wait_outlives_a_restart_and_a_credential_that_was_corrected_meanwhile_does_not_keep_it() {
     each(
         &[(Kind::GitHub, true), (Kind::GitHub, false), (Kind::Azure, true), (Kind::Azure, false)],

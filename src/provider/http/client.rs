@@ -98,7 +98,8 @@ impl Http {
 
     /// From now on this credential asks, by its fingerprint. What the forge said of another's limits does not hold for it.
     pub fn ask_as(&self, credential: Option<String>) {
-        if *self.asker.borrow() != credential {
+        // One that cannot be read now is no other one.
+        if credential.is_some() && *self.asker.borrow() != credential {
             self.limits.take();
             self.asker.replace(credential);
         }

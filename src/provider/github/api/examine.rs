@@ -70,6 +70,10 @@ impl Api {
             found.push(match self.group_id(group).await {
                 Ok(Some(id)) => Finding::ok("group", format!("{group} exists (id {id})")),
                 Ok(None) => Finding::fault("group", &self.no_group(group)),
+                // By token, the agent finds it with what it is given.
+                Err(Fault::Denied { what, .. }) if !settings.jit => {
+                    Finding::warn("group", what, format!("see that there is a runner group {group}"))
+                }
                 Err(fault) => Finding::fault("group", &fault),
             });
         }
