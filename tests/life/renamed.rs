@@ -6,7 +6,7 @@ use oscr_sim::agent::Kind;
 use oscr_sim::forge::{Fault, Match};
 
 use crate::harness::{Container, Forge, each};
-use crate::refusals::{ODD, container, refusal, says, told};
+use crate::forge_refusals::{ODD, container, refusal, says, told};
 
 /// A container whose runner is registered with what gets another name: the old one, the new one, and the settings that name it.
 type Renamed<'f> = (Container<'f>, &'static str, &'static str, [(&'static str, String); 2]);
