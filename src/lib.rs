@@ -26,6 +26,7 @@
 //! | [`resolver`] | The addresses of hosts: `/etc/hosts` decides for the names that it has, the name servers of `/etc/resolv.conf` for all others, as in the C library |
 //! | [`files`] | Files that are replaced in one step: whoever reads finds the old one or the new one, whole |
 //! | [`encode`] | Digests and times as others read them |
+//! | [`shown`] | What of a value may stand in a message: all of it but the secrets that people put where they do not belong |
 //! | [`plain`] | Others' words, freed of what disturbs the line or the screen that shows them |
 //! | [`print`] | Standard output and error of the commands that people and scripts call, who may stop reading when they have seen enough |
 //! | [`os`] | System calls that neither the standard library nor nix wraps safely, each in one small function |
@@ -60,4 +61,5 @@ pub(crate) mod print;
 pub mod provider;
 pub(crate) mod resolver;
 pub mod resource;
+pub(crate) mod shown;
 pub mod workspace;

@@ -3,6 +3,7 @@
 use std::path::{Component, PathBuf};
 
 use super::reader::Reader;
+use crate::shown::shown;
 
 /// The variables by which agents know of their caches. Whoever sets one wants it to last.
 const CACHES_OF_AGENTS: [&str; 3] =
@@ -31,7 +32,7 @@ pub(super) fn caches(reader: &mut Reader<'_>) -> Vec<Cache> {
         } else {
             reader.problem(
                 name,
-                format!("{} is not an absolute path below /", path.display()),
+                format!("{} is not an absolute path below /", shown(&path.to_string_lossy())),
                 "write /work/_tool, say",
             );
         }

@@ -19,6 +19,7 @@ use super::values::parse_flag;
 use super::watch::Watch;
 use crate::log::Format;
 use crate::policy::Policy;
+use crate::shown::{quoted, shown};
 
 /// With less, a job that is cancelled is killed more often than not.
 const ENOUGH_TO_CANCEL: Duration = Duration::from_secs(20);
@@ -103,14 +104,18 @@ impl Common {
         if let Some(bad) =
             labels.iter().flatten().find(|label| label.chars().any(char::is_control) || label.len() > 256)
         {
-            reader.problem("RUNNER_LABELS", format!("{bad:?} is no label"), "use short words separated by commas");
+            reader.problem(
+                "RUNNER_LABELS",
+                format!("{} is no label", quoted(bad)),
+                "use short words separated by commas",
+            );
         }
         let work_directory: PathBuf = Path::new(&work_directory(reader)).components().collect();
         let plain = work_directory.components().all(|part| !matches!(part, std::path::Component::ParentDir));
         if !work_directory.is_absolute() || work_directory.components().count() < 2 || !plain {
             reader.problem(
                 "RUNNER_WORKDIR",
-                format!("{} is not an absolute path below /", work_directory.display()),
+                format!("{} is not an absolute path below /", shown(&work_directory.to_string_lossy())),
                 "use a directory that nothing else uses, such as /work: it is wiped",
             );
         }
@@ -119,9 +124,11 @@ impl Common {
             let flag = parse_flag(&value);
             match flag {
                 Some(_) => reader.note("EPHEMERAL was read as the opposite of RUNNER_PERSISTENT"),
-                None => {
-                    reader.problem("EPHEMERAL", format!("{value:?} is neither true nor false"), "use true or false")
-                }
+                None => reader.problem(
+                    "EPHEMERAL",
+                    format!("{} is neither true nor false", quoted(&value)),
+                    "use true or false",
+                ),
             }
             flag
         });
@@ -218,7 +225,7 @@ fn metrics_address(reader: &mut Reader<'_>) -> Option<SocketAddr> {
     if address.is_none() {
         reader.problem(
             "OSCR_METRICS_ADDR",
-            format!("{text:?} is no address with a port"),
+            format!("{} is no address with a port", quoted(&text)),
             "write 0.0.0.0:9464 for all of the container's addresses, or 127.0.0.1:9464 for itself alone",
         );
     }
@@ -230,7 +237,7 @@ fn metrics_file(reader: &mut Reader<'_>) -> Option<PathBuf> {
     if !path.is_absolute() || path.file_name().is_none() {
         reader.problem(
             "OSCR_METRICS_FILE",
-            format!("{} is not the absolute path of a file", path.display()),
+            format!("{} is not the absolute path of a file", shown(&path.to_string_lossy())),
             "mount the collector's directory and name it, such as /var/lib/oscr-metrics",
         );
         return None;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::reader::Reader;
 use crate::docker::{Endpoint, engine};
+use crate::shown::quoted;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DockerForJobs {
@@ -32,7 +33,11 @@ impl DockerForJobs {
         let mtu = reader.text("OSCR_DOCKERD_MTU").and_then(|value| {
             let mtu = value.parse().ok().filter(|mtu| (68..=u16::MAX).contains(mtu));
             if mtu.is_none() {
-                reader.problem("OSCR_DOCKERD_MTU", format!("{value:?} is no MTU"), "write a number such as 1400");
+                reader.problem(
+                    "OSCR_DOCKERD_MTU",
+                    format!("{} is no MTU", quoted(&value)),
+                    "write a number such as 1400",
+                );
             }
             mtu
         });

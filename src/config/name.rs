@@ -1,6 +1,7 @@
 //! The runner's name.
 
 use super::reader::Reader;
+use crate::shown::{quoted, shown};
 
 /// The longest name that forges accept, in characters.
 const LONGEST: usize = 64;
@@ -83,8 +84,11 @@ pub(crate) fn hostname() -> String {
 /// agent take the name of one that the forge still lists: so it is where new names begin.
 fn microsofts(reader: &mut Reader<'_>) -> Option<String> {
     let name = reader.foreign("AZP_AGENT_NAME")?;
-    let words: Vec<String> =
-        name.split(|c: char| !is_plain(c) || c == '-').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    let words: Vec<String> = shown(&name)
+        .split(|c: char| !is_plain(c) || c == '-')
+        .filter(|word| !word.is_empty())
+        .map(str::to_owned)
+        .collect();
     let prefix: String = words.join("-").trim_start_matches('.').chars().take(40).collect();
     reader.note(format!(
         "AZP_AGENT_NAME was read as RUNNER_NAME_PREFIX={prefix}: each incarnation has a name of its own"
@@ -100,7 +104,7 @@ fn check(reader: &mut Reader<'_>, setting: &str, name: &str, longest: usize) {
     if !name.chars().all(is_plain) || name.len() > longest || name.starts_with(['-', '.']) {
         reader.problem(
             setting,
-            format!("{name:?} is no name for a runner"),
+            format!("{} is no name for a runner", quoted(name)),
             format!("use at most {longest} letters, digits, dots, dashes and underscores"),
         );
     }

@@ -10,10 +10,10 @@ use super::certificates::{self, Certificates};
 use super::exceptions::{self, Bypass};
 use super::proxy;
 use super::reader::Reader;
-use super::values::redact_credentials;
 use super::x509;
 use crate::encode::{day, seconds};
 use crate::plain::plain;
+use crate::shown::{quoted, shown};
 
 /// How to reach the forge: proxies and trust.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,9 +58,9 @@ impl Network {
         let https_proxy = address("HTTPS_PROXY");
         let no_proxy = reader.of_either_case("NO_PROXY");
         for text in no_proxy.as_deref().map(exceptions::read).into_iter().flat_map(|(_, unread)| unread) {
-            let shown = redact_credentials(text);
+            let shown = quoted(text);
             reader.note(format!(
-                "NO_PROXY: {shown:?} is neither a host, nor host:port, nor an address or a network (10.0.0.0/8), and has no effect here"
+                "NO_PROXY: {shown} is neither a host, nor host:port, nor an address or a network (10.0.0.0/8), and has no effect here"
             ));
         }
         for name in ["ALL_PROXY", "all_proxy"] {
@@ -96,7 +96,7 @@ impl Network {
     /// The setting and the address of the proxy on the way to an address, if there is one, without who asks.
     pub(crate) fn proxy_to(&self, url: &str) -> Option<(&'static str, String)> {
         match self.way(&Url::parse(url).ok()?) {
-            Way::Proxy(setting, address) => Some((setting, redact_credentials(address))),
+            Way::Proxy(setting, address) => Some((setting, shown(address))),
             Way::Direct(_) => None,
         }
     }
@@ -114,7 +114,7 @@ impl Network {
 
 /// Whether a file of certificates is one.
 fn look_at(file: &Path, reader: &mut Reader<'_>) {
-    let shown = file.display();
+    let shown = shown(&file.to_string_lossy());
     let content = match std::fs::read(file) {
         Ok(content) => content,
         Err(error) if error.kind() == ErrorKind::IsADirectory => {

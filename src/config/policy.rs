@@ -2,6 +2,7 @@
 
 use super::reader::Reader;
 use crate::policy::{LONGEST, Pattern, Policy};
+use crate::shown::quoted;
 
 /// Reads the settings about jobs; problems go to the reader.
 pub(super) fn read(reader: &mut Reader<'_>) -> Policy {
@@ -22,7 +23,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Policy {
     for word in repositories.iter().flatten().filter(|word| word.split('/').count() != 2 && *word != "**") {
         reader.problem(
             "OSCR_ALLOW_REPOS",
-            format!("{word:?} fits no repository"),
+            format!("{} fits no repository", quoted(word)),
             "write owner/name, or owner/* for all of an owner",
         );
     }

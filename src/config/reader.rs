@@ -8,8 +8,13 @@ use std::time::Duration;
 use super::environment::Environment;
 use super::problem::Problem;
 use super::secret::{Secret, SecretError, SecretSource};
-use super::table::Setting;
-use super::values::{parse_duration, parse_flag, parse_size, redact_credentials};
+use super::table::{Setting, SettingKind};
+use super::values::{parse_duration, parse_flag, parse_size};
+use crate::log;
+use crate::shown::{quoted, secrets_in, shown, without_secrets};
+
+/// The settings that may hold a password: who may use a proxy is said in its address.
+const WITH_PASSWORD: [&str; 4] = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"];
 
 /// Reads settings, and remembers what was wrong, what was read under another name, and what was effective.
 #[derive(Debug)]
@@ -70,14 +75,33 @@ impl<'a> Reader<'a> {
 
     /// Records a value that was worked out, for `oscr-entry check`.
     pub(crate) fn effective(&mut self, name: &str, value: impl fmt::Display) {
-        self.effective.insert(name.to_owned(), value.to_string());
+        self.effective.insert(name.to_owned(), shown(&value.to_string()));
     }
 
-    /// A variable that is not in the tables, such as one of another container's names.
-    pub(crate) fn foreign(&mut self, name: &str) -> Option<String> {
+    /// A variable's value as it is given, for secrets.
+    fn given(&mut self, name: &str) -> Option<String> {
         let value = self.environment.get(name)?.to_owned();
         self.used.insert(name.to_owned());
         Some(value)
+    }
+
+    /// A variable that holds no secret, such as one of another container's names. Where it holds one all the same, that is a problem,
+    /// and the rest of the value is read.
+    pub(crate) fn foreign(&mut self, name: &str) -> Option<String> {
+        let known = self.used.contains(name);
+        let value = self.given(name)?;
+        if WITH_PASSWORD.contains(&name) || secrets_in(&value).is_empty() {
+            return Some(value);
+        }
+        if !known {
+            let mut settings = self.tables.iter().flat_map(|table| table.iter());
+            let cure = match settings.find(|setting| setting.kind == SettingKind::Secret).map(|setting| setting.name) {
+                Some(credential) => format!("take it out, and revoke it: {credential}_FILE is for the token"),
+                None => "take it out, and revoke it".to_owned(),
+            };
+            self.problem(name, "holds a password or a token, which whoever looks at this container can read", cure);
+        }
+        without_secrets(&value)
     }
 
     /// A setting's text, under its own name or an alias; `None` when unset.
@@ -86,7 +110,7 @@ impl<'a> Reader<'a> {
         if found != name {
             self.note(format!("{found} was read as {name}"));
         }
-        self.effective.insert(name.to_owned(), redact_credentials(&value));
+        self.effective.insert(name.to_owned(), shown(&value));
         Some(value)
     }
 
@@ -100,7 +124,7 @@ impl<'a> Reader<'a> {
             self.note(format!("{small} is used: {capital} says something else, and programs take the small letters"));
         }
         let (_, value) = given.into_iter().next_back()?;
-        self.effective.insert(name.to_owned(), redact_credentials(&value));
+        self.effective.insert(name.to_owned(), shown(&value));
         Some(value)
     }
 
@@ -111,7 +135,7 @@ impl<'a> Reader<'a> {
         if flag.is_none() {
             self.problem(
                 name,
-                format!("{value:?} is neither true nor false"),
+                format!("{} is neither true nor false", quoted(&value)),
                 "use true or false (yes, no, on, off, 1, 0)",
             );
         }
@@ -127,7 +151,7 @@ impl<'a> Reader<'a> {
         parse_duration(&value).unwrap_or_else(|| {
             self.problem(
                 name,
-                format!("{value:?} is not a duration"),
+                format!("{} is not a duration", quoted(&value)),
                 "write seconds (90) or a number with s, m or h (30m)",
             );
             default
@@ -141,7 +165,7 @@ impl<'a> Reader<'a> {
         if size.is_none() {
             self.problem(
                 name,
-                format!("{value:?} is no number of bytes"),
+                format!("{} is no number of bytes", quoted(&value)),
                 "write bytes, or a number with k, m, g or t (500m, 2g)",
             );
         }
@@ -162,7 +186,7 @@ impl<'a> Reader<'a> {
         let wanted = value.to_ascii_lowercase();
         choices.iter().find(|(word, _)| *word == wanted).map(|(_, choice)| *choice).unwrap_or_else(|| {
             let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-            self.problem(name, format!("{value:?} is not known"), format!("use one of: {}", words.join(", ")));
+            self.problem(name, format!("{} is not known", quoted(&value)), format!("use one of: {}", words.join(", ")));
             default
         })
     }
@@ -179,7 +203,7 @@ impl<'a> Reader<'a> {
         let mut found: Vec<SecretSource> = Vec::new();
         for candidate in self.names(name) {
             let file_name = format!("{candidate}_FILE");
-            if let Some(file) = self.foreign(&file_name) {
+            if let Some(file) = self.given(&file_name) {
                 let source = SecretSource::file(&file_name, PathBuf::from(&file));
                 match source.read() {
                     Ok(_) => found.push(source),
@@ -188,6 +212,17 @@ impl<'a> Reader<'a> {
                         self.empty.push((name, error.to_string()));
                     }
                     Err(SecretError::Empty { .. }) => {}
+                    // It may be the secret itself.
+                    Err(_) if !file.starts_with('/') => {
+                        log::redact(&file);
+                        self.problem(
+                            &file_name,
+                            "does not name a file that is there, and is no absolute path",
+                            format!(
+                                "write the path of the file with the secret, or, if this is the secret, {candidate}"
+                            ),
+                        );
+                    }
                     Err(error) => self.problem(
                         &file_name,
                         error.to_string(),
@@ -195,7 +230,7 @@ impl<'a> Reader<'a> {
                     ),
                 }
             }
-            if let Some(value) = self.foreign(&candidate) {
+            if let Some(value) = self.given(&candidate) {
                 found.push(SecretSource::environment(&candidate, Secret::new(value.trim().to_owned())));
             }
         }
@@ -299,7 +334,6 @@ pub(crate) struct Read {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::table::SettingKind;
 
     const TABLE: &[Setting] = &[
         Setting { name: "FLAG", kind: SettingKind::Flag, default: "", about: "", aliases: &[] },

@@ -2,6 +2,7 @@
 
 use super::reader::Reader;
 use super::values::parse_flag;
+use crate::shown::quoted;
 
 /// Whether newer agents than the image's are fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +23,7 @@ impl AgentUpdate {
             (_, Some(true)) => Self::Yes,
             (_, Some(false)) => Self::No,
             (_, None) => {
-                let what = format!("{value:?} is neither auto, nor true, nor false");
+                let what = format!("{} is neither auto, nor true, nor false", quoted(&value));
                 reader.problem("OSCR_AGENT_UPDATE", what, "use auto, true or false");
                 Self::Auto
             }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::shown::quoted;
+
 /// Where Docker's socket is when nobody says otherwise.
 pub(super) const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
@@ -27,7 +29,7 @@ impl Endpoint {
             return if path.starts_with('/') {
                 Ok(Self::Socket(path.into()))
             } else {
-                Err(format!("{value:?} names no absolute path"))
+                Err(format!("{} names no absolute path", quoted(value)))
             };
         }
         let address = value.strip_prefix("tcp://").or_else(|| value.strip_prefix("http://"));
@@ -35,7 +37,7 @@ impl Endpoint {
             Some(address) if !address.is_empty() && !address.contains('/') => {
                 Ok(if tls { Self::Tls(address.to_owned()) } else { Self::Tcp(address.to_owned()) })
             }
-            _ => Err(format!("{value:?} is neither unix:///path nor tcp://host:port")),
+            _ => Err(format!("{} is neither unix:///path nor tcp://host:port", quoted(value))),
         }
     }
 }

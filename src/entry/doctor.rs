@@ -369,7 +369,8 @@ fn docker(common: &Common, environment: &Environment, identity: Option<&Identity
         Some(host) => match host.strip_prefix("unix://") {
             Some(path) => PathBuf::from(path),
             None => {
-                let text = format!("jobs use Docker at {host}, which is not looked at from here");
+                let text =
+                    format!("jobs use Docker at {}, which is not looked at from here", crate::shown::shown(host));
                 return vec![Finding::skip(topic, text)];
             }
         },

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use nix::unistd::{Gid, Uid};
 
 use crate::os::Identity;
+use crate::shown::{quoted, shown};
 
 /// A user as the files describe them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub(crate) struct Account {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AccountError {
     /// The name is in no line of the file.
-    #[error("there is no {kind} {name} in {}", file.display())]
+    #[error("there is no {kind} {} in {}", shown(name), file.display())]
     Unknown {
         /// `user` or `group`.
         kind: &'static str,
@@ -35,7 +36,7 @@ pub(crate) enum AccountError {
         file: PathBuf,
     },
     /// The file cannot be read, and a name cannot be resolved without it.
-    #[error("{} cannot be read to find {name}: {source}", file.display())]
+    #[error("{} cannot be read to find {}: {source}", file.display(), shown(name))]
     Unreadable {
         /// The name looked for.
         name: String,
@@ -43,7 +44,7 @@ pub(crate) enum AccountError {
         source: io::Error,
     },
     /// `user:group` with an empty part.
-    #[error("{0:?} is not USER or USER:GROUP")]
+    #[error("{} is not USER or USER:GROUP", quoted(.0))]
     Malformed(String),
 }
 

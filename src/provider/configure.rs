@@ -6,6 +6,8 @@ use super::contract::Provider;
 use super::forges::Forges;
 use crate::config::table::COMMON;
 use crate::config::{Common, Environment, Problem, Read, Reader};
+use crate::log;
+use crate::shown::{quoted, secrets_in};
 
 /// A configuration that holds together.
 pub struct Configured {
@@ -26,6 +28,7 @@ pub struct Configured {
 /// # Errors
 /// Every problem found in it.
 pub fn configure(forges: Forges, environment: &Environment) -> Result<Configured, Vec<Problem>> {
+    hide(environment);
     let wanted = environment.get("CI_PROVIDER").unwrap_or(forges.usual().name);
     let forge = forges.named(wanted);
     let settings = forge.map_or(&[][..], |forge| forge.settings);
@@ -38,7 +41,7 @@ pub fn configure(forges: Forges, environment: &Environment) -> Result<Configured
             let names: Vec<&str> = forges.0.iter().map(|forge| forge.name).collect();
             reader.problem(
                 "CI_PROVIDER",
-                format!("{wanted:?} is not known"),
+                format!("{} is not known", quoted(wanted)),
                 format!("use one of: {}", names.join(", ")),
             );
             None
@@ -65,9 +68,18 @@ pub fn configure(forges: Forges, environment: &Environment) -> Result<Configured
     }
 }
 
+/// Has the log blank out what of the environment is a secret wherever it stands, and however a message writes it.
+fn hide(environment: &Environment) {
+    for secret in environment.iter().flat_map(|(_, value)| secrets_in(value)) {
+        log::redact(&secret);
+        log::redact(&secret.escape_debug().to_string());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::table::SettingKind;
     use crate::provider::forges::FORGES;
 
     #[test]
@@ -103,6 +115,84 @@ mod tests {
         assert!(reports(github("github.example.com")));
         let azure = [("CI_PROVIDER", "azure-devops"), ("ADO_ORG_URL", "https://dev.azure.com/o"), ("ADO_PAT", "t")];
         assert!(reports(Environment::from(azure)));
+    }
+
+    #[test]
+    fn no_message_holds_a_secret_whichever_setting_it_stands_in() {
+        let word = "hidden1word";
+        let values = [
+            format!("https://somebody:{word}@host.example/acme/x"),
+            format!("https://somebody:{word}/and@more@host.example"),
+            format!("somebody:{word}@host.example/acme"),
+            format!("a,https://somebody:{word},b@host.example"),
+            format!("https://host.example/acme?x=1&access_token={word}"),
+            format!("ghp_{word}"),
+            format!("acme/github_pat_11ABCDEFG0{word}"),
+            format!("\"ghp_{word}\""),
+            format!("ACCESS_TOKEN={word}"),
+            format!("-----BEGIN RSA PRIVATE KEY-----\\n{word}"),
+        ];
+        let base = |forge: &str| match forge {
+            "github" => vec![("GITHUB_PAT", "a-token"), ("GITHUB_OWNER", "o")],
+            _ => vec![("ADO_PAT", "a-token"), ("ADO_ORG_URL", "https://dev.azure.com/o")],
+        };
+        let others = [
+            "REPO_URL",
+            "APP_LOGIN",
+            "RUNNER_SCOPE",
+            "EPHEMERAL",
+            "AZP_WORK",
+            "AZP_AGENT_NAME",
+            "AGENT_TOOLSDIRECTORY",
+        ];
+        for forge in FORGES.0 {
+            let settings = COMMON.iter().chain(forge.settings).flat_map(|setting| {
+                let file = setting.kind == SettingKind::Secret;
+                setting.names().flat_map(move |name| [Some(name.to_owned()), file.then(|| format!("{name}_FILE"))])
+            });
+            let names: Vec<String> = settings.flatten().chain(others.map(str::to_owned)).collect();
+            for (name, value) in names.iter().flat_map(|name| values.iter().map(move |value| (name, value))) {
+                let mut variables = base(forge.name);
+                variables.retain(|(other, _)| other != name);
+                variables.extend([("CI_PROVIDER", forge.name), (name, value)]);
+                let pairs = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
+                let said = match configure(FORGES, &Environment::new(pairs)) {
+                    Ok(Configured { notes, warnings, effective, provider, .. }) => {
+                        format!("{notes:?} {warnings:?} {effective:?} {}", provider.scope())
+                    }
+                    Err(problems) => problems.iter().map(ToString::to_string).collect(),
+                };
+                assert!(!said.contains(word), "{name}={value}: {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_credential_in_an_address_is_a_problem_with_a_cure() {
+        for (name, value, forge) in [
+            ("REPO_URL", "https://me:pass-word@github.com/o/r", "github"),
+            ("GITHUB_HOST", "https://me:pass-word@github.com", "github"),
+            ("GITHUB_API_URL", "https://ghp_abcd@api.github.com", "github"),
+            ("OSCR_DOCKERD_MIRRORS", "https://me:pass-word@mirror.example", "github"),
+            ("DOCKER_HOST", "tcp://me:pass-word@docker:2375", "github"),
+            ("ADO_ORG_URL", "https://me:pass-word@dev.azure.com/o", "azure-devops"),
+            ("AZP_URL", "https://dev.azure.com/o?sig=pass-word", "azure-devops"),
+            ("ADO_AUTHORITY_URL", "https://me:pass-word@login.microsoftonline.com", "azure-devops"),
+        ] {
+            let credential = if forge == "github" { "GITHUB_PAT" } else { "ADO_PAT" };
+            let mut variables = vec![("CI_PROVIDER", forge), (credential, "a-token"), (name, value)];
+            if !["REPO_URL", "GITHUB_REPO"].contains(&name) {
+                variables.push(("GITHUB_OWNER", "o"));
+            }
+            if !["ADO_ORG_URL", "AZP_URL"].contains(&name) {
+                variables.push(("ADO_ORG_URL", "https://dev.azure.com/o"));
+            }
+            let pairs = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
+            let problems = configure(FORGES, &Environment::new(pairs)).err().unwrap_or_default();
+            let [Problem { setting, what, cure }] = &problems[..] else { panic!("{name}: {problems:?}") };
+            assert!(setting == name && what.contains("holds a password or a token"), "{problems:?}");
+            assert!(cure.contains(&format!("{credential}_FILE")) && cure.contains("revoke"), "{cure}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::shown::quoted;
+
 /// The most resources that can be wanted at once: an exit code must tell them apart.
 pub(crate) const MOST: usize = 64;
 
@@ -30,7 +32,8 @@ pub enum Wanted {
 pub enum WantedError {
     /// One of the names is none.
     #[error(
-        "{0:?} is no resource id: use letters, digits, dots, dashes and underscores, at most 64, beginning with a letter or digit"
+        "{} is no resource id: use letters, digits, dots, dashes and underscores, at most 64, beginning with a letter or digit",
+        quoted(.0)
     )]
     Id(String),
     /// `a,b|c`.

@@ -22,6 +22,7 @@ pub const FLOORS: &[&str] = &[
     "resolver",
     "files",
     "encode",
+    "shown",
     "plain",
     "print",
     "os",

@@ -11,6 +11,7 @@ mod boards;
 mod calls;
 mod config;
 mod control;
+mod credentials;
 mod docker;
 mod doctor;
 mod faults;

@@ -19,6 +19,7 @@ use crate::provider::fault::Fault;
 use crate::provider::finding::{Finding, compare_versions};
 use crate::provider::http::{Authorization, Body, Http, Reply, Signature};
 use crate::provider::registration::{Registration, Released, Standing};
+use crate::shown::quoted;
 
 /// Azure DevOps Server has it since 2019 Update 1.
 const VERSION: &str = "api-version=5.1";
@@ -202,7 +203,7 @@ impl Api {
 
     fn no_pool(&self, scope: &str) -> Fault {
         Fault::denied(
-            format!("there is no pool {:?} that this credential may manage", self.pool_of(scope)),
+            format!("there is no pool {} that this credential may manage", quoted(&self.pool_of(scope))),
             format!("check ADO_POOL; {}", self.credential.cure()),
         )
     }

@@ -20,6 +20,7 @@ use crate::provider::fault::Fault;
 use crate::provider::finding::Finding;
 use crate::provider::http::{Http, speaks_of_limit};
 use crate::provider::registration::{Candidate, Grant, Registration, Released, Releasing, Standing, Step};
+use crate::shown::quoted;
 
 /// Its line in the list.
 pub const FORGE: Forge = Forge { name: "azure-devops", agent: &AGENT, settings: settings::TABLE, read };
@@ -57,7 +58,7 @@ impl Provider for AzureDevOps {
     }
 
     fn scope(&self) -> String {
-        format!("the pool {:?} of {}", self.settings.pool, self.settings.url)
+        format!("the pool {} of {}", quoted(&self.settings.pool), self.settings.url)
     }
 
     fn owner(&self) -> Option<String> {

@@ -9,6 +9,7 @@ use crate::config::proxy;
 use crate::config::table::{Setting, SettingKind};
 use crate::config::{Common, Reader, SecretSource};
 use crate::encode::digest;
+use crate::shown::quoted;
 
 /// The settings of this provider.
 pub(super) const TABLE: &[Setting] = &[
@@ -204,7 +205,7 @@ fn url(reader: &mut Reader<'_>) -> Option<String> {
         matches!(url.scheme(), "http" | "https") && url.host_str().is_some() && url.query().or(url.fragment()).is_none()
     });
     let Some(url) = parsed else {
-        reader.problem("ADO_ORG_URL", format!("{text:?} is no address of an organisation"), example);
+        reader.problem("ADO_ORG_URL", format!("{} is no address of an organisation", quoted(&text)), example);
         return None;
     };
     if !url.username().is_empty() || url.password().is_some() {
@@ -225,7 +226,7 @@ fn url(reader: &mut Reader<'_>) -> Option<String> {
         _ => None,
     };
     if let Some(wrong) = wrong {
-        reader.problem("ADO_ORG_URL", format!("{text:?} {wrong}"), example);
+        reader.problem("ADO_ORG_URL", format!("{} {wrong}", quoted(&text)), example);
         return None;
     }
     let url = format!("{}/{}", url.origin().ascii_serialization(), segments.join("/"));
@@ -244,7 +245,7 @@ fn credential(reader: &mut Reader<'_>) -> Option<Credential> {
     let authority = authority.unwrap_or_else(|| "https://login.microsoftonline.com".to_owned());
     let authority = authority.trim_end_matches('/').to_owned();
     if !Url::parse(&authority).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
-        reader.problem("ADO_AUTHORITY_URL", format!("{authority:?} is no URL"), "write https://host");
+        reader.problem("ADO_AUTHORITY_URL", format!("{} is no URL", quoted(&authority)), "write https://host");
     }
     let secret = match (pat, secret) {
         (Some(pat), None) => {
@@ -274,7 +275,11 @@ fn credential(reader: &mut Reader<'_>) -> Option<Credential> {
     let mut id = |name: &'static str, value: Option<String>| match value {
         Some(value) if value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')) => Some(value),
         Some(value) => {
-            reader.problem(name, format!("{value:?} is no id"), "copy it from the application's page in Entra ID");
+            reader.problem(
+                name,
+                format!("{} is no id", quoted(&value)),
+                "copy it from the application's page in Entra ID",
+            );
             None
         }
         None => {
@@ -296,7 +301,7 @@ fn capabilities(reader: &mut Reader<'_>, common: &Common) -> Vec<(String, String
         let (name, value) = (name.trim(), value.trim());
         let plain = |text: &str| !text.is_empty() && !text.chars().any(char::is_control);
         if !plain(name) || !plain(value) || name.eq_ignore_ascii_case(OURS) {
-            reader.problem(setting, format!("{label:?} is no capability"), "write name or name=value");
+            reader.problem(setting, format!("{} is no capability", quoted(&label)), "write name or name=value");
             continue;
         }
         capabilities.push((name.to_owned(), value.to_owned()));

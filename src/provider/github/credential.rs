@@ -3,6 +3,7 @@
 use super::{jit, jwt};
 use crate::config::{Reader, SecretSource};
 use crate::encode::digest;
+use crate::shown::quoted;
 
 #[derive(Debug, Clone)]
 pub(super) enum Credential {
@@ -117,7 +118,7 @@ fn app(reader: &mut Reader<'_>) -> Option<AppKey> {
         Err(_) => {
             reader.problem(
                 "GITHUB_APP_INSTALLATION_ID",
-                format!("{text:?} is no number"),
+                format!("{} is no number", quoted(&text)),
                 "write the number at the end of the address of the installation's page, or unset it",
             );
             0
@@ -128,7 +129,7 @@ fn app(reader: &mut Reader<'_>) -> Option<AppKey> {
     {
         reader.problem(
             "GITHUB_APP_ID",
-            format!("{issuer:?} is neither an id nor a client id"),
+            format!("{} is neither an id nor a client id", quoted(issuer)),
             "copy it from the App's page: 123456, or Iv1.0123456789abcdef",
         );
     }

@@ -1,6 +1,7 @@
 //! Where GitHub is: github.com, a company's part of it, or a server of its own.
 
 use crate::config::Reader;
+use crate::shown::quoted;
 
 /// Where the forge is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,7 @@ impl Host {
             && url.path().len() <= 1
             && url.query().is_none();
         let host = url.host_str().filter(|_| plain)?;
+        let host = Some(host).filter(|host| host.chars().all(|c| c.is_ascii_alphanumeric() || "-._:[]".contains(c)))?;
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         let web = format!("{}://{host}{port}", url.scheme());
         let api = match host {
@@ -68,7 +70,11 @@ pub(super) fn repo_url(reader: &mut Reader<'_>) -> Option<RepoUrl> {
     let text = reader.foreign("REPO_URL")?;
     let parsed = reqwest::Url::parse(&text).ok().filter(|url| url.host_str().is_some());
     let Some(url) = parsed else {
-        reader.problem("REPO_URL", format!("{text:?} is no URL"), "write GITHUB_OWNER and GITHUB_REPO instead");
+        reader.problem(
+            "REPO_URL",
+            format!("{} is no URL", quoted(&text)),
+            "write GITHUB_OWNER and GITHUB_REPO instead",
+        );
         return None;
     };
     let parts: Vec<String> =
@@ -76,7 +82,7 @@ pub(super) fn repo_url(reader: &mut Reader<'_>) -> Option<RepoUrl> {
     if parts.is_empty() || parts.len() > 2 {
         reader.problem(
             "REPO_URL",
-            format!("{text:?} names no repository"),
+            format!("{} names no repository", quoted(&text)),
             "write GITHUB_OWNER and GITHUB_REPO instead",
         );
         return None;
@@ -94,7 +100,7 @@ pub(super) fn read(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Optio
     match &mut host {
         None => reader.problem(
             "GITHUB_HOST",
-            format!("{text:?} is neither a host, nor host:port, nor a URL without a path"),
+            format!("{} is neither a host, nor host:port, nor a URL without a path", quoted(&text)),
             "write github.example.com, github.example.com:8443 or https://github.example.com",
         ),
         Some(host) => {
@@ -102,7 +108,11 @@ pub(super) fn read(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>) -> Optio
                 let api = api.trim_end_matches('/').to_owned();
                 match reqwest::Url::parse(&api) {
                     Ok(url) if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() => host.api = api,
-                    _ => reader.problem("GITHUB_API_URL", format!("{api:?} is no URL"), "write https://host/api/v3"),
+                    _ => reader.problem(
+                        "GITHUB_API_URL",
+                        format!("{} is no URL", quoted(&api)),
+                        "write https://host/api/v3",
+                    ),
                 }
             }
         }

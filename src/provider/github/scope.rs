@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::host::RepoUrl;
 use crate::config::Reader;
+use crate::shown::{quoted, shown};
 
 /// Whose runners they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +85,11 @@ pub(super) fn read(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>, needed: 
         if owner.as_deref().is_some_and(|owner| !owner.eq_ignore_ascii_case(in_repo)) {
             reader.problem(
                 "GITHUB_REPO",
-                format!("names the owner {in_repo:?}, but GITHUB_OWNER is {:?}", owner.as_deref().unwrap_or_default()),
+                format!(
+                    "names the owner {}, but GITHUB_OWNER is {}",
+                    quoted(in_repo),
+                    quoted(owner.as_deref().unwrap_or_default())
+                ),
                 "make them agree, or unset GITHUB_OWNER",
             );
         }
@@ -116,8 +121,10 @@ pub(super) fn read(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>, needed: 
     }
     let declared = reader.foreign("RUNNER_SCOPE").map(|scope| scope.to_ascii_lowercase());
     if let Some(declared) = &declared {
-        reader
-            .note(format!("RUNNER_SCOPE={declared} was compared with GITHUB_OWNER, GITHUB_REPO and GITHUB_ENTERPRISE"));
+        reader.note(format!(
+            "RUNNER_SCOPE={} was compared with GITHUB_OWNER, GITHUB_REPO and GITHUB_ENTERPRISE",
+            shown(declared)
+        ));
     }
     for (setting, value) in [("GITHUB_OWNER", &owner), ("GITHUB_REPO", &repo), ("GITHUB_ENTERPRISE", &enterprise)] {
         if let Some(value) = value
@@ -125,7 +132,7 @@ pub(super) fn read(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>, needed: 
         {
             reader.problem(
                 setting,
-                format!("{value:?} is no name on GitHub"),
+                format!("{} is no name on GitHub", quoted(value)),
                 "use letters, digits, dashes, dots, underscores",
             );
             return None;
@@ -167,7 +174,10 @@ pub(super) fn read(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>, needed: 
     if !fits {
         reader.problem(
             "RUNNER_SCOPE",
-            format!("{:?} contradicts the scope that the other settings give ({scope})", declared.unwrap_or_default()),
+            format!(
+                "{} contradicts the scope that the other settings give ({scope})",
+                quoted(&declared.unwrap_or_default())
+            ),
             "unset RUNNER_SCOPE; GITHUB_OWNER, GITHUB_REPO and GITHUB_ENTERPRISE say it all",
         );
     }

@@ -11,6 +11,7 @@ use crate::provider::github::jit;
 use crate::provider::github::scope::Scope;
 use crate::provider::github::settings::Settings;
 use crate::provider::registration::{Candidate, Files, Registration, Released, Standing};
+use crate::shown::quoted;
 
 #[derive(Deserialize)]
 pub(super) struct RunnerRecord {
@@ -185,7 +186,7 @@ impl Api {
 
     pub(super) fn no_group(&self, name: &str) -> Fault {
         Fault::denied(
-            format!("{} has no runner group {name:?} that this token can see", self.scope),
+            format!("{} has no runner group {} that this token can see", self.scope, quoted(name)),
             "check GITHUB_RUNNER_GROUP, or create the group",
         )
     }
