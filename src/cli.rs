@@ -14,8 +14,8 @@ use nix::sys::signal::Signal;
 
 use crate::agent::hooks;
 use crate::agent::interpreter::Interpreters;
-use crate::config::Places;
 use crate::config::values::{parse_duration, parse_flag};
+use crate::config::{Environment, Places};
 use crate::control::client::{self, ClientError};
 use crate::control::{self, HookEvent, Request};
 use crate::entry;
@@ -164,7 +164,7 @@ impl SocketArgs {
 
 /// Below which OSCR's own places lie.
 fn root() -> PathBuf {
-    std::env::var_os("OSCR_ROOT").filter(|root| !root.is_empty()).unwrap_or_else(|| "/".into()).into()
+    Environment::new(std::env::vars_os()).get("OSCR_ROOT").unwrap_or("/").into()
 }
 
 #[derive(Args)]
@@ -310,10 +310,10 @@ fn exec_command(arguments: ExecArgs, signals: &Signals) -> ExitCode {
 }
 
 fn lock(dir: Option<PathBuf>, command: LockCommand, signals: &Signals) -> ExitCode {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let directory =
-        dir.or_else(|| set("RUNNER_LOCK_DIR").map(PathBuf::from)).unwrap_or_else(|| LockPlace::USUAL.into());
-    let allow_nfs = set("OSCR_LOCK_ALLOW_NFS").and_then(|value| parse_flag(value.to_str()?)).unwrap_or(false);
+    let environment = Environment::new(std::env::vars_os());
+    let directory = dir.or_else(|| environment.get("RUNNER_LOCK_DIR").map(PathBuf::from));
+    let directory = directory.unwrap_or_else(|| LockPlace::USUAL.into());
+    let allow_nfs = environment.get("OSCR_LOCK_ALLOW_NFS").and_then(parse_flag).unwrap_or(false);
     let place = LockPlace { directory, allow_nfs };
     let opened = match command {
         LockCommand::Run { .. } | LockCommand::Repair { .. } => Locks::open(&place),

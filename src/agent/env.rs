@@ -75,7 +75,9 @@ pub(crate) fn build(sources: &Sources<'_>) -> Vec<(OsString, OsString)> {
         // Docker gives every container a search path; only one that somebody chose says more than the image's file.
         let chosen = name != "PATH" || value != DEFAULT_PATH;
         if chosen && is_allowed(sources, name) && !is_kept_back(sources, name) {
-            env.insert(name.to_owned(), value.into());
+            // What the user hands on stays as it is: only its reader knows what it means.
+            let value = if is_read(sources, name) { sources.environment.get(name) } else { Some(value) };
+            env.extend(value.map(|value| (name.to_owned(), value.into())));
         }
     }
     for (names, value) in [
@@ -119,6 +121,13 @@ pub(crate) fn build(sources: &Sources<'_>) -> Vec<(OsString, OsString)> {
 fn is_allowed(sources: &Sources<'_>, name: &str) -> bool {
     let lists = ALLOWED.iter().chain(sources.facts.env_allowed).copied();
     lists.chain(sources.job_env.iter().map(String::as_str)).any(|pattern| matches(pattern, name))
+}
+
+/// Whether a variable is one of those that are known here, and is read as a setting is: but for who asks a proxy, whose password may have
+/// quotes and blanks.
+fn is_read(sources: &Sources<'_>, name: &str) -> bool {
+    let of_proxy = sources.facts.proxy.as_ref().is_some_and(|proxy| [proxy.user, proxy.password].contains(&name));
+    !of_proxy && ALLOWED.iter().chain(sources.facts.env_allowed).any(|pattern| matches(pattern, name))
 }
 
 fn matches(pattern: &str, name: &str) -> bool {
@@ -211,6 +220,23 @@ mod tests {
         ] {
             assert!(names.contains(&present), "{present} in {names:?}");
         }
+    }
+
+    #[test]
+    fn what_is_known_is_read_as_a_setting_is_and_what_the_user_hands_on_is_not() {
+        let own = ["MY_*".to_owned()];
+        let env = built(
+            [
+                ("RUNNER_TOOL_CACHE", "\"/work/_tool\""),
+                ("TZ", " Europe/Vienna\r"),
+                ("MY_JSON", "\"text\""),
+                ("LC_ALL", "''"),
+            ],
+            &own,
+        );
+        assert_eq!((env["RUNNER_TOOL_CACHE"].as_str(), env["TZ"].as_str()), ("/work/_tool", "Europe/Vienna"));
+        assert_eq!(env["MY_JSON"], "\"text\"");
+        assert!(!env.contains_key("LC_ALL"), "{env:?}");
     }
 
     #[test]

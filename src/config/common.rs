@@ -24,6 +24,9 @@ use crate::shown::{quoted, shown};
 /// With less, a job that is cancelled is killed more often than not.
 const ENOUGH_TO_CANCEL: Duration = Duration::from_secs(20);
 
+/// The longest label that GitHub takes, in characters.
+const LONGEST_LABEL: usize = 256;
+
 /// The settings that every provider has.
 #[derive(Debug, Clone)]
 pub struct Common {
@@ -101,14 +104,13 @@ impl Common {
     pub(crate) fn read(reader: &mut Reader<'_>) -> Self {
         let naming = Naming::read(reader);
         let labels = reader.list("RUNNER_LABELS");
-        if let Some(bad) =
-            labels.iter().flatten().find(|label| label.chars().any(char::is_control) || label.len() > 256)
-        {
-            reader.problem(
-                "RUNNER_LABELS",
-                format!("{} is no label", quoted(bad)),
-                "use short words separated by commas",
-            );
+        for label in labels.iter().flatten() {
+            if label.chars().any(char::is_control) || label.chars().count() > LONGEST_LABEL {
+                let cure = format!("use words of {LONGEST_LABEL} characters at most, separated by commas");
+                reader.problem("RUNNER_LABELS", format!("{} is no label", quoted(label)), cure);
+            } else {
+                look_at_label(reader, "RUNNER_LABELS", label);
+            }
         }
         let work_directory: PathBuf = Path::new(&work_directory(reader)).components().collect();
         let plain = work_directory.components().all(|part| !matches!(part, std::path::Component::ParentDir));
@@ -185,6 +187,16 @@ impl Common {
             ),
             places: Places::below(PathBuf::from(reader.text("OSCR_ROOT").unwrap_or_else(|| "/".to_owned()))),
         }
+    }
+}
+
+/// Says what one label or capability holds that jobs hardly ask for.
+pub(crate) fn look_at_label(reader: &mut Reader<'_>, setting: &str, label: &str) {
+    if let Some(odd) = label.chars().find(|c| c.is_whitespace() || "\"'`[]{}();|$".contains(*c)) {
+        reader.warning(format!(
+            "{setting}: {} is one label with {odd:?} in it, and only a job that asks for exactly this gets it: labels are separated by commas",
+            quoted(label)
+        ));
     }
 }
 

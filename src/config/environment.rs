@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 
-/// The environment as text, by name. Empty values are absent: Compose passes an unset variable as an empty one.
+use super::reading::{is_quoted, meant};
+
+/// The environment as text, by name. Empty values are absent: Compose passes an unset variable as an empty one, and one of which its
+/// `env_file` keeps the quotes as two of them.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     values: BTreeMap<String, Value>,
@@ -38,13 +41,19 @@ impl Environment {
         environment
     }
 
-    /// The value of one variable.
+    /// The value of one variable, as it is meant.
     #[must_use]
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.values.get(name).map(|value| value.0.as_str())
+        self.values.get(name).map(|value| meant(&value.0)).filter(|value| !value.is_empty())
     }
 
-    /// All variables.
+    /// Whether its value stands in quotes, which [`Self::get`] takes off.
+    #[must_use]
+    pub(super) fn is_quoted(&self, name: &str) -> bool {
+        self.values.get(name).is_some_and(|value| is_quoted(&value.0))
+    }
+
+    /// All variables, as they are.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.values.iter().map(|(name, value)| (name.as_str(), value.0.as_str()))
     }

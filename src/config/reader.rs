@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::environment::Environment;
 use super::problem::Problem;
+use super::reading;
 use super::secret::{Secret, SecretError, SecretSource};
 use super::table::{Setting, SettingKind};
 use super::values::{parse_duration, parse_flag, parse_size};
@@ -78,10 +79,12 @@ impl<'a> Reader<'a> {
         self.effective.insert(name.to_owned(), shown(&value.to_string()));
     }
 
-    /// A variable's value as it is given, for secrets.
+    /// A variable's value, which may be a secret.
     fn given(&mut self, name: &str) -> Option<String> {
         let value = self.environment.get(name)?.to_owned();
-        self.used.insert(name.to_owned());
+        if self.used.insert(name.to_owned()) && self.environment.is_quoted(name) {
+            self.note(format!("{name} stands in quotes, which are no part of its value"));
+        }
         Some(value)
     }
 
@@ -142,7 +145,7 @@ impl<'a> Reader<'a> {
         flag
     }
 
-    /// A duration: seconds, or a number with `s`, `m` or `h`.
+    /// A duration: seconds, or numbers with units.
     pub(crate) fn duration(&mut self, name: &'static str, default: Duration) -> Duration {
         let Some(value) = self.text(name) else {
             self.effective.insert(name.to_owned(), humantime::format_duration(default).to_string());
@@ -152,7 +155,7 @@ impl<'a> Reader<'a> {
             self.problem(
                 name,
                 format!("{} is not a duration", quoted(&value)),
-                "write seconds (90) or a number with s, m or h (30m)",
+                "write seconds (90), or numbers with s, m, h or d (30m, 1h 30m), a week at most",
             );
             default
         })
@@ -191,10 +194,14 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A list separated by commas.
+    /// A list separated by commas or ends of lines.
     pub(crate) fn list(&mut self, name: &'static str) -> Option<Vec<String>> {
         let value = self.text(name)?;
-        Some(value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
+        let (entries, dressed) = reading::list(&value);
+        if dressed {
+            self.note(format!("{name}: the quotes and brackets around its entries are no part of them"));
+        }
+        Some(entries.into_iter().map(str::to_owned).collect())
     }
 
     /// A secret from `NAME_FILE` or `NAME`, under its own name or an alias. A file that is empty counts as unset, because
@@ -231,7 +238,7 @@ impl<'a> Reader<'a> {
                 }
             }
             if let Some(value) = self.given(&candidate) {
-                found.push(SecretSource::environment(&candidate, Secret::new(value.trim().to_owned())));
+                found.push(SecretSource::environment(&candidate, Secret::new(value)));
             }
         }
         if found.len() > 1 {
@@ -301,7 +308,7 @@ impl<'a> Reader<'a> {
     }
 
     fn lookup(&mut self, name: &'static str) -> Option<(String, String)> {
-        let given = self.given(name);
+        let given = self.of_all_names(name);
         if let [(first, value), (second, other), ..] = given.as_slice()
             && value != other
         {
@@ -311,11 +318,10 @@ impl<'a> Reader<'a> {
     }
 
     /// What a setting is set to, under its own name and its aliases.
-    fn given(&mut self, name: &'static str) -> Vec<(String, String)> {
+    fn of_all_names(&mut self, name: &'static str) -> Vec<(String, String)> {
         self.names(name)
             .into_iter()
-            .filter_map(|candidate| self.foreign(&candidate).map(|value| (candidate, value.trim().to_owned())))
-            .filter(|(_, value)| !value.is_empty())
+            .filter_map(|candidate| self.foreign(&candidate).map(|value| (candidate, value)))
             .collect()
     }
 }

@@ -435,8 +435,8 @@ pub fn markdown(settings: &[Setting]) -> String {
         let kind = match setting.kind {
             SettingKind::Text | SettingKind::Secret => "",
             SettingKind::Flag => " True or false.",
-            SettingKind::Duration => " Seconds, or a number with `s`, `m`, `h`.",
-            SettingKind::Size => " Bytes, or a number with `k`, `m`, `g`, `t`.",
+            SettingKind::Duration => " A duration: `90`, `30m`, `1h 30m`.",
+            SettingKind::Size => " A size: `500m`, `20g`.",
             SettingKind::List => " Separated by commas.",
         };
         let aliases = match setting.aliases {

@@ -12,35 +12,39 @@ pub(crate) fn parse_flag(value: &str) -> Option<bool> {
     }
 }
 
-/// Seconds, or a number with `s`, `m` or `h`.
+/// The longest duration: more is a slip of the pen, and sums of durations cannot overflow.
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Seconds, or numbers with units, as they are printed: `90`, `30m`, `1h 30m`, `1day`.
 #[must_use]
 pub(crate) fn parse_duration(value: &str) -> Option<Duration> {
-    let (number, unit) = match value.char_indices().last()? {
-        (at, 's') => (&value[..at], 1),
-        (at, 'm') => (&value[..at], 60),
-        (at, 'h') => (&value[..at], 3600),
-        _ => (value, 1),
+    let lower = value.trim().to_ascii_lowercase();
+    let duration = match lower.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => humantime::parse_duration(&lower).ok()?,
     };
-    // A week at most: more is a slip of the pen, and sums of durations cannot overflow.
-    let seconds = number.trim().parse::<u64>().ok()?.checked_mul(unit)?;
-    (seconds <= 7 * 24 * 3600).then(|| Duration::from_secs(seconds))
+    (duration <= WEEK && duration.subsec_nanos() == 0).then_some(duration)
 }
 
-/// Bytes, or a number with `k`, `m`, `g` or `t` for powers of 1024. `M`, `MB` and `MiB` mean the same as `m`.
+/// Bytes, or a number with `k`, `m`, `g` or `t` for powers of 1024, as they are printed: `512`, `20g`, `1.5 GiB`. `M`, `MB` and `MiB` mean
+/// the same as `m`.
 #[must_use]
 pub(crate) fn parse_size(value: &str) -> Option<u64> {
     let lower = value.trim().to_ascii_lowercase();
-    let end = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
+    let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
     let (number, unit) = lower.split_at(end);
     let shift = match unit.trim() {
-        "" | "b" => 0,
+        "" | "b" | "byte" | "bytes" => 0,
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
         "t" | "tb" | "tib" => 40,
         _ => return None,
     };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = u32::try_from(part.len()).ok().filter(|digits| (1..=6).contains(digits))?;
+    let part = part.parse::<u64>().ok()?.checked_mul(1 << shift)? / 10_u64.pow(digits);
+    whole.parse::<u64>().ok()?.checked_mul(1 << shift)?.checked_add(part)
 }
 
 #[cfg(test)]
@@ -52,14 +56,35 @@ mod tests {
         assert_eq!(parse_duration("90"), Some(Duration::from_secs(90)));
         assert_eq!(parse_duration("30m"), Some(Duration::from_secs(1800)));
         assert_eq!(parse_duration("2h"), Some(Duration::from_secs(7200)));
-        for wrong in ["", "-1", "1d", "m", "1.5h", "99999999999999999999h", "200h"] {
+        for (text, minutes) in [
+            ("1h 30m", 90),
+            ("1h30m", 90),
+            ("30 m", 30),
+            ("1day", 1440),
+            ("2H", 120),
+            ("1hour 1min", 61),
+            ("7days", 10080),
+        ] {
+            assert_eq!(parse_duration(text), Some(Duration::from_secs(60 * minutes)), "{text}");
+        }
+        for seconds in [0, 1, 59, 90, 5400, 86_400, 7 * 86_400] {
+            let duration = Duration::from_secs(seconds);
+            assert_eq!(parse_duration(&humantime::format_duration(duration).to_string()), Some(duration));
+        }
+        for wrong in ["", "-1", "m", "500ms", "99999999999999999999h", "200h", "1h soon"] {
             assert_eq!(parse_duration(wrong), None, "{wrong}");
         }
         for (text, bytes) in [("0", 0), ("12", 12), ("3k", 3072), ("2 MiB", 2 << 20), ("1G", 1 << 30), ("1tb", 1 << 40)]
         {
             assert_eq!(parse_size(text), Some(bytes), "{text}");
         }
-        for wrong in ["", "g", "-1", "1.5g", "1x", "99999999999t", "1gg"] {
+        for (text, bytes) in [("1.5 GiB", 3 << 29), ("512 bytes", 512), ("1.0 KiB", 1024)] {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for bytes in [0, 1023, 1024, 3 << 29, 100 << 20, 7 << 40] {
+            assert_eq!(parse_size(&crate::workspace::space::shown(bytes)), Some(bytes));
+        }
+        for wrong in ["", "g", "-1", ".5g", "1.g", "1.2.3g", "1x", "99999999999t", "1gg"] {
             assert_eq!(parse_size(wrong), None, "{wrong}");
         }
         assert_eq!(parse_flag("No"), Some(false));

@@ -73,11 +73,12 @@ pub(super) fn environment_without_trace(forges: Forges) -> io::Result<Vec<(OsStr
 pub(super) fn given(forges: Forges, environment: &Environment) -> Vec<SecretSource> {
     let of = |(name, value): (&str, &str)| match name.strip_suffix("_FILE") {
         Some(plain) if forges.is_secret(plain) => Some(SecretSource::file(name, PathBuf::from(value))),
-        _ if forges.is_secret(name) => Some(SecretSource::environment(name, Secret::new(value.trim().to_owned()))),
+        _ if forges.is_secret(name) => Some(SecretSource::environment(name, Secret::new(value.to_owned()))),
         _ => None,
     };
     // A file without content is what Compose makes of a secret that is unset.
-    environment.iter().filter_map(of).filter(|source| source.read().is_ok()).collect()
+    let meant = environment.iter().filter_map(|(name, _)| Some((name, environment.get(name)?)));
+    meant.filter_map(of).filter(|source| source.read().is_ok()).collect()
 }
 
 /// What there is to say about a secret's file that the agent's user can read, unless [`guard`] can close it: `Ok(true)` where it has to.

@@ -434,8 +434,12 @@ fn denied_by_proxy(forge: &Forge, container: &mut Container<'_>, proxy: &Imposto
 /// Whatever is at that address, it is tried again and no harm comes of it.
 fn backs_off(forge: &Forge, container: &mut Container<'_>, step: Step, host: &str, words: &[&str]) {
     let (setting, wrong) = match (container.kind, step) {
-        // The way of our own requests: by token, the runner's has no port.
-        (Kind::GitHub, _) => ("GITHUB_API_URL", host.to_owned()),
+        // The way of our own requests: by token, the runner's has no port. Both are one server's.
+        (Kind::GitHub, _) => {
+            let (scheme, name) = host.split_once("://").expect("a URL");
+            container.set("GITHUB_HOST", &format!("{scheme}://{}", name.split(':').next().unwrap_or(name)));
+            ("GITHUB_API_URL", format!("{host}/api/v3"))
+        }
         (Kind::Azure, Step::Principal) => {
             be_a_principal(forge, container);
             ("ADO_AUTHORITY_URL", host.to_owned())
@@ -458,6 +462,9 @@ fn backs_off(forge: &Forge, container: &mut Container<'_>, step: Step, host: &st
         container.unset(setting);
     }
     container.set(setting, &right);
+    if container.kind == Kind::GitHub {
+        container.set("GITHUB_HOST", &forge.url());
+    }
     // Once the address is corrected, what may have been registered at the wrong one hinders nobody.
     restart(forge, container);
     listens(container);

@@ -193,7 +193,11 @@ fn each_fault_of_the_way_has_its_own_line() {
     type Break = fn(&mut Container<'_>);
     let faults: [(&str, Break, &[&str]); 6] = [
         ("dns", |c| c.set("GITHUB_HOST", "http://no-such-host.invalid"), &["no-such-host.invalid", "name server"]),
-        ("dns", |c| c.set("GITHUB_API_URL", "http://127.0.0.1:1"), &["no connection", "firewall"]),
+        (
+            "dns",
+            |c| c.set_all(&[("GITHUB_HOST", "http://127.0.0.1:1"), ("OSCR_REGISTRATION", "jit")]),
+            &["no connection", "firewall"],
+        ),
         (
             "tls",
             |c| {
@@ -242,7 +246,7 @@ fn a_wrong_clock_is_found() {
             }
         });
         let mut container = healthy(&forge);
-        container.set("GITHUB_API_URL", &format!("http://{address}"));
+        container.set_all(&[("GITHUB_HOST", &format!("http://{address}")), ("OSCR_REGISTRATION", "jit")]);
         let report = Report::of(&container);
         let clock = report.lines.iter().find(|line| line.1 == "clock").expect("a line");
         assert_eq!(clock.0, verdict, "{}", report.text);

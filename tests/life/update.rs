@@ -46,12 +46,14 @@ fn remember(container: &Container<'_>, memory: &Value) {
     write(&container.path("var/lib/oscr/state.json"), &state.to_string(), 0o600);
 }
 
-/// A container of github.com's with an agent of so many days, whose moment to ask has come.
+/// A container of a company's part of github.com with an agent of so many days, whose moment to ask has come.
 fn of_github<'f>(forge: &'f Forge, days: u64) -> Container<'f> {
     let mut container = Container::new(forge);
-    container.unset("GITHUB_HOST");
-    // The agent itself would go to github.com; with a just-in-time configuration it goes where that leads.
-    container.set_all(&[("GITHUB_API_URL", &forge.url()), ("OSCR_REGISTRATION", "jit")]);
+    let hosts = container.path("etc/hosts");
+    write(&hosts, &format!("{} api.octo.ghe.com\n", forge.address().ip()), 0o644);
+    container.mount(&hosts, Path::new("/etc/hosts"));
+    // The agent itself would go there, too; with a just-in-time configuration it goes where that leads.
+    container.set_all(&[("GITHUB_HOST", "http://octo.ghe.com"), ("OSCR_REGISTRATION", "jit")]);
     released(&container, days);
     remember(&container, &json!({ "ours": AGENT_VERSION, "ask_at": 1 }));
     container
@@ -561,10 +563,10 @@ fn a_refusal_without_a_cause_is_outdated_where_a_newer_version_is_known() {
 fn a_persistent_runner_keeps_its_registration() {
     let forge = offering(NEWER);
     let mut container = of_github(&forge, 26);
-    // The agent would configure itself with github.com: it is told where that is.
+    // The agent would configure itself with octo.ghe.com: it is told where that is.
     container.set_all(&[("OSCR_REGISTRATION", "token"), ("RUNNER_PERSISTENT", "true")]);
     container
-        .replace_listener(&format!("set -- \"${{@/https:\\/\\/github.com/{}}}\"", forge.url().replace('/', "\\/")));
+        .replace_listener(&format!("set -- \"${{@/http:\\/\\/octo.ghe.com/{}}}\"", forge.url().replace('/', "\\/")));
     container.start();
     runs(&container, NEWER);
     works(&forge);

@@ -1,5 +1,6 @@
 //! Azure DevOps: dev.azure.com, `*.visualstudio.com`, and Azure DevOps Server with a collection.
 
+mod address;
 mod agent;
 mod api;
 mod exceptions;

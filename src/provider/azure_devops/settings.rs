@@ -2,12 +2,10 @@
 
 use std::fmt::Write as _;
 
-use reqwest::Url;
-
-use super::exceptions;
+use super::{address, exceptions};
 use crate::config::proxy;
 use crate::config::table::{Setting, SettingKind};
-use crate::config::{Common, Reader, SecretSource};
+use crate::config::{Common, Reader, SecretSource, look_at_label};
 use crate::encode::digest;
 use crate::shown::quoted;
 
@@ -201,36 +199,16 @@ fn url(reader: &mut Reader<'_>) -> Option<String> {
         reader.problem("ADO_ORG_URL", "nothing says which organisation the agent belongs to", example);
         return None;
     };
-    let parsed = Url::parse(&text).ok().filter(|url| {
-        matches!(url.scheme(), "http" | "https") && url.host_str().is_some() && url.query().or(url.fragment()).is_none()
-    });
-    let Some(url) = parsed else {
-        reader.problem("ADO_ORG_URL", format!("{} is no address of an organisation", quoted(&text)), example);
-        return None;
-    };
-    if !url.username().is_empty() || url.password().is_some() {
-        reader.problem("ADO_ORG_URL", "has a user in it", "keep secrets out of it: ADO_PAT_FILE is for the token");
-        return None;
-    }
-    let segments: Vec<&str> = url.path().split('/').filter(|segment| !segment.is_empty()).collect();
-    let host = url.host_str().unwrap_or_default();
-    let wrong = match (host, segments.len()) {
-        ("dev.azure.com", 0) => Some("names no organisation"),
-        ("dev.azure.com", 1) => None,
-        ("dev.azure.com", _) => Some("names more than an organisation: agents belong to no project"),
-        (host, 0 | 1) if host.ends_with(".visualstudio.com") => None,
-        (host, _) if host.ends_with(".visualstudio.com") => {
-            Some("names more than an organisation: agents belong to no project")
+    let url = match address::organisation(&text) {
+        Ok(url) => url,
+        Err(wrong) => {
+            reader.problem("ADO_ORG_URL", format!("{} {wrong}", quoted(&text)), example);
+            return None;
         }
-        (_, 0) => Some("names no collection of the server"),
-        _ => None,
     };
-    if let Some(wrong) = wrong {
-        reader.problem("ADO_ORG_URL", format!("{} {wrong}", quoted(&text)), example);
-        return None;
+    if url != text.trim_end_matches('/') {
+        reader.note(format!("ADO_ORG_URL was read as {url}"));
     }
-    let url = format!("{}/{}", url.origin().ascii_serialization(), segments.join("/"));
-    let url = url.trim_end_matches('/').to_owned();
     reader.effective("ADO_ORG_URL", &url);
     Some(url)
 }
@@ -243,10 +221,20 @@ fn credential(reader: &mut Reader<'_>) -> Option<Credential> {
     let tenant = reader.text("ADO_TENANT_ID");
     let authority = reader.text("ADO_AUTHORITY_URL");
     let authority = authority.unwrap_or_else(|| "https://login.microsoftonline.com".to_owned());
-    let authority = authority.trim_end_matches('/').to_owned();
-    if !Url::parse(&authority).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+    let (authority, in_address) = address::authority(&authority, tenant.as_deref()).unwrap_or_else(|| {
         reader.problem("ADO_AUTHORITY_URL", format!("{} is no URL", quoted(&authority)), "write https://host");
+        (String::new(), None)
+    });
+    if let (Some(theirs), Some(ours)) = (&in_address, &tenant)
+        && theirs != ours
+    {
+        reader.problem(
+            "ADO_AUTHORITY_URL",
+            format!("is of the tenant {}, and ADO_TENANT_ID is {}", quoted(theirs), quoted(ours)),
+            "make them agree, or write the host alone",
+        );
     }
+    let tenant = tenant.or(in_address);
     let secret = match (pat, secret) {
         (Some(pat), None) => {
             if client.is_some() || tenant.is_some() {
@@ -304,6 +292,9 @@ fn capabilities(reader: &mut Reader<'_>, common: &Common) -> Vec<(String, String
             reader.problem(setting, format!("{} is no capability", quoted(&label)), "write name or name=value");
             continue;
         }
+        if setting == "AGENT_LABELS" {
+            look_at_label(reader, setting, name);
+        }
         capabilities.push((name.to_owned(), value.to_owned()));
     }
     capabilities
@@ -332,21 +323,55 @@ mod tests {
             ("https://acme.visualstudio.com/DefaultCollection", "https://acme.visualstudio.com/DefaultCollection"),
             ("https://tfs.corp:8443/tfs/Main/", "https://tfs.corp:8443/tfs/Main"),
             ("http://forge:8080/acme", "http://forge:8080/acme"),
+            ("dev.azure.com/acme/", "https://dev.azure.com/acme"),
+            ("https://dev.azure.com/acme/project/_git/widgets", "https://dev.azure.com/acme"),
+            ("https://acme@dev.azure.com/acme/project/_git/widgets", "https://dev.azure.com/acme"),
+            ("https://dev.azure.com/acme/_settings/agentpools?poolId=1&view=agents", "https://dev.azure.com/acme"),
+            ("https://dev.azure.com/acme?x=1#y", "https://dev.azure.com/acme"),
+            ("http://dev.azure.com/acme", "https://dev.azure.com/acme"),
+            ("git@ssh.dev.azure.com:v3/acme/project/widgets", "https://dev.azure.com/acme"),
+            ("ssh://git@ssh.dev.azure.com/v3/acme/project/widgets", "https://dev.azure.com/acme"),
+            ("https://vsrm.dev.azure.com/acme/_apis", "https://dev.azure.com/acme"),
+            ("acme.visualstudio.com", "https://acme.visualstudio.com"),
+            ("https://acme.visualstudio.com/project/_git/widgets", "https://acme.visualstudio.com"),
+            ("acme@vs-ssh.visualstudio.com:v3/acme/project/widgets", "https://acme.visualstudio.com"),
+            ("https://tfs.corp/tfs/Main/_settings/agentpools", "https://tfs.corp/tfs/Main"),
+            ("https://tfs.corp/tfs/Main?x=1", "https://tfs.corp/tfs/Main"),
         ] {
             assert_eq!(scope(url).unwrap(), format!("{base}/{pools}"));
         }
         for wrong in [
             "https://dev.azure.com",
-            "https://dev.azure.com/acme/project",
-            "https://acme.visualstudio.com/a/b",
             "https://tfs.corp",
+            "https://tfs.corp/tfs/Main/project/_git/widgets",
             "https://me:pw@dev.azure.com/acme",
-            "dev.azure.com/acme",
+            "https://dev.azure.com/_git/x",
+            "acme",
             "ftp://x/y",
-            "https://dev.azure.com/acme?x=1",
         ] {
             assert!(scope(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_address_of_a_tenant_is_read_as_the_host_and_the_tenant() {
+        let problems = |authority, tenant| {
+            let read = read_settings([
+                ("ADO_ORG_URL", "https://dev.azure.com/acme"),
+                ("ADO_CLIENT_ID", "an-id"),
+                ("ADO_CLIENT_SECRET", "abcd"),
+                ("ADO_AUTHORITY_URL", authority),
+                ("ADO_TENANT_ID", tenant),
+            ]);
+            read.err().into_iter().flatten().map(|problem| problem.setting).collect::<Vec<_>>()
+        };
+        let page = "https://login.microsoftonline.com/some-tenant/oauth2/v2.0/token";
+        for (authority, tenant) in [(page, "some-tenant"), (page, ""), ("login.microsoftonline.us", "some-tenant")] {
+            assert_eq!(problems(authority, tenant), Vec::<String>::new(), "{authority} {tenant}");
+        }
+        assert_eq!(problems(page, "another"), ["ADO_AUTHORITY_URL"]);
+        assert_eq!(problems("https://login.microsoftonline.com", ""), ["ADO_TENANT_ID"]);
+        assert_eq!(problems("ftp://x", "some-tenant"), ["ADO_AUTHORITY_URL"]);
     }
 
     #[test]

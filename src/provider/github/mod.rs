@@ -1,5 +1,6 @@
 //! GitHub: github.com, GitHub Enterprise Cloud with data residency (`*.ghe.com`), GitHub Enterprise Server.
 
+mod address;
 mod agent;
 mod api;
 mod app;

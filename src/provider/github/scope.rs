@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::host::RepoUrl;
+use super::address::{Address, Server};
 use crate::config::Reader;
 use crate::shown::{quoted, shown};
 
@@ -76,49 +76,149 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Reads the settings; `None` when they name no scope although one is `needed`, or make no sense, which the reader then knows.
-pub(super) fn read(reader: &mut Reader<'_>, repo_url: Option<&RepoUrl>, needed: bool) -> Option<Scope> {
-    let mut owner = reader.text("GITHUB_OWNER");
-    let mut repo = reader.text("GITHUB_REPO");
-    let enterprise = reader.text("GITHUB_ENTERPRISE");
-    if let Some((in_repo, name)) = repo.clone().as_deref().and_then(|repo| repo.split_once('/')) {
-        if owner.as_deref().is_some_and(|owner| !owner.eq_ignore_ascii_case(in_repo)) {
-            reader.problem(
-                "GITHUB_REPO",
-                format!(
-                    "names the owner {}, but GITHUB_OWNER is {}",
-                    quoted(in_repo),
-                    quoted(owner.as_deref().unwrap_or_default())
+/// What the settings say of the scope and the server, each with the one that said it.
+#[derive(Default)]
+struct Gathered {
+    owner: Option<(&'static str, String)>,
+    repository: Option<(&'static str, String)>,
+    enterprise: Option<(&'static str, String)>,
+    servers: Vec<(&'static str, Server)>,
+}
+
+impl Gathered {
+    fn add(&mut self, reader: &mut Reader<'_>, setting: &'static str, address: Address) {
+        self.servers.extend(address.server.map(|server| (setting, server)));
+        let parts = [
+            ("owner", &mut self.owner, address.owner),
+            ("repository", &mut self.repository, address.repository),
+            ("enterprise", &mut self.enterprise, address.enterprise),
+        ];
+        for (kind, known, name) in parts {
+            let Some(name) = name else { continue };
+            match known {
+                Some((other, known)) if !known.eq_ignore_ascii_case(&name) => reader.problem(
+                    setting,
+                    format!("names the {kind} {}, but {other} says {}", quoted(&name), quoted(known)),
+                    format!("make them agree, or unset one of them: {other} is enough"),
                 ),
-                "make them agree, or unset GITHUB_OWNER",
-            );
+                Some(_) => {}
+                None => *known = Some((setting, name)),
+            }
         }
-        owner = Some(in_repo.to_owned());
-        repo = Some(name.to_owned());
     }
-    if let Some(url) = repo_url {
-        let from_url = (url.parts.first().cloned(), url.parts.get(1).cloned());
-        let differs = |ours: &Option<String>, theirs: &Option<String>| match (ours, theirs) {
-            (Some(ours), Some(theirs)) => !ours.eq_ignore_ascii_case(theirs),
-            (ours, _) => ours.is_some(),
+}
+
+/// All that settings of ours and of other containers say, in the order in which they are believed.
+fn gather(reader: &mut Reader<'_>) -> Gathered {
+    let mut gathered = Gathered::default();
+    for setting in ["GITHUB_OWNER", "GITHUB_REPO", "GITHUB_ENTERPRISE"] {
+        let Some(text) = reader.text(setting) else { continue };
+        let Some(mut address) = Address::parse(&text) else {
+            no_name(reader, setting, &text);
+            continue;
         };
-        if differs(&owner, &from_url.0) || differs(&repo, &from_url.1) {
-            reader.problem("REPO_URL", "contradicts GITHUB_OWNER and GITHUB_REPO", "keep the latter only");
+        if address.server.is_some() {
+            reader.note(format!("{setting} is an address, and was read as GITHUB_HOST, GITHUB_OWNER, GITHUB_REPO"));
         }
-        owner = owner.or(from_url.0);
-        repo = repo.or(from_url.1);
+        let alone = address.server.is_none() && address.repository.is_none();
+        match setting {
+            // A name by itself is what the setting says that it is.
+            "GITHUB_REPO" if alone => {
+                let name = address.owner.take();
+                address.repository = name.map(|name| name.strip_suffix(".git").unwrap_or(&name).to_owned());
+            }
+            "GITHUB_ENTERPRISE" if alone => address.enterprise = address.enterprise.or(address.owner.take()),
+            _ => {}
+        }
+        let named = match setting {
+            "GITHUB_OWNER" => &address.owner,
+            "GITHUB_REPO" => &address.repository,
+            _ => &address.enterprise,
+        };
+        if named.is_none() {
+            no_name(reader, setting, &text);
+            continue;
+        }
+        gathered.add(reader, setting, address);
+    }
+    if let Some(text) = reader.text("GITHUB_HOST") {
+        match Address::of_server(&text) {
+            Some(address) => gathered.add(reader, "GITHUB_HOST", address),
+            None => reader.problem(
+                "GITHUB_HOST",
+                format!("{} is neither a host, nor host:port, nor a URL", quoted(&text)),
+                "write github.example.com, github.example.com:8443 or https://github.example.com",
+            ),
+        }
+    }
+    if let Some(text) = reader.foreign("REPO_URL") {
+        match Address::parse(&text).filter(Address::names_somebody) {
+            Some(address) => {
+                reader.note("REPO_URL was read as GITHUB_HOST, GITHUB_OWNER and GITHUB_REPO");
+                gathered.add(reader, "REPO_URL", address);
+            }
+            None => reader.problem(
+                "REPO_URL",
+                format!("{} names no repository", quoted(&text)),
+                "write GITHUB_OWNER and GITHUB_REPO instead",
+            ),
+        }
     }
     if let Some(login) = reader.foreign("APP_LOGIN") {
-        if owner.as_deref().is_some_and(|owner| !owner.eq_ignore_ascii_case(&login)) {
-            reader.problem(
-                "APP_LOGIN",
-                "names another owner than the other settings",
-                "unset it: the App's installation is looked up by GITHUB_OWNER and GITHUB_REPO",
-            );
-        }
         reader.note("APP_LOGIN was read as GITHUB_OWNER");
-        owner = owner.or(Some(login));
+        match Address::parse(&login).filter(|address| address.owner.is_some()) {
+            Some(address) => gathered.add(reader, "APP_LOGIN", address),
+            None => no_name(reader, "APP_LOGIN", &login),
+        }
     }
+    gathered
+}
+
+fn no_name(reader: &mut Reader<'_>, setting: &str, text: &str) {
+    let what = match setting {
+        "GITHUB_REPO" => "repository",
+        "GITHUB_ENTERPRISE" => "enterprise",
+        _ => "owner",
+    };
+    let cure = match setting {
+        "GITHUB_REPO" => "write owner/name, or the address of the repository's page",
+        "GITHUB_ENTERPRISE" => "write its name, as it stands in the address of its page behind /enterprises/",
+        _ => "write its name, or the address of its page",
+    };
+    reader.problem(setting, format!("{} names no {what} on GitHub", quoted(text)), cure);
+}
+
+/// Reads the settings. The scope is `None` when they name none although one is `needed`, or make no sense, which the reader then knows. With
+/// it come the servers that they name.
+pub(super) fn read(reader: &mut Reader<'_>, needed: bool) -> (Option<Scope>, Vec<(&'static str, Server)>) {
+    let problems = reader.problems();
+    let Gathered { owner, repository, enterprise, servers } = gather(reader);
+    let name = |named: Option<(&'static str, String)>| named.map(|(_, name)| name);
+    let (owner, repo, enterprise) = (name(owner), name(repository), name(enterprise));
+    // A setting that makes no sense was meant to say what is missing.
+    let scope = if reader.problems() == problems { scope(reader, owner, repo, enterprise, needed) } else { None };
+    if let Some(scope) = &scope {
+        match scope {
+            Scope::Repository { owner, name } => {
+                reader.effective("GITHUB_OWNER", owner);
+                reader.effective("GITHUB_REPO", name);
+            }
+            Scope::Organization(owner) => reader.effective("GITHUB_OWNER", owner),
+            Scope::Enterprise(name) => reader.effective("GITHUB_ENTERPRISE", name),
+            Scope::OfConfiguration => {}
+        }
+    }
+    (scope, servers)
+}
+
+/// The one scope that these names come to.
+fn scope(
+    reader: &mut Reader<'_>,
+    owner: Option<String>,
+    repo: Option<String>,
+    enterprise: Option<String>,
+    needed: bool,
+) -> Option<Scope> {
     let declared = reader.foreign("RUNNER_SCOPE").map(|scope| scope.to_ascii_lowercase());
     if let Some(declared) = &declared {
         reader.note(format!(

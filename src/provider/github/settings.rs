@@ -4,10 +4,13 @@ use std::path::PathBuf;
 
 use super::credential::{self, Credential};
 use super::exceptions;
-use super::host::{self, Host, OtherPort, RepoUrl};
+use super::host::{self, Host, OtherPort};
 use super::scope::{self, Scope};
 use crate::config::{Common, Reader};
 use crate::provider::agents::architecture;
+
+/// The most labels that GitHub takes for a runner.
+const MOST_LABELS: usize = 100;
 
 /// All of GitHub's settings.
 #[derive(Debug, Clone)]
@@ -52,11 +55,10 @@ impl Settings {
 /// Reads the settings; `None` when something is missing, which the reader then knows.
 pub(super) fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings> {
     let credential = credential::read(reader);
-    let repo_url = host::repo_url(reader);
-    let host = host::read(reader, repo_url.as_ref());
-    exceptions::note(reader, &common.network, host.as_ref());
     let given = matches!(credential, Some(Credential::JitConfig(_)));
-    let scope = scope::read(reader, repo_url.as_ref(), !given);
+    let (scope, servers) = scope::read(reader, !given);
+    let host = host::read(reader, &servers);
+    exceptions::note(reader, &common.network, host.as_ref());
     let mut group = reader.text("GITHUB_RUNNER_GROUP");
     if matches!(scope, Some(Scope::Repository { .. }))
         && group.as_deref().is_some_and(|group| group.eq_ignore_ascii_case("default"))
@@ -74,7 +76,7 @@ pub(super) fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings>
         );
     }
     if !jit && !given {
-        dropped_port(reader, common, credential.as_ref(), repo_url.as_ref(), host.as_ref());
+        dropped_port(reader, common, credential.as_ref(), host.as_ref());
     }
     if given {
         if common.persistent {
@@ -120,6 +122,14 @@ pub(super) fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings>
         None => ["linux", "docker", "self-hosted"].map(str::to_owned).to_vec(),
     };
     reader.effective("RUNNER_LABELS", labels.join(","));
+    if labels.len() > MOST_LABELS {
+        let what = format!("names {} labels, and GitHub takes {MOST_LABELS} for a runner", labels.len());
+        if jit {
+            reader.problem("RUNNER_LABELS", what, "name fewer");
+        } else {
+            reader.warning(format!("RUNNER_LABELS {what}: jobs that ask for others may wait for ever"));
+        }
+    }
     let settings = Settings {
         host: host?,
         scope: scope?,
@@ -131,21 +141,18 @@ pub(super) fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings>
         persistent: common.persistent,
         token_cache,
     };
+    reader.effective("GITHUB_HOST", &settings.host.web);
     reader.effective("GITHUB_API_URL", &settings.host.api);
     reader.effective("scope", &settings.scope);
     Some(settings)
 }
 
 /// The runner that is configured by a token drops the port of the address, and sends the token to whoever is at the scheme's own.
-fn dropped_port(
-    reader: &mut Reader<'_>,
-    common: &Common,
-    credential: Option<&Credential>,
-    repo_url: Option<&RepoUrl>,
-    host: Option<&Host>,
-) {
-    let Some(OtherPort { port, host, own }) = host.and_then(Host::other_port) else { return };
-    let setting = if reader.text("GITHUB_HOST").is_none() && repo_url.is_some() { "REPO_URL" } else { "GITHUB_HOST" };
+fn dropped_port(reader: &mut Reader<'_>, common: &Common, credential: Option<&Credential>, host: Option<&Host>) {
+    let Some((setting, OtherPort { port, host, own })) = host.and_then(|host| Some((host.setting, host.other_port()?)))
+    else {
+        return;
+    };
     let what =
         format!("the runner that is configured by a token drops the port {port}, and would send the token to {host}");
     let mut cure = format!("have the server or a proxy listen on port {own}, and name no port");
@@ -204,10 +211,132 @@ mod tests {
         for own in ["http://forge:80", "forge:443", "https://forge:443", "forge"] {
             assert_eq!(cure(("GITHUB_HOST", own), [token, none]), None, "{own}");
         }
-        // Only the way of our own requests.
-        assert_eq!(cure(("GITHUB_API_URL", "http://forge:8080/api/v3"), [token, none]), None);
+        assert_eq!(cure(("GITHUB_API_URL", "http://forge:8080/api/v3"), [token, none]).unwrap(), plain);
         let problems = read_settings([pat, ("REPO_URL", "https://forge:8443/o/r")]).unwrap_err();
         assert_eq!(problems[0].setting, "REPO_URL");
+    }
+
+    #[test]
+    fn addresses_say_server_and_scope_wherever_they_stand() {
+        let api = "https://api.github.com";
+        for (setting, value, scope) in [
+            ("REPO_URL", "https://github.com/acme/widgets.git", "repos/acme/widgets"),
+            ("REPO_URL", "git@github.com:acme/widgets.git", "repos/acme/widgets"),
+            ("REPO_URL", "github.com/orgs/acme", "orgs/acme"),
+            ("REPO_URL", "https://github.com/enterprises/acme", "enterprises/acme"),
+            ("REPO_URL", "acme/widgets", "repos/acme/widgets"),
+            ("GITHUB_REPO", "https://www.github.com/acme/widgets/settings/actions/runners/new", "repos/acme/widgets"),
+            ("GITHUB_REPO", "acme/widgets.git", "repos/acme/widgets"),
+            ("GITHUB_REPO", "/acme/widgets/", "repos/acme/widgets"),
+            ("GITHUB_OWNER", "https://github.com/acme/?tab=repositories", "orgs/acme"),
+            ("GITHUB_OWNER", "https://github.com/acme/widgets/tree/main", "repos/acme/widgets"),
+            ("GITHUB_OWNER", "@acme", "orgs/acme"),
+            ("GITHUB_OWNER", "orgs/acme", "orgs/acme"),
+            ("GITHUB_ENTERPRISE", "https://github.com/enterprises/acme/settings", "enterprises/acme"),
+            ("GITHUB_ENTERPRISE", "enterprises/acme", "enterprises/acme"),
+            ("GITHUB_HOST", "https://github.com/acme/widgets", "repos/acme/widgets"),
+        ] {
+            let (found, _) = read_settings([("GITHUB_PAT", "abcd"), (setting, value)]).unwrap();
+            assert_eq!(found, format!("{api}/{scope}/actions"), "{setting}={value}");
+        }
+        let (found, notes) = read_settings([
+            ("GITHUB_PAT", "'abcd'"),
+            ("GITHUB_OWNER", "\"acme\"\r"),
+            ("GITHUB_REPO", "http://ghes.corp/acme/widgets"),
+        ])
+        .unwrap();
+        assert_eq!(found, "http://ghes.corp/api/v3/repos/acme/widgets/actions");
+        for name in ["GITHUB_PAT stands in quotes", "GITHUB_OWNER stands in quotes", "GITHUB_REPO is an address"] {
+            assert_eq!(notes.iter().filter(|note| note.starts_with(name)).count(), 1, "{name}: {notes:?}");
+        }
+        for (setting, value) in [
+            ("GITHUB_REPO", "https://github.com/acme"),
+            ("GITHUB_OWNER", "https://github.com"),
+            ("GITHUB_OWNER", "ftp://github.com/acme"),
+            ("GITHUB_ENTERPRISE", "https://github.com/acme"),
+            ("REPO_URL", "https://github.com/"),
+        ] {
+            let problems = read_settings([("GITHUB_PAT", "abcd"), (setting, value)]).unwrap_err();
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert_eq!(problems[0].setting, setting, "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn labels_that_no_job_asks_for_and_too_many_are_told_of() {
+        let warnings = |labels: &str, registration: &str| {
+            let variables = [
+                ("GITHUB_PAT", "abcd"),
+                ("GITHUB_OWNER", "o"),
+                ("RUNNER_LABELS", labels),
+                ("OSCR_REGISTRATION", registration),
+            ];
+            let environment = crate::config::Environment::from(variables);
+            let configured = crate::provider::configure(crate::provider::FORGES, &environment);
+            configured.map(|configured| configured.warnings).map_err(|problems| problems.len())
+        };
+        for labels in ["gpu", "gpu, linux", "[\"gpu\", \"x\"]", "'gpu','x'", "ubuntu-24.04,a_b,c/d"] {
+            assert_eq!(warnings(labels, "token"), Ok(vec![]), "{labels}");
+        }
+        for labels in ["gpu linux", "gpu;linux", "{\"a\":1}", "gpu,$HOSTNAME", "a|b", "\"open"] {
+            let said = warnings(labels, "token").unwrap();
+            assert!(said.len() == 1 && said[0].contains("separated by commas"), "{labels}: {said:?}");
+        }
+        let many: Vec<String> = (0..101).map(|number| format!("label-{number}")).collect();
+        assert!(warnings(&many.join(","), "token").unwrap()[0].contains("names 101 labels"));
+        assert_eq!(warnings(&many.join(","), "jit"), Err(1));
+        assert_eq!(warnings(&"é".repeat(256), "token"), Ok(vec![]));
+        assert_eq!(warnings(&"é".repeat(257), "token"), Err(1));
+    }
+
+    #[test]
+    fn pages_and_api_are_one_servers() {
+        let scope = |host: &str, api: &str| {
+            let read = read_settings([
+                ("GITHUB_PAT", "abcd"),
+                ("GITHUB_OWNER", "o"),
+                ("GITHUB_HOST", host),
+                ("GITHUB_API_URL", api),
+            ]);
+            read.map(|(scope, _)| scope.trim_end_matches("/orgs/o/actions").to_owned())
+                .map_err(|problems| problems.into_iter().map(|problem| problem.setting).collect::<Vec<_>>())
+        };
+        for (host, api, found) in [
+            ("", "https://ghes.corp/api/v3/", "https://ghes.corp/api/v3"),
+            ("", "ghes.corp", "https://ghes.corp/api/v3"),
+            ("", "https://api.github.com/", "https://api.github.com"),
+            ("", "https://github.com", "https://api.github.com"),
+            ("", "https://api.octo.ghe.com", "https://api.octo.ghe.com"),
+            ("github.com", "https://api.github.com/repos/o/r", "https://api.github.com"),
+            ("octo.ghe.com", "https://api.octo.ghe.com", "https://api.octo.ghe.com"),
+            ("https://ghes.corp", "https://ghes.corp:8443/api/v3/orgs/o", "https://ghes.corp:8443/api/v3"),
+            ("ghes.corp", "https://ghes.corp/proxied/", "https://ghes.corp/proxied"),
+        ] {
+            assert_eq!(scope(host, api).as_deref(), Ok(found), "{host} {api}");
+        }
+        for (host, api) in [
+            ("github.com", "https://ghes.corp/api/v3"),
+            ("ghes.corp", "https://api.github.com"),
+            ("ghes.corp", "https://other.corp/api/v3"),
+            ("octo.ghe.com", "https://api.umbrella.ghe.com"),
+            ("ghes.corp", "https://api.ghes.corp"),
+        ] {
+            assert_eq!(scope(host, api), Err(vec!["GITHUB_API_URL".to_owned()]), "{host} {api}");
+        }
+        // Of an API alone the agent is told the server that it belongs to.
+        let configured = |variables: [(&str, &str); 4]| {
+            let environment = crate::config::Environment::from(variables);
+            let configured = crate::provider::configure(crate::provider::FORGES, &environment);
+            configured.map(|configured| configured.provider.scope()).map_err(|problems| format!("{problems:?}"))
+        };
+        let (pat, owner) = (("GITHUB_PAT", "abcd"), ("GITHUB_OWNER", "o"));
+        for registration in ["token", "jit"] {
+            let registration = ("OSCR_REGISTRATION", registration);
+            let scope = configured([pat, owner, registration, ("GITHUB_API_URL", "https://ghes.corp/api/v3")]);
+            assert_eq!(scope.as_deref(), Ok("organisation o on https://ghes.corp"));
+        }
+        let problem = configured([pat, ("REPO_URL", "https://github.com/o/r"), ("GITHUB_HOST", "ghes.corp"), ("", "")]);
+        assert!(problem.unwrap_err().contains("leads to https://github.com, and GITHUB_HOST to https://ghes.corp"));
     }
 
     #[test]

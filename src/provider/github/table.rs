@@ -57,7 +57,7 @@ pub(super) const TABLE: &[Setting] = &[
         name: "GITHUB_REPO",
         kind: SettingKind::Text,
         default: "unset: the whole organisation",
-        about: "The repository, as `name` or `owner/name`.",
+        about: "The repository, as `name` or `owner/name`, or its address.",
         aliases: &["REPO"],
     },
     Setting {
@@ -77,8 +77,8 @@ pub(super) const TABLE: &[Setting] = &[
     Setting {
         name: "GITHUB_API_URL",
         kind: SettingKind::Text,
-        default: "worked out from `GITHUB_HOST`",
-        about: "The API's base URL: `https://api.github.com`, `https://api.<name>.ghe.com`, `https://<host>/api/v3`.",
+        default: "follows from `GITHUB_HOST`",
+        about: "The API's base URL: `https://api.github.com`, `https://api.<name>.ghe.com`, `https://<host>/api/v3`. It must be of the same host; alone, it says the host, too.",
         aliases: &[],
     },
     Setting {
