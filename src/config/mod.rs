@@ -19,6 +19,7 @@ pub(crate) mod proxy;
 mod reader;
 pub(crate) mod reading;
 pub(crate) mod secret;
+mod secret_text;
 pub mod table;
 mod update;
 pub(crate) mod values;

@@ -230,15 +230,15 @@ impl<'a> Reader<'a> {
                             ),
                         );
                     }
-                    Err(error) => self.problem(
-                        &file_name,
-                        error.to_string(),
-                        format!("mount the secret there, or unset {file_name}"),
-                    ),
+                    Err(error) => self.no_secret(&file_name, &error),
                 }
             }
             if let Some(value) = self.given(&candidate) {
-                found.push(SecretSource::environment(&candidate, Secret::new(value)));
+                let source = SecretSource::environment(&candidate, Secret::new(value));
+                match source.read() {
+                    Ok(_) => found.push(source),
+                    Err(error) => self.no_secret(&candidate, &error),
+                }
             }
         }
         if found.len() > 1 {
@@ -246,11 +246,20 @@ impl<'a> Reader<'a> {
             self.problem(name, format!("is given more than once ({})", names.join(", ")), "keep one of them");
         }
         let source = found.into_iter().next()?;
+        if source.is_named() {
+            self.note(format!("{}: the name before the = is no part of the secret", source.setting));
+        }
         if source.setting.trim_end_matches("_FILE") != name {
             self.note(format!("{} was read as {name}", source.setting));
         }
         self.effective.insert(name.to_owned(), format!("*** from {source}"));
         Some(source)
+    }
+
+    fn no_secret(&mut self, setting: &str, error: &SecretError) {
+        let what = error.to_string();
+        let what = what.strip_prefix(setting).map(str::trim_start).unwrap_or(&what);
+        self.problem(setting, what, error.cure());
     }
 
     /// For a problem with secrets that are missing: which of them have files that are there and empty, after a colon.

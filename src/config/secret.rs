@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::reading::meant;
+use super::secret_text::{Form, Misplaced, misplaced, value};
 use crate::log;
 
 /// The longest secret that is read from a file, in bytes. A private key is a few kilobytes.
@@ -67,9 +69,32 @@ pub enum SecretError {
     /// The file holds nothing.
     #[error("{setting} names {}, which is empty", file.display())]
     Empty { setting: String, file: PathBuf },
+    /// It is a directory.
+    #[error("{setting} names {}, which is a directory", file.display())]
+    Directory { setting: String, file: PathBuf },
+    /// It is plainly something else.
+    #[error("{setting} {}holds {}", file.as_ref().map(|file| format!("names {}, which ", file.display())).unwrap_or_default(), found.what)]
+    Misplaced { setting: String, file: Option<PathBuf>, found: Misplaced },
     /// The file does not look like a secret.
-    #[error("{setting} names {}, which is longer than {LONGEST} bytes or not text", file.display())]
+    #[error("{setting} names {}, which is longer than {LONGEST} bytes or not text in UTF-8", file.display())]
     NotText { setting: String, file: PathBuf },
+}
+
+impl SecretError {
+    /// What to do about it.
+    #[must_use]
+    pub(crate) fn cure(&self) -> String {
+        match self {
+            Self::Directory { .. } => "Docker makes one where the file to mount is missing: remove it on the host, put the file there, and make \
+                                       the container anew"
+                .to_owned(),
+            Self::Misplaced { found, .. } => found.cure.to_owned(),
+            Self::NotText { .. } => "save it as plain text in UTF-8, with nothing but the secret in it".to_owned(),
+            Self::Unreadable { setting, .. } | Self::Empty { setting, .. } => {
+                format!("mount the secret there, or unset {setting}")
+            }
+        }
+    }
 }
 
 /// What a file looked like at some moment; it differs once somebody corrected the file.
@@ -98,11 +123,38 @@ impl SecretSource {
         }
     }
 
-    /// The value, without white space around it.
+    /// The value, without what files and shells put around it.
     ///
     /// # Errors
-    /// When a file cannot be read or holds no text.
+    /// When a file cannot be read, or what is there is plainly something else.
     pub fn read(&self) -> Result<Secret, SecretError> {
+        self.look().map(|(secret, _)| secret)
+    }
+
+    /// Whether a name and `=` stand before the value, which are no part of it.
+    #[must_use]
+    pub(crate) fn is_named(&self) -> bool {
+        self.look().is_ok_and(|(_, named)| named)
+    }
+
+    fn look(&self) -> Result<(Secret, bool), SecretError> {
+        let text = self.text()?;
+        let name = self.setting.strip_suffix("_FILE").unwrap_or(&self.setting);
+        let (value, named) = value(text.expose(), &[name]);
+        let form = if name.ends_with("PRIVATE_KEY") { Form::Key } else { Form::Word };
+        match misplaced(value, form) {
+            Some(found) => Err(SecretError::Misplaced {
+                setting: self.setting.clone(),
+                file: self.path().map(Path::to_owned),
+                found,
+            }),
+            None if value == text.expose() => Ok((text, named)),
+            None => Ok((Secret::new(value.to_owned()), named)),
+        }
+    }
+
+    /// What is there, without white space around it.
+    fn text(&self) -> Result<Secret, SecretError> {
         let file = match &self.origin {
             SecretOrigin::Environment(secret) => return Ok(secret.clone()),
             SecretOrigin::File(file) => file,
@@ -110,9 +162,12 @@ impl SecretSource {
         let setting = self.setting.clone();
         let unreadable = |source| SecretError::Unreadable { setting: setting.clone(), file: file.clone(), source };
         let mut bytes = Zeroizing::new(Vec::new());
+        if file.is_dir() {
+            return Err(SecretError::Directory { setting, file: file.clone() });
+        }
         File::open(file).map_err(unreadable)?.take(LONGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         match std::str::from_utf8(&bytes) {
-            Ok(text) if bytes.len() as u64 <= LONGEST => match text.trim() {
+            Ok(text) if bytes.len() as u64 <= LONGEST => match meant(text) {
                 "" => Err(SecretError::Empty { setting, file: file.clone() }),
                 text => Ok(Secret::new(text.to_owned())),
             },

@@ -11,7 +11,7 @@ use std::process::Command;
 use nix::unistd::{AccessFlags, access};
 use zeroize::Zeroizing;
 
-use crate::config::{Environment, Problem, Secret, SecretSource};
+use crate::config::{Environment, Problem, Secret, SecretError, SecretSource};
 use crate::os;
 use crate::os::Identity;
 use crate::os::access::{READ, may};
@@ -78,7 +78,10 @@ pub(super) fn given(forges: Forges, environment: &Environment) -> Vec<SecretSour
     };
     // A file without content is what Compose makes of a secret that is unset.
     let meant = environment.iter().filter_map(|(name, _)| Some((name, environment.get(name)?)));
-    meant.filter_map(of).filter(|source| source.read().is_ok()).collect()
+    meant
+        .filter_map(of)
+        .filter(|source| !matches!(source.read(), Err(SecretError::Empty { .. } | SecretError::Unreadable { .. })))
+        .collect()
 }
 
 /// What there is to say about a secret's file that the agent's user can read, unless [`guard`] can close it: `Ok(true)` where it has to.

@@ -46,6 +46,6 @@ impl Fault {
 /// A secret that cannot be read now: somebody must mount or fill the file.
 impl From<SecretError> for Fault {
     fn from(error: SecretError) -> Self {
-        Self::denied(error.to_string(), "put the secret there; it is read anew as soon as the file changes")
+        Self::denied(error.to_string(), format!("{}; it is read anew as soon as the file changes", error.cure()))
     }
 }

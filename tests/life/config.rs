@@ -344,6 +344,61 @@ fn values_are_read_as_people_write_them() {
 }
 
 #[test]
+fn a_file_that_holds_no_secret_is_called_what_it_is() {
+    let key = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n";
+    let wrong: [(&[u8], &str, &str); 7] = [
+        (b"/run/secrets/other\n", "the path of a file", "NAME_FILE"),
+        (b"{\"token\": \"abcdefgh\"}", "JSON", "alone"),
+        (key.as_bytes(), "in PEM form", "GITHUB_APP_PRIVATE_KEY_FILE"),
+        (b"A=1\nB=2\n", "several lines", "alone"),
+        (b"${GITHUB_PAT}", "a placeholder", "alone"),
+        (b"\xff\xfea\0b\0", "not text in UTF-8", "UTF-8"),
+        (b"directory", "is a directory", "missing"),
+    ];
+    let cases: Vec<_> =
+        [Kind::GitHub, Kind::Azure].into_iter().flat_map(|kind| wrong.map(|wrong| (kind, wrong))).collect();
+    each(&cases, |(kind, (content, what, cure))| {
+        let forge = Forge::start();
+        let (mut container, setting) = match kind {
+            Kind::GitHub => (Container::new(&forge), "GITHUB_PAT_FILE"),
+            Kind::Azure => (Container::azure(&forge), "ADO_PAT_FILE"),
+        };
+        fs::remove_file(container.path(SECRET)).expect("it was there");
+        if *content == b"directory" {
+            fs::create_dir(container.path(SECRET)).expect("a directory");
+        } else {
+            fs::write(container.path(SECRET), content).expect("a file");
+            allow(&container.path(SECRET), 0o400);
+        }
+        assert_refused(&forge, &mut container, &[&format!("{setting}: names "), what, cure]);
+        assert_eq!(forge.requests().len(), 0);
+    });
+}
+
+#[test]
+fn a_secret_is_read_from_files_as_editors_and_orchestrators_make_them() {
+    let forms: [fn(&str) -> String; 4] = [
+        |pat| format!("\u{feff}{pat}\r\n"),
+        |pat| format!("\"{pat}\"\n"),
+        |pat| format!("TOKEN={pat}\n"),
+        |pat| format!("# ours\nexport GITHUB_PAT='{pat}'\nADO_PAT={pat}\n"),
+    ];
+    let cases: Vec<_> =
+        [Kind::GitHub, Kind::Azure].into_iter().flat_map(|kind| forms.map(|form| (kind, form))).collect();
+    each(&cases, |(kind, form)| {
+        let forge = Forge::start();
+        let mut container = match kind {
+            Kind::GitHub => Container::new(&forge),
+            Kind::Azure => Container::azure(&forge),
+        };
+        write(&container.path(SECRET), &form(&forge.pat()), 0o400);
+        container.start();
+        forge.listening();
+        assert!(!container.lines().concat().contains(&forge.pat()));
+    });
+}
+
+#[test]
 fn a_token_of_one_server_is_never_sent_to_another() {
     for registration in ["token", "jit"] {
         let (forge, other) = (Forge::start(), Forge::start());
