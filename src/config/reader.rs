@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
     /// The text of a setting that all programs read, in capitals and in small letters. Where the two differ, the small ones are what
     /// most of them take, the agents too.
     pub(crate) fn of_either_case(&mut self, name: &'static str) -> Option<String> {
-        let given = self.given(name);
+        let given = self.of_all_names(name);
         if let [(capital, value), (small, other)] = given.as_slice()
             && value != other
         {
