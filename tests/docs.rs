@@ -32,7 +32,26 @@ const NOT_IN_COMPOSE: &[(&str, &str)] = &[
 const OF_COMPOSE: &[&str] = &["COMPOSE_FILE", "COMPOSE_PROFILES"];
 
 /// Names of other containers that are no alias of one setting, but are read all the same.
-const FOREIGN: &[&str] = &["APP_LOGIN", "AZP_AGENT_NAME", "AZP_WORK", "EPHEMERAL", "REPO_URL", "RUNNER_SCOPE"];
+/// The sources that read settings must agree, and `compose.yml` hands them all on.
+const FOREIGN: &[&str] = &[
+    "ACTIONS_RUNNER_ACTION_ARCHIVE_CACHE",
+    "AGENT_TOOLSDIRECTORY",
+    "APP_LOGIN",
+    "AZP_AGENT_NAME",
+    "AZP_WORK",
+    "EPHEMERAL",
+    "REPO_URL",
+    "RUNNER_ENTERPRISE_URL",
+    "RUNNER_ORGANIZATION_URL",
+    "RUNNER_PRINCIPAL",
+    "RUNNER_REPOSITORY_URL",
+    "RUNNER_SCOPE",
+    "RUNNER_TOOL_CACHE",
+    "RUNNER_WORK_DIRECTORY",
+];
+
+/// What is read of Docker's client, whose settings come from the compose files for Docker.
+const OF_DOCKER: &[&str] = &["DOCKER_TLS_VERIFY"];
 
 fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -221,6 +240,29 @@ fn compose_hands_on_every_setting_under_every_name() {
     for name in FOREIGN {
         assert!(keys.contains(name), "compose.yml does not hand {name} on");
     }
+}
+
+#[test]
+fn what_the_sources_read_besides_the_tables_is_what_compose_hands_on() {
+    let mut read_there = BTreeSet::new();
+    let mut folders = vec![project().join("src/config"), project().join("src/provider")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder of sources").flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            let text = fs::read_to_string(entry.path()).expect("a source");
+            let calls = text.split("foreign(\"").skip(1);
+            read_there.extend(calls.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+            // The one list that is read name by name.
+            let list = text.split_once("CACHES_OF_AGENTS: [&str; 3] =").and_then(|(_, rest)| rest.split_once(';'));
+            let list = list.map(|(list, _)| list.split('"').skip(1).step_by(2).map(str::to_owned));
+            read_there.extend(list.into_iter().flatten());
+        }
+    }
+    let known: BTreeSet<String> = FOREIGN.iter().chain(OF_DOCKER).map(|name| (*name).to_owned()).collect();
+    assert_eq!(read_there, known);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::docker::DockerForJobs;
 use super::hardware::Hardware;
 use super::name::Naming;
 use super::network::Network;
+use super::others;
 use super::places::Places;
 use super::policy;
 use super::reader::Reader;
@@ -142,6 +143,7 @@ impl Common {
         if agent_cache.as_ref().is_some_and(|directory| !directory.is_absolute()) {
             reader.problem("OSCR_AGENT_CACHE", "is not an absolute path", "write /var/cache/oscr/shared, and mount it");
         }
+        others::note(reader);
         let hardware = Hardware::read(reader);
         let network = Network::read(reader);
         Self {
@@ -215,20 +217,21 @@ fn kill_timeout(reader: &mut Reader<'_>) -> Duration {
 }
 
 fn work_directory(reader: &mut Reader<'_>) -> String {
-    let own = reader.text("RUNNER_WORKDIR");
-    // Microsoft's container has it relative to the agent.
-    match reader.foreign("AZP_WORK") {
-        Some(path) if path.starts_with('/') && own.is_none() => {
-            reader.note("AZP_WORK was read as RUNNER_WORKDIR");
-            path
-        }
-        given => {
-            if given.is_some() {
-                reader.note("AZP_WORK has no effect: jobs work in RUNNER_WORKDIR");
+    let mut known = reader.text("RUNNER_WORKDIR");
+    // Others have it relative to the agent.
+    for (name, path) in
+        [("AZP_WORK", reader.foreign("AZP_WORK")), ("RUNNER_WORK_DIRECTORY", reader.foreign("RUNNER_WORK_DIRECTORY"))]
+    {
+        match path {
+            Some(path) if path.starts_with('/') && known.is_none() => {
+                reader.note(format!("{name} was read as RUNNER_WORKDIR"));
+                known = Some(path);
             }
-            own.unwrap_or_else(|| "/work".to_owned())
+            Some(_) => reader.note(format!("{name} has no effect: jobs work in RUNNER_WORKDIR")),
+            None => {}
         }
     }
+    known.unwrap_or_else(|| "/work".to_owned())
 }
 
 fn metrics_address(reader: &mut Reader<'_>) -> Option<SocketAddr> {

@@ -12,6 +12,7 @@ pub(crate) mod exceptions;
 mod hardware;
 pub(crate) mod name;
 mod network;
+mod others;
 mod places;
 mod policy;
 mod problem;

@@ -272,6 +272,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The variables that are set with this name, or that begin so (`*`).
+    pub(crate) fn given_like(&self, pattern: &str) -> Vec<String> {
+        let fits = |name: &str| match pattern.strip_suffix('*') {
+            Some(begin) => name.starts_with(begin),
+            None => name == pattern,
+        };
+        let set = self.environment.iter().map(|(name, _)| name).filter(|name| fits(name));
+        set.filter(|name| self.environment.get(name).is_some()).map(str::to_owned).collect()
+    }
+
     /// Notes which of our settings that are set belong to another forge than this one.
     pub(crate) fn note_settings_of(&mut self, forge: &str, settings: &[Setting]) {
         for name in settings.iter().flat_map(Setting::names) {

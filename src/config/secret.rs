@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::reading::meant;
-use super::secret_text::{Form, Misplaced, misplaced, value};
+use super::secret_text::{Misplaced, SecretForm, misplaced, value};
 use crate::log;
 
 /// The longest secret that is read from a file, in bytes. A private key is a few kilobytes.
@@ -141,7 +141,7 @@ impl SecretSource {
         let text = self.text()?;
         let name = self.setting.strip_suffix("_FILE").unwrap_or(&self.setting);
         let (value, named) = value(text.expose(), &[name]);
-        let form = if name.ends_with("PRIVATE_KEY") { Form::Key } else { Form::Word };
+        let form = if name.ends_with("PRIVATE_KEY") { SecretForm::Key } else { SecretForm::Word };
         match misplaced(value, form) {
             Some(found) => Err(SecretError::Misplaced {
                 setting: self.setting.clone(),

@@ -13,7 +13,7 @@ pub struct Misplaced {
 
 /// What a secret is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum SecretForm {
     /// One word.
     Word,
     /// A key in PEM form, of several lines.
@@ -42,18 +42,18 @@ pub(super) fn value<'a>(text: &'a str, names: &[&str]) -> (&'a str, bool) {
 }
 
 /// Whether a text is plainly something else than a secret of this form.
-pub(super) fn misplaced(text: &str, form: Form) -> Option<Misplaced> {
+pub(super) fn misplaced(text: &str, form: SecretForm) -> Option<Misplaced> {
     let found = |what, cure| Some(Misplaced { what, cure });
     if text.starts_with("-----BEGIN ") {
         return match form {
-            Form::Key => None,
-            Form::Word => found(
+            SecretForm::Key => None,
+            SecretForm::Word => found(
                 "a key or a certificate in PEM form",
                 "give the token here; the private key of a GitHub App belongs in GITHUB_APP_PRIVATE_KEY_FILE",
             ),
         };
     }
-    if text.contains("-----BEGIN ") && form == Form::Key {
+    if text.contains("-----BEGIN ") && form == SecretForm::Key {
         return None;
     }
     let alone = "put the secret there, alone, as its page showed it";
@@ -84,7 +84,7 @@ pub(super) fn misplaced(text: &str, form: Form) -> Option<Misplaced> {
     if text.starts_with(['$', '<']) || text.contains("${") {
         return found("a placeholder that nobody filled in", alone);
     }
-    if form == Form::Key {
+    if form == SecretForm::Key {
         return None;
     }
     if text.starts_with(['"', '\'']) || text.ends_with(['"', '\'']) {
@@ -140,13 +140,15 @@ mod tests {
             ("Bearer abcd", "several words"),
             ("abcd\u{200b}ef", "characters"),
         ] {
-            let found = misplaced(text, Form::Word).map(|misplaced| misplaced.what).unwrap_or_default();
+            let found = misplaced(text, SecretForm::Word).map(|misplaced| misplaced.what).unwrap_or_default();
             assert!(found.contains(what), "{text}: {found}");
         }
         for token in ["abcd", "ghp_A1b2", "github_pat_11A_b", "abc8Q~d.e-f_g", "eyJh.eyJi.c-_", "AbC+/=="] {
-            assert_eq!(misplaced(token, Form::Word), None, "{token}");
+            assert_eq!(misplaced(token, SecretForm::Word), None, "{token}");
         }
-        assert_eq!(misplaced("-----BEGIN RSA PRIVATE KEY-----\nMII", Form::Key), None);
-        assert!(misplaced("/run/secrets/key.pem", Form::Key).is_some() && misplaced("{}", Form::Key).is_some());
+        assert_eq!(misplaced("-----BEGIN RSA PRIVATE KEY-----\nMII", SecretForm::Key), None);
+        assert!(
+            misplaced("/run/secrets/key.pem", SecretForm::Key).is_some() && misplaced("{}", SecretForm::Key).is_some()
+        );
     }
 }

@@ -272,7 +272,7 @@ pub const COMMON: &[Setting] = &[
         kind: SettingKind::List,
         default: "empty",
         about: "Registry mirrors for that engine: URLs.",
-        aliases: &[],
+        aliases: &["REGISTRY_MIRRORS"],
     },
     Setting {
         name: "OSCR_DOCKERD_MTU",

@@ -10,8 +10,9 @@ use crate::harness::{Container, Forge, each};
 /// What nobody may read again.
 const WORD: &str = "hidden1word";
 /// Names of other containers that are read and stand in no table: for every forge, and for GitHub.
-const OTHERS: [&str; 4] = ["EPHEMERAL", "AZP_WORK", "AZP_AGENT_NAME", "AGENT_TOOLSDIRECTORY"];
-const OTHERS_FOR_GITHUB: [&str; 3] = ["REPO_URL", "APP_LOGIN", "RUNNER_SCOPE"];
+const OTHERS: [&str; 5] = ["EPHEMERAL", "AZP_WORK", "AZP_AGENT_NAME", "AGENT_TOOLSDIRECTORY", "RUNNER_WORK_DIRECTORY"];
+const OTHERS_FOR_GITHUB: [&str; 5] =
+    ["REPO_URL", "APP_LOGIN", "RUNNER_SCOPE", "RUNNER_ORGANIZATION_URL", "RUNNER_PRINCIPAL"];
 
 /// A container of a forge, with a credential that is given as a file.
 fn container(kind: Kind, forge: &Forge) -> Container<'_> {

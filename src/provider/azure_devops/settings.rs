@@ -30,21 +30,21 @@ pub(super) const TABLE: &[Setting] = &[
         kind: SettingKind::Secret,
         default: "one of the two is needed",
         about: "The secret of a service principal that is administrator of the pool.",
-        aliases: &[],
+        aliases: &["AZP_CLIENTSECRET"],
     },
     Setting {
         name: "ADO_CLIENT_ID",
         kind: SettingKind::Text,
         default: "needed with `ADO_CLIENT_SECRET`",
         about: "The service principal's application (client) id.",
-        aliases: &[],
+        aliases: &["AZP_CLIENTID"],
     },
     Setting {
         name: "ADO_TENANT_ID",
         kind: SettingKind::Text,
         default: "needed with `ADO_CLIENT_SECRET`",
         about: "The id of its tenant.",
-        aliases: &[],
+        aliases: &["AZP_TENANTID"],
     },
     Setting {
         name: "ADO_AUTHORITY_URL",
@@ -386,6 +386,20 @@ mod tests {
         .unwrap();
         assert_eq!(scope, "https://dev.azure.com/acme/_apis/distributedtask/pools?poolName=Linux+pool");
         for name in ["AZP_URL", "AZP_TOKEN", "AZP_POOL", "AZP_AGENT_NAME", "AZP_WORK"] {
+            assert_eq!(notes.iter().filter(|note| note.starts_with(name)).count(), 1, "{name}: {notes:?}");
+        }
+    }
+
+    #[test]
+    fn microsofts_names_for_a_service_principal_are_read() {
+        let (_, notes) = read_settings([
+            ("AZP_URL", "https://dev.azure.com/acme"),
+            ("AZP_CLIENTID", "an-id"),
+            ("AZP_CLIENTSECRET", "abcd"),
+            ("AZP_TENANTID", "a-tenant"),
+        ])
+        .unwrap();
+        for name in ["AZP_CLIENTID", "AZP_CLIENTSECRET", "AZP_TENANTID"] {
             assert_eq!(notes.iter().filter(|note| note.starts_with(name)).count(), 1, "{name}: {notes:?}");
         }
     }

@@ -151,18 +151,28 @@ fn gather(reader: &mut Reader<'_>) -> Gathered {
             ),
         }
     }
-    if let Some(text) = reader.foreign("REPO_URL") {
-        match Address::parse(&text).filter(Address::names_somebody) {
-            Some(address) => {
-                reader.note("REPO_URL was read as GITHUB_HOST, GITHUB_OWNER and GITHUB_REPO");
-                gathered.add(reader, "REPO_URL", address);
-            }
-            None => reader.problem(
-                "REPO_URL",
-                format!("{} names no repository", quoted(&text)),
-                "write GITHUB_OWNER and GITHUB_REPO instead",
-            ),
+    for (setting, text) in [
+        ("REPO_URL", reader.foreign("REPO_URL")),
+        ("RUNNER_REPOSITORY_URL", reader.foreign("RUNNER_REPOSITORY_URL")),
+        ("RUNNER_ORGANIZATION_URL", reader.foreign("RUNNER_ORGANIZATION_URL")),
+        ("RUNNER_ENTERPRISE_URL", reader.foreign("RUNNER_ENTERPRISE_URL")),
+        ("RUNNER_PRINCIPAL", reader.foreign("RUNNER_PRINCIPAL")),
+    ] {
+        let Some(text) = text else { continue };
+        let Some(mut address) = Address::parse(&text).filter(Address::names_somebody) else {
+            let what = format!("{} names no repository", quoted(&text));
+            reader.problem(setting, what, "write GITHUB_OWNER and GITHUB_REPO instead");
+            continue;
+        };
+        // Its scope says what it is.
+        if setting == "RUNNER_PRINCIPAL"
+            && address.repository.is_none()
+            && declared(reader).is_some_and(|scope| scope.starts_with("ent"))
+        {
+            address.enterprise = address.enterprise.or(address.owner.take());
         }
+        reader.note(format!("{setting} was read as GITHUB_HOST, GITHUB_OWNER and GITHUB_REPO"));
+        gathered.add(reader, setting, address);
     }
     if let Some(login) = reader.foreign("APP_LOGIN") {
         reader.note("APP_LOGIN was read as GITHUB_OWNER");
@@ -172,6 +182,11 @@ fn gather(reader: &mut Reader<'_>) -> Gathered {
         }
     }
     gathered
+}
+
+/// The scope as other containers have it beside the names.
+fn declared(reader: &mut Reader<'_>) -> Option<String> {
+    reader.foreign("RUNNER_SCOPE").map(|scope| scope.to_ascii_lowercase())
 }
 
 fn no_name(reader: &mut Reader<'_>, setting: &str, text: &str) {
@@ -219,7 +234,7 @@ fn scope(
     enterprise: Option<String>,
     needed: bool,
 ) -> Option<Scope> {
-    let declared = reader.foreign("RUNNER_SCOPE").map(|scope| scope.to_ascii_lowercase());
+    let declared = declared(reader);
     if let Some(declared) = &declared {
         reader.note(format!(
             "RUNNER_SCOPE={} was compared with GITHUB_OWNER, GITHUB_REPO and GITHUB_ENTERPRISE",

@@ -364,6 +364,38 @@ mod tests {
     }
 
     #[test]
+    fn more_names_of_other_containers_work_and_are_noted() {
+        let api = "https://api.github.com";
+        for (variables, scope) in [
+            ([("RUNNER_PAT", "abcd"), ("RUNNER_PRINCIPAL", "o/r"), ("RUNNER_SCOPE", "repos")], "repos/o/r"),
+            ([("RUNNER_PAT", "abcd"), ("RUNNER_PRINCIPAL", "o"), ("RUNNER_SCOPE", "orgs")], "orgs/o"),
+            ([("RUNNER_PAT", "abcd"), ("RUNNER_PRINCIPAL", "e"), ("RUNNER_SCOPE", "enterprises")], "enterprises/e"),
+            (
+                [
+                    ("GITHUB_ACCESS_TOKEN", "abcd"),
+                    ("RUNNER_REPOSITORY_URL", "https://github.com/o/r"),
+                    ("RUNNER_WORK_DIRECTORY", "_work"),
+                ],
+                "repos/o/r",
+            ),
+            (
+                [
+                    ("GITHUB_ACCESS_TOKEN", "abcd"),
+                    ("RUNNER_ORGANIZATION_URL", "https://github.com/o"),
+                    ("RUNNER_GITHUB", "github.com"),
+                ],
+                "orgs/o",
+            ),
+        ] {
+            let (found, notes) = read_settings(variables).unwrap();
+            assert_eq!(found, format!("{api}/{scope}/actions"));
+            for (name, _) in variables {
+                assert_eq!(notes.iter().filter(|note| note.starts_with(name)).count(), 1, "{name}: {notes:?}");
+            }
+        }
+    }
+
+    #[test]
     fn contradictions_and_gaps_are_all_reported() {
         let problems = |variables| {
             let problems = read_settings(variables).unwrap_err();

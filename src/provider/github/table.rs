@@ -9,7 +9,7 @@ pub(super) const TABLE: &[Setting] = &[
         kind: SettingKind::Secret,
         default: "one credential is needed",
         about: "A personal access token that may manage self-hosted runners of the scope.",
-        aliases: &["ACCESS_TOKEN", "GH_PAT"],
+        aliases: &["ACCESS_TOKEN", "GH_PAT", "GITHUB_ACCESS_TOKEN", "RUNNER_PAT"],
     },
     Setting {
         name: "GITHUB_APP_ID",
@@ -72,7 +72,7 @@ pub(super) const TABLE: &[Setting] = &[
         kind: SettingKind::Text,
         default: "`github.com`",
         about: "The host, `host:port` or URL of GitHub Enterprise Server or `<name>.ghe.com`. Another port than the scheme's own needs `OSCR_REGISTRATION=jit`: the runner that is configured by a token drops it.",
-        aliases: &[],
+        aliases: &["RUNNER_GITHUB"],
     },
     Setting {
         name: "GITHUB_API_URL",
