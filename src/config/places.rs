@@ -75,6 +75,12 @@ impl Places {
         self.at("opt/oscr/home")
     }
 
+    /// Homes of our own, for an account that has none: the first where something can be made is used. The last is where we write anyway.
+    #[must_use]
+    pub(crate) fn spare_homes(&self) -> [PathBuf; 2] {
+        [self.at("home/oscr"), self.run().join("home")]
+    }
+
     /// Where each incarnation's agent directory is made.
     #[must_use]
     pub(crate) fn agent_directories(&self) -> PathBuf {

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{AccessFlags, Gid, Uid, access};
 
-use crate::config::{Common, Problem};
+use crate::config::{Common, Places, Problem};
 use crate::init::account::{Account, Accounts};
 use crate::os::Identity;
 
@@ -25,6 +25,7 @@ pub(super) fn agent_account(common: &Common, problems: &mut Vec<Problem>) -> (Ac
             return (nobody, None);
         }
     };
+    give_home(&mut account, &common.places);
     if !root {
         return (account, None);
     }
@@ -53,6 +54,23 @@ pub(super) fn agent_account(common: &Common, problems: &mut Vec<Problem>) -> (Ac
     (account, Some(identity))
 }
 
+/// A home of our own for an account without one, as orchestrators make them: a number alone, or an entry whose home is not there. Tools
+/// write into it, and what they leave there must be wiped.
+fn give_home(account: &mut Account, places: &Places) {
+    if account.home != Path::new("/") && account.home.is_dir() {
+        return;
+    }
+    let homes = places.spare_homes();
+    let can_be_made = |home: &&PathBuf| {
+        let above = home.ancestors().find(|place| place.exists());
+        above.is_some_and(|above| access(above, AccessFlags::W_OK | AccessFlags::X_OK).is_ok())
+    };
+    let home = homes.iter().find(can_be_made).unwrap_or(&homes[1]).clone();
+    let lacking = if account.home == Path::new("/") { "no home" } else { "a home that is not there" };
+    tracing::info!("user {} has {lacking} in /etc/passwd: its home is {}, made by OSCR", account.name, home.display());
+    account.home = home;
+}
+
 /// The agent's groups, and those that the container was given besides (`group_add`, `docker run --group-add`): they say which
 /// devices jobs may use. Never group 0, whose files are root's.
 fn with_added_groups(mut groups: Vec<Gid>, container: &[Gid], roots: &[Gid]) -> Vec<Gid> {
@@ -72,6 +90,22 @@ fn docker_group(socket: &Path) -> Option<Gid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_account_without_a_home_gets_one_of_ours_and_another_keeps_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let places = Places::below(root.path().to_owned());
+        let home = |home: PathBuf| {
+            let identity = Identity { uid: Uid::effective(), gid: Gid::effective(), groups: Vec::new() };
+            let mut account = Account { name: "4711".to_owned(), identity, home, shell: PathBuf::from("/bin/sh") };
+            give_home(&mut account, &places);
+            account.home
+        };
+        for missing in ["/", "/nonexistent"] {
+            assert_eq!(home(PathBuf::from(missing)), root.path().join("home/oscr"));
+        }
+        assert_eq!(home(root.path().to_owned()), root.path());
+    }
 
     #[test]
     fn groups_added_to_the_container_reach_the_agent_but_roots_own_do_not() {

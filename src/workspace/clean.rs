@@ -55,6 +55,9 @@ impl Slate {
         for top in &lasting {
             self.unmark(top, &mounts)?;
         }
+        if let Some(home) = self.own_home().filter(|home| !home.is_dir()) {
+            prepare(home, true, &self.agent).map_err(|source| SlateError::Place { place: home.clone(), source })?;
+        }
         if self.home != Path::new("/") {
             pristine::restore(&self.pristine_home, &self.home, &self.agent)
                 .map_err(|source| SlateError::Place { place: self.home.clone(), source })?;

@@ -399,6 +399,27 @@ fn a_secret_is_read_from_files_as_editors_and_orchestrators_make_them() {
 }
 
 #[test]
+fn a_user_without_a_home_gets_one_that_is_wiped() {
+    for kind in [Kind::GitHub, Kind::Azure] {
+        let forge = Forge::start();
+        let mut container = match kind {
+            Kind::GitHub => Container::new(&forge),
+            Kind::Azure => Container::azure(&forge),
+        };
+        container.start();
+        forge.listening();
+        let home = container.text("home/oscr");
+        let said = container.wait_line("made by OSCR");
+        assert!(said.contains(&format!("has no home in /etc/passwd: its home is {home}")), "{said}");
+        let job = forge.job("echo \"at home in $HOME\"; touch \"$HOME/left\"");
+        let log = forge.wait_job(job, crate::harness::LIMIT).log;
+        assert!(log.contains(&format!("at home in {home}")), "{log}");
+        container.exit_code();
+        assert!(container.names("home/oscr").is_empty(), "{:?}", container.names("home/oscr"));
+    }
+}
+
+#[test]
 fn a_token_of_one_server_is_never_sent_to_another() {
     for registration in ["token", "jit"] {
         let (forge, other) = (Forge::start(), Forge::start());
