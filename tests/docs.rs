@@ -48,6 +48,7 @@ const FOREIGN: &[&str] = &[
     "RUNNER_SCOPE",
     "RUNNER_TOOL_CACHE",
     "RUNNER_WORK_DIRECTORY",
+    "VSTS_HTTP_PROXY",
 ];
 
 /// What is read of Docker's client, whose settings come from the compose files for Docker.

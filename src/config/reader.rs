@@ -15,7 +15,8 @@ use crate::log;
 use crate::shown::{quoted, secrets_in, shown, without_secrets};
 
 /// The settings that may hold a password: who may use a proxy is said in its address.
-const WITH_PASSWORD: [&str; 4] = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"];
+const WITH_PASSWORD: [&str; 7] =
+    ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "VSTS_HTTP_PROXY"];
 
 /// Reads settings, and remembers what was wrong, what was read under another name, and what was effective.
 #[derive(Debug)]

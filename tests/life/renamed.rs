@@ -5,8 +5,8 @@ use nix::sys::signal::Signal;
 use oscr_sim::agent::Kind;
 use oscr_sim::forge::{Fault, Match};
 
-use crate::harness::{Container, Forge, each};
 use crate::forge_refusals::{ODD, container, refusal, says, told};
+use crate::harness::{Container, Forge, each};
 
 /// A container whose runner is registered with what gets another name: the old one, the new one, and the settings that name it.
 type Renamed<'f> = (Container<'f>, &'static str, &'static str, [(&'static str, String); 2]);

@@ -168,7 +168,7 @@ impl Settings {
 pub(super) fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings> {
     let url = url(reader);
     // The agent's own, if the user names it another one than ours.
-    let own = reader.foreign("VSTS_HTTP_PROXY").map(|address| address.trim().to_owned());
+    let own = reader.foreign("VSTS_HTTP_PROXY");
     let own = own.and_then(|address| proxy::proved(reader, "VSTS_HTTP_PROXY", address));
     let proxied = common.network.has_proxy() || own.is_some();
     if proxied {
