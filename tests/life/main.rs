@@ -55,5 +55,6 @@ mod trial;
 mod unasked;
 mod unread;
 mod update;
+mod values;
 mod watchdog;
 mod way_out;

@@ -6,7 +6,7 @@ use std::io;
 use rustls::AlertDescription as Alert;
 use rustls::{CertificateError, Error as TlsError, InvalidMessage, OtherError};
 
-use super::trust::Unfit;
+use super::trust::Distrust;
 use crate::config::Network;
 use crate::encode::day;
 use crate::plain::plain;
@@ -178,12 +178,12 @@ fn certificate(error: &CertificateError) -> (String, &'static str) {
             says("the server's certificate is not one for servers (extendedKeyUsage)", ANEW)
         }
         CertificateError::Other(OtherError(other)) => match other.downcast_ref() {
-            Some(Unfit::BySelf) => says("the server's certificate is signed by itself", NAME_ITSELF),
-            Some(Unfit::Authority) => says(
+            Some(Distrust::BySelf) => says("the server's certificate is signed by itself", NAME_ITSELF),
+            Some(Distrust::Authority) => says(
                 "the server shows an authority's certificate as its own",
                 "name this very certificate in OSCR_CA_FILE, or give the server one that is no authority's (CA:FALSE)",
             ),
-            Some(Unfit::Version1) => {
+            Some(Distrust::Version1) => {
                 says("the server's certificate is of version 1 (X.509), which cannot name a host", WITH_NAMES)
             }
             None => (format!("the server's certificate is not valid ({other})"), ANEW),

@@ -23,7 +23,7 @@ use crate::provider::fault::Fault;
 
 /// What is wrong with a certificate, where the library has no word for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unfit {
+pub(super) enum Distrust {
     #[error("it is signed by itself, and nobody has named it")]
     BySelf,
     #[error("it is an authority's")]
@@ -148,15 +148,15 @@ impl ServerCertVerifier for Trust {
         let authority = matches!(&why, Error::InvalidCertificate(CertificateError::Other(OtherError(other)))
             if other.to_string() == "CaUsedAsEndEntity");
         Err(match why {
-            _ if !facts.extended => unfit(Unfit::Version1),
+            _ if !facts.extended => distrusted(Distrust::Version1),
             // Somebody of the same name may be trusted, who has another key.
             Error::InvalidCertificate(
                 CertificateError::UnknownIssuer
                 | CertificateError::BadSignature
                 | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
-            ) if facts.by_itself => unfit(Unfit::BySelf),
-            _ if authority && facts.by_itself => unfit(Unfit::BySelf),
-            _ if authority => unfit(Unfit::Authority),
+            ) if facts.by_itself => distrusted(Distrust::BySelf),
+            _ if authority && facts.by_itself => distrusted(Distrust::BySelf),
+            _ if authority => distrusted(Distrust::Authority),
             why => why,
         })
     }
@@ -186,7 +186,7 @@ impl ServerCertVerifier for Trust {
     }
 }
 
-fn unfit(how: Unfit) -> Error {
+fn distrusted(how: Distrust) -> Error {
     CertificateError::Other(OtherError(Arc::new(how))).into()
 }
 
@@ -205,7 +205,7 @@ fn in_time(facts: &CertificateFacts<'_>, now: UnixTime) -> Result<(), Error> {
 /// Whether a certificate that is trusted itself is for this host. One without any names has its common name, as for OpenSSL.
 fn is_for(facts: &CertificateFacts<'_>, certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> Result<(), Error> {
     if !facts.extended {
-        return Err(unfit(Unfit::Version1));
+        return Err(distrusted(Distrust::Version1));
     }
     match verify_server_name(&ParsedCertificate::try_from(certificate)?, name) {
         Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }))

@@ -20,7 +20,7 @@ pub(super) struct Moved {
 }
 
 #[derive(Deserialize)]
-struct Named {
+struct NewName {
     full_name: Option<String>,
     login: Option<String>,
 }
@@ -37,7 +37,7 @@ impl Api {
             return;
         }
         let Ok(reply) = self.ask_here(Method::GET, &moved.owner, None).await else { return };
-        let named = if reply.status == 200 { reply.json::<Named>().ok() } else { None };
+        let named = if reply.status == 200 { reply.json::<NewName>().ok() } else { None };
         let name = named.and_then(|named| named.full_name.or(named.login)).map(|name| crate::plain::plain(&name));
         if let Some(name) = &name {
             tracing::warn!("what was registered with has another name at GitHub by now: {name}");
