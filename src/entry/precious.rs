@@ -255,6 +255,10 @@ impl<'a> Ground<'a> {
         if precious.setting == Some(named.setting) {
             return true;
         }
+        // One that we make where there is none is in our own place on purpose.
+        if named.purpose == Purpose::Home && places.spare_homes().iter().any(|spare| real(spare) == at) {
+            return true;
+        }
         let of_system = precious.what == "a place of the system";
         let within = how == LIES_IN;
         let cache = precious.setting.is_some_and(|setting| self.is_cache(setting));

@@ -13,7 +13,7 @@ use nix::sys::fanotify::{
 use nix::sys::signal::Signal;
 use oscr_sim::protocol::JobResult;
 
-use crate::harness::{Container, Forge, LIMIT};
+use crate::harness::{Container, Forge, LIMIT, write};
 
 /// A directory that nobody opens before the test has said whether it may be opened.
 struct Barrier {
@@ -69,6 +69,9 @@ impl Barrier {
 /// A container whose next cleaning stops before a directory that an earlier job left.
 fn with_a_slow_tree<'f>(forge: &'f Forge) -> (Container<'f>, Barrier) {
     let container = Container::new(forge);
+    // Before a first life nobody could tell it from what came with the image.
+    let state = r#"{"version": 1, "current": null, "leftovers": [], "failures": 0}"#;
+    write(&container.path("var/lib/oscr/state.json"), state, 0o600);
     let slow = container.path("work/slow");
     std::fs::create_dir_all(slow.join("deep")).expect("a directory");
     let barrier = Barrier::before(&slow);

@@ -209,6 +209,7 @@ fn each_fault_of_the_way_has_its_own_line() {
         (
             "proxy",
             |c| {
+                c.unset("GITHUB_HOST");
                 c.set("GITHUB_API_URL", "http://forge.example/api/v3");
                 c.set("HTTP_PROXY", "http://me:hidden-word@127.0.0.1:1");
             },

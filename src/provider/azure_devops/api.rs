@@ -26,7 +26,7 @@ const VERSION: &str = "api-version=5.1";
 /// Azure DevOps itself, as Microsoft Entra ID knows it.
 const RESOURCE: &str = "499b84ac-1321-427f-aa17-267ca6975798/.default";
 /// What the answers of Azure DevOps have, or those of Microsoft Entra ID.
-const MARKS: Signature = &["activityid", "x-tfs-processid", "x-vss-e2eid", "x-ms-request-id"];
+const MARKS: Signature = &["activityid", "x-tfs-processid", "x-tfs-serviceerror", "x-vss-e2eid", "x-ms-request-id"];
 /// A token is not used any more when it has this long to live.
 const MARGIN: Duration = Duration::from_secs(120);
 /// Agents that are offline and were made so long ago are nobody's any more.
