@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use oscr::agent::worker::WorkerWatch;
 use oscr::config::table::{COMMON, Setting, SettingKind, markdown};
-use oscr::control::{AgentAge, Board, Job, Phase, Runner};
+use oscr::control::{AgentAge, Board, Job, LeftInDocker, Phase, Runner};
 use oscr::entry::posture::{DockerSocket, Guarded, Lasting, Posture, Runtime};
 use oscr::exit;
 use oscr::metrics::{FAMILIES, MetricKind};
@@ -163,6 +163,7 @@ fn every_field_of_the_status_is_described_and_no_other() {
     let mut status = board.status();
     let aside = serde_json::json!({ "resource": "board-1", "since": "", "who": "", "why": "", "next": "" });
     status.aside.push(serde_json::from_value(aside).expect("one that is set aside"));
+    status.left_in_docker = Some(LeftInDocker { things: 1, why: String::new() });
     let status = serde_json::to_value(status).expect("it is JSON");
     let mut known = BTreeSet::new();
     paths(&status, "", &mut known);

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use super::age::AgentAge;
 use super::health::Times;
 use super::job::Job;
-use super::status::{Connection, Phase, Queue, Runner, Status};
+use super::status::{Connection, LeftInDocker, Phase, Queue, Runner, Status};
 use crate::encode::seconds;
 use crate::log;
 use crate::metrics::Now;
@@ -91,6 +91,7 @@ impl Board {
             next_retry: None,
             started: now,
             leftovers: 0,
+            left_in_docker: None,
             aside: Vec::new(),
             disk: Vec::new(),
             posture: None,
@@ -141,6 +142,11 @@ impl Board {
     pub(crate) fn set_leftovers(&self, count: usize) {
         let count = count as u64;
         self.status.send_if_modified(|status| std::mem::replace(&mut status.leftovers, count) != count);
+    }
+
+    /// What jobs left in Docker and could not be removed.
+    pub(crate) fn set_left_in_docker(&self, left: Option<LeftInDocker>) {
+        self.status.send_modify(|status| status.left_in_docker = left);
     }
 
     /// Shared hardware is waited for from now on.
@@ -369,6 +375,7 @@ impl Board {
             started: seconds(self.times.started),
             healthy: status.healthy,
             leftovers: status.leftovers,
+            left_in_docker: status.left_in_docker.map_or(0, |left| left.things),
             hardware: self.shelf.borrow().as_ref().map(Shelf::states).unwrap_or_default(),
             agent_released: age.released_at(),
             agent_newer: age.newer.is_some(),

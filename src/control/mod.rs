@@ -21,7 +21,7 @@ pub use age::AgentAge;
 pub use board::{Board, WaitNotice};
 pub use job::Job;
 pub(crate) use protocol::{HookAnswer, HookEvent, Request};
-pub use status::{Connection, Phase, Queue, Runner, Status};
+pub use status::{Connection, LeftInDocker, Phase, Queue, Runner, Status};
 
 /// Where the socket is.
 #[must_use]

@@ -130,6 +130,15 @@ pub struct Queue {
     pub report: Option<String>,
 }
 
+/// What jobs left in Docker and could not be removed yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftInDocker {
+    /// So many containers, networks, images and volumes; a list of them that is refused counts as one.
+    pub things: u64,
+    /// Why the first of them is still there.
+    pub why: String,
+}
+
 /// The answer to `Request::Status`. Times are RFC 3339 in UTC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -176,6 +185,9 @@ pub struct Status {
     pub started: String,
     /// Registrations of earlier incarnations that are still to be let go.
     pub leftovers: u64,
+    /// What jobs left in Docker and is still to be removed.
+    #[serde(default)]
+    pub left_in_docker: Option<LeftInDocker>,
     /// The shared hardware that is set aside, because the hooks for it failed for one job after another.
     #[serde(default)]
     pub aside: Vec<Aside>,
@@ -211,6 +223,9 @@ impl fmt::Display for Status {
         writeln!(f, "scope     {} ({})", self.scope, self.provider)?;
         if self.leftovers > 0 {
             writeln!(f, "leftovers {} registrations of earlier incarnations are still to be removed", self.leftovers)?;
+        }
+        if let Some(LeftInDocker { things, why }) = &self.left_in_docker {
+            writeln!(f, "docker    {things} things that jobs left there are still to be removed: {why}")?;
         }
         if let Some(job) = &self.job {
             let since = self.job_since.as_deref().unwrap_or("-");

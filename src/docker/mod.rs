@@ -2,13 +2,19 @@
 //!
 //! The daemon is the host's, one in another container, or one of our own (`engine`). What an agent makes for a job there (job
 //! and service containers, their network, images of container actions) carries a label or a name that only this agent has; a
-//! [`Label`] finds it again. Nothing else is ever touched, and nothing is pruned.
+//! [`Label`] finds it again. Anonymous volumes carry none, and are noted while their containers are there. Nothing else is ever
+//! touched, and nothing is pruned.
 
 mod client;
 mod endpoint;
 pub(crate) mod engine;
+#[cfg(test)]
+mod fake;
 mod label;
+mod sweep;
+mod volumes;
 
-pub(crate) use client::Docker;
+pub(crate) use client::{Docker, DockerError};
 pub(crate) use endpoint::{Endpoint, link};
 pub use label::Label;
+pub(crate) use sweep::Swept;

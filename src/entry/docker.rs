@@ -17,10 +17,11 @@ use super::means::Means;
 use super::patience::Patience;
 use super::state::StateFile;
 use super::stop::{Stop, Urgency};
+use super::volume_notes::VolumeNotes;
 use crate::agent::output::Tail;
 use crate::config::Common;
-use crate::control::Phase;
-use crate::docker::{Docker, Endpoint, Label, engine, link};
+use crate::control::{LeftInDocker, Phase};
+use crate::docker::{Docker, DockerError, Endpoint, Label, Swept, engine, link};
 use crate::init::Ended;
 use crate::provider::LabelledBy;
 
@@ -122,12 +123,18 @@ pub(super) struct JobsDocker {
     client: Option<Docker>,
     /// An engine of our own.
     engine: Option<Engine>,
+    /// What the agent in use marks its objects with.
+    label: Option<Label>,
+    /// The anonymous volumes of the job's containers, while there is a job.
+    notes: Option<VolumeNotes>,
+    /// Why something stays there, as the log has it already.
+    told: Option<String>,
 }
 
 impl JobsDocker {
     pub(super) fn new(means: Rc<Means>) -> Self {
         let client = prepare(&means.common);
-        Self { means, client, engine: None }
+        Self { means, client, engine: None, label: None, notes: None, told: None }
     }
 
     /// Has Docker there, and nothing of an earlier job in it. `false` when asked to stop before.
@@ -220,10 +227,11 @@ impl JobsDocker {
         }
         // What it kept goes with the slate.
         state.content.docker_labels.clear();
+        state.content.docker_volumes.clear();
     }
 
     /// Remembers what the agent in `root` marks its objects with, before a job can change what that follows from.
-    pub(super) fn remember_label(&self, directory: &Path, state: &mut StateFile) {
+    pub(super) fn remember_label(&mut self, directory: &Path, state: &mut StateFile) {
         if self.client.is_none() {
             return;
         }
@@ -233,38 +241,95 @@ impl JobsDocker {
         };
         let Some(label) = text.map(|text| Label::of(&text)) else {
             tracing::warn!("what jobs leave in Docker cannot be told from what others have there, and stays");
+            self.label = None;
             return;
         };
+        self.label = Some(label.clone());
         if !state.content.docker_labels.contains(&label) {
             state.content.docker_labels.push(label);
             state.save_or_warn();
         }
     }
 
+    /// A job runs: the anonymous volumes of its containers are noted from now on. All that an engine of our own has goes anyway.
+    pub(super) fn job_runs(&mut self) {
+        if self.means.common.docker.engine.is_none()
+            && self.notes.is_none()
+            && let Some((docker, label)) = self.client.as_ref().zip(self.label.as_ref())
+        {
+            self.notes = Some(VolumeNotes::begin(docker.clone(), label.clone()));
+        }
+    }
+
+    /// The next volume that is to be remembered.
+    pub(super) async fn next_volume(&mut self) -> String {
+        match &mut self.notes {
+            Some(notes) => notes.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Remembers a volume, so that the next life knows of it if this one is killed.
+    pub(super) fn remember_volume(volume: String, state: &mut StateFile) {
+        if !state.content.docker_volumes.contains(&volume) {
+            state.content.docker_volumes.push(volume);
+            state.save_or_warn();
+        }
+    }
+
     /// Removes what jobs of ours left in a Docker that is not ours alone. What cannot be removed is tried again by the next life.
-    pub(super) async fn sweep(&self, state: &mut StateFile) {
-        let Some(docker) = self.client.as_ref().filter(|_| !state.content.docker_labels.is_empty()) else { return };
-        let mut remaining = Vec::new();
-        for label in state.content.docker_labels.clone() {
-            match timeout(self.means.common.kill_timeout, docker.sweep(&label)).await {
-                Ok(Ok(swept)) if swept.is_empty() => {}
-                Ok(Ok(swept)) => tracing::info!(
-                    containers = swept.containers,
-                    networks = swept.networks,
-                    images = swept.images,
-                    "removed what a job left in Docker"
-                ),
-                Ok(Err(error)) => {
-                    tracing::warn!("what a job left in Docker is tried again later: {error}");
-                    remaining.push(label);
-                }
-                Err(_) => {
-                    tracing::warn!("what a job left in Docker is tried again later: it takes too long");
-                    remaining.push(label);
-                }
+    pub(super) async fn sweep(&mut self, state: &mut StateFile) {
+        if let Some(notes) = self.notes.take() {
+            notes.end().await.into_iter().for_each(|volume| Self::remember_volume(volume, state));
+        }
+        let Some(docker) = &self.client else { return };
+        if state.content.docker_labels.is_empty() && state.content.docker_volumes.is_empty() {
+            return;
+        }
+        let mut swept = Swept::default();
+        let all = Self::sweep_all(docker, state, &mut swept);
+        let trouble = match timeout(self.means.common.kill_timeout, all).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("it takes too long".to_owned()),
+        };
+        if let Some(trouble) = trouble {
+            swept.leave(trouble);
+        }
+        if !swept.is_empty() {
+            tracing::info!(
+                containers = swept.containers,
+                networks = swept.networks,
+                images = swept.images,
+                volumes = swept.volumes,
+                "removed what a job left in Docker"
+            );
+        }
+        if let Some(why) = &swept.why
+            && self.told.as_ref() != Some(why)
+        {
+            tracing::warn!(things = swept.left, "what a job left in Docker is tried again later: {why}");
+        }
+        self.told = swept.why.clone();
+        self.means.board.set_left_in_docker(swept.why.map(|why| LeftInDocker { things: swept.left as u64, why }));
+        state.save_or_warn();
+    }
+
+    /// The newest first: what cannot be removed for long must not keep what can from its turn. What is done is forgotten at once.
+    async fn sweep_all(docker: &Docker, state: &mut StateFile, swept: &mut Swept) -> Result<(), DockerError> {
+        for label in state.content.docker_labels.clone().into_iter().rev() {
+            let left = swept.left;
+            docker.sweep(&label, swept).await?;
+            if swept.left == left {
+                state.content.docker_labels.retain(|other| *other != label);
             }
         }
-        state.content.docker_labels = remaining;
-        state.save_or_warn();
+        let labels = state.content.docker_labels.clone();
+        for volume in state.content.docker_volumes.clone().into_iter().rev() {
+            if docker.sweep_volume(&volume, &labels, swept).await? {
+                state.content.docker_volumes.retain(|other| *other != volume);
+            }
+        }
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::admission::{Objection, turn_away_stranger};
+use super::docker::JobsDocker;
 use super::ended_by::EndedBy;
 use super::ending::{Ending, Past, Why};
 use super::hardware::HardwareError;
@@ -129,6 +130,7 @@ impl Session<'_> {
                 }
             }
             Event::Well => self.proves_well(),
+            Event::Volume(volume) => JobsDocker::remember_volume(volume, &mut self.parts.registrar.state),
             Event::Update(turn) => {
                 let Parts { registrar, keeper, update, .. } = &mut self.parts;
                 if update.take_turn(turn, &mut registrar.state, &mut keeper.outside) {
@@ -169,6 +171,7 @@ impl Session<'_> {
         self.listener.works(true);
         self.watchdog.running();
         self.stopped.begin();
+        self.parts.docker.job_runs();
         self.parts.registrar.is_rightly_busy();
         self.parts.means.board.connected();
         self.proves_well();

@@ -63,6 +63,7 @@ mod teardown;
 mod trial;
 mod trust;
 mod update;
+mod volume_notes;
 mod watchdog;
 mod way_out;
 mod withdrawal;

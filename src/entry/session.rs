@@ -126,6 +126,8 @@ pub(super) enum Event {
     WayOut,
     /// What had been moved aside is removed, or cannot be.
     Emptied(Result<Wiped, SlateError>),
+    /// A container of the job has an anonymous volume.
+    Volume(String),
     /// It has listened for long enough to be called well.
     Well,
     /// There is something to do about a newer agent.
@@ -177,7 +179,7 @@ impl<'a> Session<'a> {
         let watched = self.asking.is_none() && (!self.retirement.begun() || self.job.runs());
         // One that has got hold of a job and shows none proves nothing.
         let well = !self.watchdog.doubts() && self.watchdog.acquires_until().is_none();
-        let Parts { means: Means { board, stop, .. }, keeper, gate, update, .. } = &mut self.parts;
+        let Parts { means: Means { board, stop, .. }, keeper, docker, gate, update, .. } = &mut self.parts;
         tokio::select! {
             biased;
             ended = self.listener.ended() => Event::Ended(ended),
@@ -199,6 +201,7 @@ impl<'a> Session<'a> {
             () = self.way_out.time_to_look(), if idle => Event::WayOut,
             () = at(self.farewell) => Event::Overstays,
             () = at(self.well_at), if well => Event::Well,
+            volume = docker.next_volume() => Event::Volume(volume),
             result = keeper.emptier.ended() => Event::Emptied(result),
             turn = update.turn(idle) => Event::Update(turn),
         }

@@ -47,6 +47,9 @@ pub(super) struct State {
     /// What agents of ours marked their objects in Docker with that may still be there.
     #[serde(default)]
     pub docker_labels: Vec<Label>,
+    /// Anonymous volumes of their containers, which carry no label.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub docker_volumes: Vec<String>,
     /// The fingerprint of a grant that has had its one job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_up: Option<String>,
@@ -82,8 +85,10 @@ pub(super) struct StateError {
 const NAME: &str = "state.json";
 /// The directory in which a kept registration's files lie.
 const KEPT: &str = "registration";
-/// More than this many leftovers are not remembered: a container that made them all has another problem.
+/// More than this many leftovers, and anonymous volumes, are not remembered: a container that made them all has another problem. The
+/// newest are, since the oldest were tried most often, or are gone by now.
 const LEFTOVERS: usize = 100;
+const VOLUMES: usize = 500;
 
 impl StateFile {
     /// Opens the state in `directory`, which is made if missing. A file that makes no sense is put aside and reported: it
@@ -148,8 +153,9 @@ impl StateFile {
     /// When it cannot be written, as on a full disk; the old one is intact then.
     pub(super) fn save(&mut self) -> Result<(), StateError> {
         self.content.version = 1;
-        self.content.leftovers.truncate(LEFTOVERS);
-        self.content.docker_labels.truncate(LEFTOVERS);
+        keep_newest(&mut self.content.leftovers, LEFTOVERS);
+        keep_newest(&mut self.content.docker_labels, LEFTOVERS);
+        keep_newest(&mut self.content.docker_volumes, VOLUMES);
         let path = self.directory.join(NAME);
         let json = serde_json::to_vec(&self.content).map_err(|error| self.error(&path, error.into()))?;
         files::replace_on_disk(&path, &json, 0o600).map_err(|error| self.error(&path, error))
@@ -231,6 +237,11 @@ impl StateFile {
     }
 }
 
+/// Forgets the first of a list that is too long.
+fn keep_newest<T>(list: &mut Vec<T>, most: usize) {
+    list.drain(..list.len().saturating_sub(most));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,6 +295,24 @@ mod tests {
         assert!(file.kept(&[".runner"]).is_empty());
         file.keep_changes(&StateFile::configuration(root.path(), &names)).unwrap();
         assert!(file.kept(&names).is_empty(), "what was given up does not come back");
+    }
+
+    #[test]
+    fn of_too_many_the_oldest_are_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = StateFile::open(directory.path()).unwrap();
+        for number in 0..=VOLUMES {
+            file.content.leftovers.push(registration(&number.to_string()));
+            file.content.docker_labels.push(Label::of(&number.to_string()));
+            file.content.docker_volumes.push(number.to_string());
+        }
+        file.save().unwrap();
+        let state = StateFile::read(directory.path()).unwrap();
+        assert_eq!((state.leftovers.len(), state.docker_labels.len(), state.docker_volumes.len()), (100, 100, 500));
+        let newest = VOLUMES.to_string();
+        assert_eq!(state.leftovers.last(), Some(&registration(&newest)));
+        assert_eq!(state.docker_labels.last(), Some(&Label::of(&newest)));
+        assert_eq!((state.docker_volumes.first(), state.docker_volumes.last()), (Some(&"1".to_owned()), Some(&newest)));
     }
 
     #[test]

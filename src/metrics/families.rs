@@ -95,6 +95,12 @@ pub(super) const LEFTOVERS: Family = family(
     &[],
     "Registrations of earlier incarnations that the forge may still have.",
 );
+pub(super) const LEFT_IN_DOCKER: Family = family(
+    "oscr_docker_left",
+    MetricKind::Gauge,
+    &[],
+    "Containers, networks, images and volumes that jobs left in Docker and that could not be removed yet.",
+);
 pub(super) const SET_ASIDE: Family = family(
     "oscr_hardware_set_aside",
     MetricKind::Gauge,
@@ -177,6 +183,7 @@ pub const FAMILIES: &[Family] = &[
     REMOVAL_SECONDS,
     REGISTRATIONS,
     LEFTOVERS,
+    LEFT_IN_DOCKER,
     SET_ASIDE,
     API_REQUESTS,
     API_LEFT,

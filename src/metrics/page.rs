@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use super::counters::{Histogram, Metrics, Registered};
 use super::families::{
     AGENT_FAILURES, AGENT_NEWER, AGENT_RELEASED, API_LEFT, API_LIMIT, API_REQUESTS, API_RESET, DISK_FREE, DISK_LEAST,
-    EVICTED, Family, GHOST_JOBS, HEALTHY, INCARNATIONS, INFO, JOB_SECONDS, JOBS, JOBS_WITHOUT_HOOK, LEFTOVERS,
-    LOCK_WAIT_SECONDS, LOG_LOST, MetricKind, PHASE, PHASE_SINCE, REGISTRATIONS, REMOVAL_SECONDS, SET_ASIDE, STARTED,
-    WIPE_SECONDS,
+    EVICTED, Family, GHOST_JOBS, HEALTHY, INCARNATIONS, INFO, JOB_SECONDS, JOBS, JOBS_WITHOUT_HOOK, LEFT_IN_DOCKER,
+    LEFTOVERS, LOCK_WAIT_SECONDS, LOG_LOST, MetricKind, PHASE, PHASE_SINCE, REGISTRATIONS, REMOVAL_SECONDS, SET_ASIDE,
+    STARTED, WIPE_SECONDS,
 };
 use super::job_result::JobResult;
 
@@ -36,6 +36,8 @@ pub(crate) struct Now {
     pub healthy: bool,
     /// Registrations that are still to be let go.
     pub leftovers: u64,
+    /// What jobs left in Docker and is still to be removed.
+    pub left_in_docker: u64,
     /// The shared hardware that is wanted, and whether it is set aside.
     pub hardware: Vec<(String, bool)>,
     /// When the agent in use was released, if that is known.
@@ -69,6 +71,7 @@ pub(super) fn text(metrics: &Metrics, now: &Now) -> String {
     page.histogram(REMOVAL_SECONDS, &counters.removal_seconds);
     page.samples(REGISTRATIONS, Registered::NAMES.map(|name| (vec![name], of(&counters.registrations, name))));
     page.samples(LEFTOVERS, [(vec![], now.leftovers)]);
+    page.samples(LEFT_IN_DOCKER, [(vec![], now.left_in_docker)]);
     page.samples(SET_ASIDE, now.hardware.iter().map(|(id, aside)| (vec![id.as_str()], u64::from(*aside))));
     page.samples(API_REQUESTS, counters.api_requests.iter().map(|(code, count)| (vec![code.as_str()], *count)));
     let limit = metrics.rate_limit;

@@ -1,95 +1,50 @@
 //! Docker for jobs: waited for before a runner registers, and swept of what its jobs left, by the agent's label alone.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sys::signal::Signal;
 use oscr::docker::Label;
+use oscr_sim::protocol::JobResult;
+use serde_json::json;
 
-use crate::harness::{Container, Forge};
+use crate::engine::Engine;
+use crate::harness::{Container, Forge, LIMIT, until};
 
-/// A daemon with containers of several labels. It lives as long as the test's process.
-#[derive(Clone, Default)]
-struct Daemon(Arc<Mutex<BTreeSet<(String, String)>>>);
-
-impl Daemon {
-    fn at(socket: &Path) -> Self {
-        fs::create_dir_all(socket.parent().expect("a directory")).expect("the directory");
-        let listener = UnixListener::bind(socket).expect("a socket");
-        let daemon = Self::default();
-        let serving = daemon.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let _ = serving.answer(stream);
-            }
-        });
-        daemon
-    }
-
-    fn add(&self, id: &str, label: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((id.to_owned(), label.to_owned()));
-    }
-
-    fn ids(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(id, _)| id.clone()).collect()
-    }
-
-    fn answer(&self, stream: UnixStream) -> std::io::Result<()> {
-        let mut reader = BufReader::new(stream);
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let mut header = String::new();
-        while reader.read_line(&mut header)? > 2 {
-            header.clear();
-        }
-        let mut containers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut words = line.split(' ');
-        let body = match (words.next(), words.next()) {
-            (Some("GET"), Some(path)) if path.starts_with("/containers/json") => {
-                let has = |label: &String| path.contains(&format!("%22{label}%22"));
-                let ids =
-                    containers.iter().filter(|(_, label)| has(label)).map(|(id, _)| serde_json::json!({"Id": id}));
-                serde_json::Value::Array(ids.collect()).to_string()
-            }
-            (Some("DELETE"), Some(path)) => {
-                containers.retain(|(id, _)| !path.starts_with(&format!("/containers/{id}?")));
-                String::new()
-            }
-            (_, Some("/_ping")) => "OK".to_owned(),
-            _ => "[]".to_owned(),
-        };
-        let mut stream = reader.into_inner();
-        write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-    }
+/// The label of the agent that runs now, as PID 1 remembers it before a job's first step.
+fn label(container: &Container) -> String {
+    let state = container.state();
+    let labels = state["docker_labels"].as_array().expect("a list").clone();
+    let [label] = labels.as_slice() else { panic!("one label: {state}") };
+    label.as_str().expect("a text").to_owned()
 }
 
-/// The label of the agent that runs now, from its configuration.
-fn label(container: &Container) -> String {
-    let roots = container.names("runner");
-    let [root] = roots.as_slice() else { panic!("one root: {roots:?}") };
-    let text = fs::read_to_string(container.path("runner").join(root).join(".runner")).expect("a configuration");
-    Label::of(&text).to_string()
+/// The name of an anonymous volume.
+fn anonymous(digit: char) -> String {
+    digit.to_string().repeat(64)
+}
+
+/// A container whose jobs have this engine.
+fn with_engine(container: &Container) -> Engine {
+    Engine::at(&container.path("var/run/docker.sock"))
 }
 
 #[test]
 fn what_a_killed_incarnation_left_in_docker_is_removed_by_the_next() {
     let forge = Forge::start();
     let mut container = Container::new(&forge);
-    let daemon = Daemon::at(&container.path("var/run/docker.sock"));
+    let engine = with_engine(&container);
     let (_, _gate) = container.start_with_job();
     let label = label(&container);
-    assert_eq!(container.state()["docker_labels"], serde_json::json!([label]), "known before the job's first step");
-    daemon.add("of-the-job", &label);
-    daemon.add("of-another", "ffffff");
+    let root = container.path("runner").join(&container.names("runner")[0]);
+    let text = fs::read_to_string(root.join(".runner")).expect("a configuration");
+    assert_eq!(Label::of(&text).to_string(), label);
+    engine.make("of-the-job", &label, &[]);
+    engine.make("of-another", "ffffff", &[]);
     container.signal(Signal::SIGKILL);
     container.restart();
     container.wait_line("removed what a job left in Docker");
     container.wait_line("registered with");
-    assert_eq!(daemon.ids(), ["of-another"]);
+    assert_eq!(engine.containers(), ["of-another"]);
 }
 
 #[test]
@@ -103,6 +58,132 @@ fn no_runner_registers_before_docker_answers_and_tools_find_it_in_the_usual_plac
     container.wait_line("no job is taken without Docker");
     assert_eq!(forge.requests().len(), 0);
     assert_eq!(fs::read_link(container.path("var/run/docker.sock")).expect("a link"), socket);
-    Daemon::at(&socket);
+    Engine::at(&socket);
     container.wait_line("registered with");
+}
+
+/// What the job's agent and others make, and what of it stays when the agent removes its containers as agents do: without volumes.
+fn anonymous_volumes_go(mut container: Container) {
+    let engine = with_engine(&container);
+    let (_, mut gate) = container.start_with_job();
+    let label = label(&container);
+    until("the job's containers are watched", || engine.is_watched(&label));
+    let [first, second, adopted, others, named] = ['a', 'b', 'c', 'd', 'e'].map(anonymous);
+    engine.make("theirs", "ffffff", &[&others, "data"]);
+    engine.make("job", &label, &[&first, &adopted]);
+    engine.make_with("service", &label, &[&second, &others, &named, "data"], &[&others, &named, "data"]);
+    until("the volumes are in the state", || container.state()["docker_volumes"] == json!([first, adopted, second]));
+    engine.make_with("made-by-the-job", "", &[&adopted], &[&adopted]);
+    engine.remove("job");
+    engine.remove("service");
+    gate.open();
+    assert_eq!(container.exit_code(), 0);
+    container.wait_line("removed what a job left in Docker");
+    assert_eq!(engine.volumes(), [&*adopted, "data", &others, &named], "{:?}", engine.asked());
+    assert_eq!(engine.containers(), ["made-by-the-job", "theirs"]);
+    assert_eq!((&container.state()["docker_volumes"], &container.state()["docker_labels"]), (&json!(null), &json!([])));
+    let removals = engine.asked().into_iter().filter(|asked| asked.starts_with("DELETE /volumes"));
+    assert!(removals.clone().count() > 0 && removals.clone().all(|asked| !asked.contains("force")));
+}
+
+#[test]
+fn anonymous_volumes_of_a_jobs_containers_are_removed_and_nobody_elses() {
+    let forge = Forge::start();
+    anonymous_volumes_go(Container::new(&forge));
+}
+
+#[test]
+fn anonymous_volumes_of_a_job_of_azure_are_removed_too() {
+    let forge = Forge::start();
+    anonymous_volumes_go(Container::azure(&forge));
+}
+
+#[test]
+fn anonymous_volumes_that_a_killed_incarnation_noted_are_removed_by_the_next() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let engine = with_engine(&container);
+    let (_, _gate) = container.start_with_job();
+    let label = label(&container);
+    until("the job's containers are watched", || engine.is_watched(&label));
+    engine.make("job", &label, &[&anonymous('a')]);
+    until("the volume is in the state", || container.state()["docker_volumes"] == json!([anonymous('a')]));
+    container.signal(Signal::SIGKILL);
+    engine.remove("job");
+    container.restart();
+    container.wait_line("registered with");
+    assert_eq!(engine.volumes(), Vec::<String>::new(), "{:?}", engine.asked());
+}
+
+#[test]
+fn containers_that_were_made_while_docker_was_away_are_looked_at_when_it_is_back() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let engine = with_engine(&container);
+    let (_, mut gate) = container.start_with_job();
+    let label = label(&container);
+    until("the job's containers are watched", || engine.is_watched(&label));
+    engine.hang_up();
+    engine.make("job", &label, &[&anonymous('a')]);
+    until("the volume is in the state", || container.state()["docker_volumes"] == json!([anonymous('a')]));
+    engine.remove("job");
+    gate.open();
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(engine.volumes(), Vec::<String>::new());
+}
+
+#[test]
+fn a_docker_that_tells_nothing_of_containers_costs_a_line_and_no_job() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let engine = with_engine(&container);
+    engine.refuse("GET /events", 403);
+    let (job, mut gate) = container.start_with_job();
+    container.wait_line("anonymous volumes of this job's containers stay");
+    gate.open();
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Succeeded));
+    let asked = engine.asked();
+    assert_eq!(asked.iter().filter(|asked| asked.starts_with("GET /events")).count(), 1, "{asked:?}");
+}
+
+#[test]
+fn what_cannot_be_removed_hinders_nothing_else_and_is_told() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    container.set("OSCR_METRICS_FILE", &container.text("metrics.prom"));
+    let engine = with_engine(&container);
+    let (_, _gate) = container.start_with_job();
+    let label = label(&container);
+    engine.make("stuck", &label, &[]);
+    engine.make("of-the-job", &label, &[]);
+    engine.make("mine", "", &[]);
+    // A job's own container, on the job's network.
+    engine.network("job-net", &label, &["mine"]);
+    engine.network("other-net", "ffffff", &["mine"]);
+    engine.refuse("DELETE /containers/stuck", 500);
+    container.signal(Signal::SIGKILL);
+    container.restart();
+    container.wait_line("what a job left in Docker is tried again later");
+    container.wait_line("registered with");
+    assert_eq!(
+        (engine.containers(), engine.networks()),
+        (vec!["mine".to_owned(), "stuck".to_owned()], vec!["other-net".to_owned()])
+    );
+    let left = &container.status()["left_in_docker"];
+    assert_eq!(left["things"], 1, "{left}");
+    assert!(left["why"].as_str().is_some_and(|why| why.contains("500")), "{left}");
+    until("the metric says so", || {
+        let text = fs::read_to_string(container.path("metrics.prom")).unwrap_or_default();
+        text.lines().any(|line| line.starts_with("oscr_docker_left{") && line.ends_with(" 1"))
+    });
+    assert!(container.state()["docker_labels"].as_array().is_some_and(|labels| labels.contains(&json!(label))));
+
+    // A life later it can be.
+    engine.allow();
+    container.signal(Signal::SIGKILL);
+    container.restart();
+    container.wait_line("registered with");
+    assert_eq!(engine.containers(), ["mine"]);
+    assert_eq!(container.status()["left_in_docker"], json!(null));
 }

@@ -14,6 +14,7 @@ mod control;
 mod credentials;
 mod docker;
 mod doctor;
+mod engine;
 mod faults;
 mod filter;
 mod fixed_name;
