@@ -141,6 +141,12 @@ impl Places {
         self.at("sys/fs/cgroup")
     }
 
+    /// What the kernel says of the control groups of PID 1.
+    #[must_use]
+    pub(crate) fn groups_of_init(&self) -> PathBuf {
+        self.at("proc/1/cgroup")
+    }
+
     /// Docker's socket, if mounted.
     #[must_use]
     pub(crate) fn docker_socket(&self) -> PathBuf {

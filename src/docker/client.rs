@@ -66,6 +66,12 @@ impl Docker {
         Ok(Some(Self { endpoint: endpoint.clone(), base, client }))
     }
 
+    /// Where it is.
+    #[must_use]
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// Whether it is there.
     ///
     /// # Errors

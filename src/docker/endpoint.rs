@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::shown::quoted;
 
 /// Where Docker's socket is when nobody says otherwise.
-pub(super) const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+pub(crate) const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
 /// Where a daemon listens.
 #[derive(Debug, Clone, PartialEq, Eq)]

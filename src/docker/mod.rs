@@ -10,11 +10,15 @@ mod endpoint;
 pub(crate) mod engine;
 #[cfg(test)]
 mod fake;
+mod groups;
 mod label;
+mod sight;
 mod sweep;
 mod volumes;
 
 pub(crate) use client::{Docker, DockerError};
-pub(crate) use endpoint::{Endpoint, link};
+pub(crate) use endpoint::{DEFAULT_SOCKET, Endpoint, link};
+pub(crate) use groups::in_group_of_docker;
 pub use label::Label;
+pub(crate) use sight::{Interface, interface};
 pub(crate) use sweep::Swept;

@@ -42,10 +42,10 @@ impl Swept {
         self.why.get_or_insert(why);
     }
 
-    /// Whether it is gone. That one thing cannot be removed says nothing of the next; that nobody answers does.
-    fn gone(&mut self, removed: Result<(), DockerError>) -> Result<usize, DockerError> {
+    /// How many were removed now. That one thing cannot be removed says nothing of the next; that nobody answers does.
+    fn gone(&mut self, removed: Result<bool, DockerError>) -> Result<usize, DockerError> {
         match removed {
-            Ok(()) => Ok(1),
+            Ok(there) => Ok(usize::from(there)),
             Err(refused @ DockerError::Refused { .. }) => {
                 self.leave(refused.to_string());
                 Ok(0)
@@ -99,9 +99,9 @@ impl Docker {
         match self.remove(&format!("/volumes/{name}"), &[]).await {
             Err(DockerError::Refused { status: 409, .. }) if self.is_adopted(name, labels).await? => Ok(true),
             removed => {
-                let gone = swept.gone(removed)?;
-                swept.volumes += gone;
-                Ok(gone > 0)
+                let gone = removed.is_ok();
+                swept.volumes += swept.gone(removed)?;
+                Ok(gone)
             }
         }
     }
@@ -154,10 +154,11 @@ impl Docker {
         }
     }
 
-    async fn remove(&self, path: &str, query: &[(&str, &str)]) -> Result<(), DockerError> {
+    /// Whether it was there.
+    async fn remove(&self, path: &str, query: &[(&str, &str)]) -> Result<bool, DockerError> {
         match timeout(REMOVAL, self.ask(Method::DELETE, path, query)).await {
-            Ok(Err(DockerError::Refused { status: 404, .. })) => Ok(()),
-            Ok(other) => other.map(drop),
+            Ok(Err(DockerError::Refused { status: 404, .. })) => Ok(false),
+            Ok(other) => other.map(|_| true),
             Err(_) => Err(self.refused(0, format!("{path} takes longer than {} s to be removed", REMOVAL.as_secs()))),
         }
     }
@@ -184,7 +185,7 @@ mod tests {
         });
         let mut swept = Swept::default();
         docker.sweep(&Label::of(""), &mut swept).await.unwrap();
-        assert_eq!((swept.containers, swept.networks, swept.images, swept.left), (2, 1, 1, 0), "{swept:?}");
+        assert_eq!((swept.containers, swept.networks, swept.images, swept.left), (1, 1, 1, 0), "{swept:?}");
         let mut asked = fake.asked();
         assert_eq!(asked.remove(0), format!("GET /containers/json?all=1&{FILTER}"));
         let disconnect =
@@ -234,7 +235,7 @@ mod tests {
         });
         let labels = [Label::of("")];
         for (volume, done, removed, left) in
-            [("free", true, 1, 0), ("gone", true, 1, 0), ("adopted", true, 0, 0), ("ours", false, 0, 1)]
+            [("free", true, 1, 0), ("gone", true, 0, 0), ("adopted", true, 0, 0), ("ours", false, 0, 1)]
         {
             let mut swept = Swept::default();
             assert_eq!(docker.sweep_volume(volume, &labels, &mut swept).await.unwrap(), done, "{volume}");

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use super::complain::misconfigured;
+use super::docker_findings;
 use super::judge::judge;
 use super::posture::Posture;
 use super::proof::invisible;
@@ -49,6 +50,11 @@ pub fn check(forges: Forges, out: &mut dyn io::Write) -> io::Result<ExitCode> {
     }
     for warning in &warnings {
         writeln!(out, "Warning: {}", log::redacted(&warning.to_string()))?;
+    }
+    if docker_findings::endpoint(&configured.common).is_some() {
+        for warning in docker_findings::warnings(docker_findings::groups(&configured.common.places).as_slice()) {
+            writeln!(out, "Warning: {warning}")?;
+        }
     }
     if !problems.is_empty() {
         return Ok(misconfigured(&problems));

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::children::Running;
+use super::docker_findings;
 use super::means::Means;
 use super::patience::Patience;
 use super::state::StateFile;
@@ -24,9 +25,12 @@ use crate::control::{LeftInDocker, Phase};
 use crate::docker::{Docker, DockerError, Endpoint, Label, Swept, engine, link};
 use crate::init::Ended;
 use crate::provider::LabelledBy;
+use crate::provider::finding::Finding;
 
 /// How often Docker is asked whether it is there yet.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// How long it may take to say what it sees of us.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long our own engine may take to end its containers and itself.
 const ENGINE_STOP: Duration = Duration::from_secs(20);
 /// Where the kernel shows control groups.
@@ -36,30 +40,22 @@ const GROUPS: &str = "/sys/fs/cgroup";
 /// are led to it.
 fn prepare(common: &Common) -> Option<Docker> {
     let usual = common.places.docker_socket();
-    let endpoint = match &common.docker.host {
-        Some(Endpoint::Socket(socket)) if *socket != usual => {
-            match link(&usual, socket) {
-                Ok(true) => {}
-                Ok(false) => tracing::warn!(
-                    "tools that look for Docker at {} find another one than DOCKER_HOST names",
-                    usual.display()
-                ),
-                Err(error) => tracing::warn!("{} cannot be made a link to Docker's socket: {error}", usual.display()),
-            }
-            Endpoint::Socket(socket.clone())
-        }
-        Some(other) => {
-            if !matches!(other, Endpoint::Socket(_)) {
-                tracing::warn!(
-                    "Docker is at {other}: tools that know nothing but {}, such as the agent for container jobs, do not find it",
-                    usual.display()
-                );
-            }
-            other.clone()
-        }
-        None if common.docker.engine.is_some() || usual.exists() => Endpoint::Socket(usual),
-        None => return None,
-    };
+    let endpoint = docker_findings::endpoint(common)?;
+    match &endpoint {
+        Endpoint::Socket(socket) if *socket != usual => match link(&usual, socket) {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!(
+                "tools that look for Docker at {} find another one than DOCKER_HOST names",
+                usual.display()
+            ),
+            Err(error) => tracing::warn!("{} cannot be made a link to Docker's socket: {error}", usual.display()),
+        },
+        Endpoint::Socket(_) => {}
+        Endpoint::Tcp(_) | Endpoint::Tls(_) => tracing::warn!(
+            "Docker is at {endpoint}: tools that know nothing but {}, such as the agent for container jobs, do not find it",
+            usual.display()
+        ),
+    }
     match Docker::at(&endpoint) {
         Ok(Some(docker)) => Some(docker),
         Ok(None) => {
@@ -127,6 +123,8 @@ pub(super) struct JobsDocker {
     label: Option<Label>,
     /// The anonymous volumes of the job's containers, while there is a job.
     notes: Option<VolumeNotes>,
+    /// Whether the log has what containers of jobs lack.
+    looked: bool,
     /// Why something stays there, as the log has it already.
     told: Option<String>,
 }
@@ -134,13 +132,14 @@ pub(super) struct JobsDocker {
 impl JobsDocker {
     pub(super) fn new(means: Rc<Means>) -> Self {
         let client = prepare(&means.common);
-        Self { means, client, engine: None, label: None, notes: None, told: None }
+        Self { means, client, engine: None, label: None, notes: None, looked: false, told: None }
     }
 
     /// Has Docker there, and nothing of an earlier job in it. `false` when asked to stop before.
     pub(super) async fn before_listening(&mut self, patience: &mut Patience, state: &mut StateFile) -> bool {
         while self.means.stop.urgency() == Urgency::None {
             let Err(trouble) = self.be_there().await else {
+                self.look_once().await;
                 self.sweep(state).await;
                 return self.means.stop.urgency() == Urgency::None;
             };
@@ -189,6 +188,17 @@ impl JobsDocker {
                 return Err(format!("the engine ended ({ended}): {last}"));
             }
         }
+    }
+
+    /// Says once in a life what containers of jobs lack here: a job would find out in its own, misleading words.
+    async fn look_once(&mut self) {
+        let Some(docker) = self.client.as_ref().filter(|_| !self.looked) else { return };
+        self.looked = true;
+        let Means { common, provider, .. } = &*self.means;
+        let mut found: Vec<Finding> = docker_findings::groups(&common.places).into_iter().collect();
+        let asked = timeout(LOOK, docker_findings::containers(common, &**provider, docker)).await;
+        found.extend(asked.unwrap_or_default());
+        docker_findings::warnings(&found).for_each(|warning| tracing::warn!("{warning}"));
     }
 
     fn start_engine(&mut self) -> Result<(), String> {

@@ -4,16 +4,15 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::prctl;
-use nix::unistd::Gid;
 
 use super::by_proxy::{by_proxy, remarks};
+use super::docker_findings;
 use super::judge::{Judged, judge};
 use super::proof::{invisible, out_of_reach};
 use super::space::space;
@@ -25,7 +24,6 @@ use crate::encode::seconds;
 use crate::init::account::Account;
 use crate::log;
 use crate::os::Identity;
-use crate::os::access::{WRITE, may};
 use crate::provider::finding::{Finding, Verdict};
 use crate::provider::http::{Obstacle, Reached};
 use crate::provider::{Fault, Forges, Provider, configure};
@@ -36,9 +34,8 @@ use crate::workspace::{RootsLock, Spare, wipe};
 /// A clock that differs by more makes tokens fail; by more than the first number of seconds it is worth a word.
 const SKEW_REMARKABLE: u64 = 30;
 const SKEW_HARMFUL: u64 = 120;
-/// How long the agent may take to say its version, and Docker to answer.
+/// How long the agent may take to say its version.
 const AGENT: Duration = Duration::from_secs(30);
-const DOCKER: Duration = Duration::from_secs(5);
 /// After so many days there is most likely a next release that is 30 days old.
 const HUNGRY: u64 = 55;
 /// With less memory not even the agent works well.
@@ -85,7 +82,8 @@ pub fn doctor(forges: Forges, out: &mut dyn Write) -> io::Result<ExitCode> {
             hardware(common, identity.as_ref()).into_iter().try_for_each(&mut say)?;
             disk(common).into_iter().try_for_each(&mut say)?;
             cgroup(&common.places.cgroup()).into_iter().try_for_each(&mut say)?;
-            docker(common, &environment, identity.as_ref()).into_iter().try_for_each(&mut say)?;
+            let docker = docker_findings::examine(common, configured.provider.as_ref(), identity.as_ref())?;
+            docker.into_iter().try_for_each(&mut say)?;
         }
     }
     let verdict = match worst {
@@ -359,62 +357,6 @@ fn cgroup(place: &Path) -> Vec<Finding> {
         ),
     };
     vec![memory, processes]
-}
-
-/// Docker for jobs, if they have any.
-fn docker(common: &Common, environment: &Environment, identity: Option<&Identity>) -> Vec<Finding> {
-    let topic = "docker";
-    let host = environment.get("DOCKER_HOST");
-    let socket = match host {
-        Some(host) => match host.strip_prefix("unix://") {
-            Some(path) => PathBuf::from(path),
-            None => {
-                let text =
-                    format!("jobs use Docker at {}, which is not looked at from here", crate::shown::shown(host));
-                return vec![Finding::skip(topic, text)];
-            }
-        },
-        None => common.places.docker_socket(),
-    };
-    let shown = socket.display();
-    if host.is_none() && !socket.exists() {
-        return vec![Finding::ok(topic, "jobs have none (docs/getting-started.md says how they can)")];
-    }
-    let mut found = Vec::new();
-    match ping(&socket) {
-        Ok(version) => found.push(Finding::ok(topic, format!("Docker {version} answers at {shown}"))),
-        Err(error) => {
-            let cure = "mount the socket of a daemon that runs (compose.docker-socket.yml)";
-            found.push(Finding::fail(topic, format!("nobody answers at {shown}: {error}"), cure));
-        }
-    }
-    if let Some(identity) = identity
-        && !may(identity, &socket, WRITE)
-    {
-        let group = fs::metadata(&socket).map(|meta| std::os::unix::fs::MetadataExt::gid(&meta)).unwrap_or_default();
-        let cure = match Gid::from_raw(group).as_raw() {
-            0 => "OSCR_DOCKER_GID0=true, if jobs may be root on the host".to_owned(),
-            _ => format!("let group {group} write to the socket"),
-        };
-        found.push(Finding::fail(topic, format!("jobs may not use {shown}"), cure));
-    }
-    found
-}
-
-/// Asks the daemon who it is.
-fn ping(socket: &Path) -> io::Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(DOCKER))?;
-    stream.set_write_timeout(Some(DOCKER))?;
-    stream.write_all(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")?;
-    let mut answer = Vec::new();
-    let _ = stream.take(16 * 1024).read_to_end(&mut answer);
-    let answer = String::from_utf8_lossy(&answer);
-    if !answer.lines().next().is_some_and(|line| line.starts_with("HTTP/1.") && line.contains(" 200")) {
-        return Err(io::Error::other("its answer is not Docker's"));
-    }
-    let api = answer.lines().find_map(|line| line.strip_prefix("Api-Version:")).unwrap_or(" unknown");
-    Ok(format!("(API{api})"))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod complain;
 mod configuration;
 mod cut_off;
 mod docker;
+mod docker_findings;
 mod doctor;
 mod doubt;
 mod emptying;

@@ -1,6 +1,7 @@
 //! Docker for jobs: waited for before a runner registers, and swept of what its jobs left, by the agent's label alone.
 
 use std::fs;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 use oscr::docker::Label;
@@ -8,7 +9,7 @@ use oscr_sim::protocol::JobResult;
 use serde_json::json;
 
 use crate::engine::Engine;
-use crate::harness::{Container, Forge, LIMIT, until};
+use crate::harness::{Container, Forge, LIMIT, until, write, write_program};
 
 /// The label of the agent that runs now, as PID 1 remembers it before a job's first step.
 fn label(container: &Container) -> String {
@@ -186,4 +187,71 @@ fn what_cannot_be_removed_hinders_nothing_else_and_is_told() {
     container.wait_line("registered with");
     assert_eq!(engine.containers(), ["mine"]);
     assert_eq!(container.status()["left_in_docker"], json!(null));
+}
+
+/// What `doctor` says, and what it leaves.
+fn doctor(container: &Container) -> String {
+    let (_, said, _) = container.ask(&["doctor"]);
+    said
+}
+
+#[test]
+fn a_start_doctor_and_check_say_what_containers_of_jobs_would_miss() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let engine = with_engine(&container);
+    engine.hide(&container.path("work"));
+    engine.hide(Path::new("/var/run/docker.sock"));
+    write(&container.path("proc/1/cgroup"), "12:pids:/docker/0123\n1:name=systemd:/docker/0123\n", 0o444);
+    container.start();
+    forge.listening();
+    let unseen = format!("Docker does not see what is in {}: ", container.text("work"));
+    let words = [unseen.as_str(), "cgroup: private", "Docker makes a directory there"];
+    let said = doctor(&container);
+    for word in words {
+        container.wait_line(word);
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert_eq!(container.names("work").len(), 0, "what was made to be seen is gone");
+    let (_, said, _) = container.ask(&["check"]);
+    assert!(said.contains("cgroup: private"), "{said}");
+
+    // With all of it as it should be there is nothing to say.
+    let mut container = Container::new(&forge);
+    with_engine(&container);
+    write(&container.path("proc/1/cgroup"), "12:pids:/\n0::/\n", 0o444);
+    container.start();
+    container.wait_line("registered with");
+    let log = container.lines().join("\n");
+    let said = doctor(&container);
+    for word in ["Docker does not see", "cgroup: private", "Docker makes a directory there"] {
+        assert!(!log.contains(word) && !said.contains(word), "{word}: {log}{said}");
+    }
+    assert!(said.contains("it sees the files of jobs by the same paths"), "{said}");
+}
+
+#[test]
+fn what_docker_does_not_say_is_not_guessed() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let engine = with_engine(&container);
+    engine.refuse("POST /containers/create", 403);
+    container.start();
+    container.wait_line("registered with");
+    let log = container.lines().join("\n");
+    let said = doctor(&container);
+    assert!(said.contains("whether it sees the files of jobs cannot be told"), "{said}");
+    assert!(!log.contains("does not see") && !said.contains("does not see"), "{log}{said}");
+}
+
+#[test]
+fn a_client_that_is_too_old_for_docker_is_found() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    with_engine(&container);
+    write_program(&container.path("programs/docker"), "#!/bin/sh\n[ \"$1\" = --host ] && echo 1.41; exit 1\n");
+    let path = std::env::var("PATH").unwrap_or_default();
+    container.set("PATH", &format!("{}:{path}", container.text("programs")));
+    let said = doctor(&container);
+    assert!(said.contains("the client here speaks API 1.41, and this Docker takes none below 1.44"), "{said}");
 }

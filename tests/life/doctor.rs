@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
@@ -10,6 +9,7 @@ use nix::sys::signal::Signal;
 use oscr_sim::forge::{Fault, Match};
 use serde_json::json;
 
+use crate::engine::Engine;
 use crate::harness::{Container, Forge, Gate, SECRET, allow, each, until, write, write_program};
 
 /// The lines of one examination: verdict, topic, and the rest with its cure.
@@ -385,15 +385,8 @@ fn the_place_is_looked_at_too() {
 
 /// Somebody who answers as Docker does.
 fn daemon(socket: &Path, mode: u32) {
-    std::fs::create_dir_all(socket.parent().expect("a directory")).expect("the directory");
-    let listener = UnixListener::bind(socket).expect("a socket");
+    Engine::at(socket);
     allow(socket, mode);
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let _ = stream.read(&mut [0; 1024]);
-            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nApi-Version: 1.45\r\nContent-Length: 2\r\n\r\nOK");
-        }
-    });
 }
 
 #[test]
@@ -403,7 +396,7 @@ fn dockers_socket_must_answer_and_let_jobs_in() {
     daemon(&container.path("var/run/docker.sock"), 0o666);
     let report = Report::of(&container);
     assert_eq!(report.code, 0, "{}", report.text);
-    assert!(report.text.contains("API 1.45"), "{}", report.text);
+    assert!(report.text.contains("Docker 29.0.1 answers"), "{}", report.text);
     let container = healthy(&forge);
     daemon(&container.path("var/run/docker.sock"), 0o660);
     Report::of(&container).fails("docker", &["jobs may not use", "OSCR_DOCKER_GID0"]);

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
@@ -20,6 +20,8 @@ struct Objects {
     /// By name: the label and the members.
     networks: BTreeMap<String, (String, BTreeSet<String>)>,
     volumes: BTreeSet<String>,
+    /// What it does not see of the machine.
+    hidden: Vec<PathBuf>,
     /// How requests begin that are refused, and with what.
     refused: Vec<(String, u16)>,
     asked: Vec<String>,
@@ -83,6 +85,11 @@ impl Engine {
     pub fn network(&self, name: &str, label: &str, members: &[&str]) {
         let members = members.iter().map(|member| (*member).to_owned()).collect();
         self.objects().networks.insert(name.to_owned(), (label.to_owned(), members));
+    }
+
+    /// From now on it does not see what is in this directory.
+    pub fn hide(&self, directory: &Path) {
+        self.objects().hidden.push(directory.to_owned());
     }
 
     /// Refuses requests that begin so.
@@ -220,6 +227,17 @@ impl Objects {
                 (409, json!({"message": "volume is in use"}))
             }
             ("DELETE", ["volumes", name]) => (if self.volumes.remove(*name) { 204 } else { 404 }, Value::Null),
+            // It has no image at all, and finds that out last.
+            ("POST", ["containers", "create"]) => {
+                let sent: Value = serde_json::from_slice(sent).unwrap_or_default();
+                let source = Path::new(sent["HostConfig"]["Mounts"][0]["Source"].as_str().unwrap_or_default());
+                let exists = source.exists() || source == Path::new("/var/run/docker.sock");
+                match exists && !self.hidden.iter().any(|hidden| source.starts_with(hidden)) {
+                    true => (404, json!({"message": "No such image"})),
+                    false => (400, json!({"message": "bind source path does not exist"})),
+                }
+            }
+            ("GET", ["version"]) => (200, json!({"Version": "29.0.1", "ApiVersion": "1.52", "MinAPIVersion": "1.44"})),
             ("GET", ["_ping"]) => (200, Value::Null),
             _ => (200, json!([])),
         }
