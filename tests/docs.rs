@@ -337,6 +337,19 @@ fn the_example_environment_names_only_what_somebody_reads() {
 }
 
 #[test]
+fn documented_commands_that_hand_on_dockers_socket_ask_for_control_groups_of_their_own() {
+    let mut seen = 0;
+    for page in pages() {
+        let text = read(&page.display().to_string()).replace("\\\n", " ");
+        for line in text.lines().filter(|line| line.starts_with("docker run ") && line.contains("docker.sock")) {
+            assert!(line.contains("--cgroupns private"), "{}: {line}", page.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "docs/docker.md has one");
+}
+
+#[test]
 fn every_phase_and_exit_code_is_explained() {
     let page = read("docs/configuration.md");
     // The error lists them all, so a new one cannot be forgotten here.

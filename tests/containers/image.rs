@@ -1,6 +1,7 @@
 //! What is in the images and in compose.yml, before anything runs.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
@@ -167,9 +168,16 @@ pub fn the_entry_is_an_init_for_any_image_that_copies_it(test: &str) {
 
 /// `docker compose config` of the project's own compose.yml.
 fn config(settings: &[(&str, &str)]) -> Value {
-    let file = root().join("compose.yml");
-    let mut command = command(&["compose", "--env-file", "/dev/null", "--file"]);
-    command.arg(file).args(["config", "--format", "json"]).env("COMPOSE_PROFILES", "*").envs(settings.iter().copied());
+    config_of(&["compose.yml"], settings)
+}
+
+/// The same of several files.
+fn config_of(files: &[&str], settings: &[(&str, &str)]) -> Value {
+    let mut command = command(&["compose", "--env-file", "/dev/null"]);
+    for file in files {
+        command.arg("--file").arg(root().join(file));
+    }
+    command.args(["config", "--format", "json"]).env("COMPOSE_PROFILES", "*").envs(settings.iter().copied());
     serde_json::from_str(&docker::run(&mut command)).expect("docker compose config prints JSON")
 }
 
@@ -206,6 +214,25 @@ pub fn compose_gives_runners_no_more_than_they_need(_: &str) {
         let environment = service["environment"].to_string();
         assert!(!environment.contains("ghp_"), "{name}: {environment}");
     }
+}
+
+pub fn compose_files_with_docker_ask_for_control_groups_of_their_own(_: &str) {
+    let mut asked = 0;
+    for file in fs::read_dir(root()).expect("the project can be read") {
+        let file = file.expect("it can be listed").path();
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        let gives = ["docker.sock", "OSCR_DOCKERD:"].iter().any(|part| text.contains(part));
+        if !name.starts_with("compose.") || !gives {
+            continue;
+        }
+        let config = config_of(&["compose.yml", &name], &[("GITHUB_PAT", "x")]);
+        for service in ["github-runner", "azure-devops-agent"] {
+            assert_eq!(config["services"][service]["cgroup"], "private", "{name}: {service}");
+        }
+        asked += 1;
+    }
+    assert_eq!(asked, 3, "so many files give jobs a Docker");
 }
 
 pub fn compose_sets_the_limits_that_it_is_told(_: &str) {

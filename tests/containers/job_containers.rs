@@ -111,6 +111,14 @@ impl Place {
         String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
     }
 
+    /// One network of the job's.
+    #[track_caller]
+    fn network(&self) -> String {
+        let networks = self.labelled(&["network", "ls"]);
+        let [network] = networks.as_slice() else { panic!("one network: {networks:?}") };
+        network.clone()
+    }
+
     fn objects(&self) -> Objects {
         let containers = self.labelled(&["ps", "--all"]);
         let containers: Vec<Value> = containers.iter().map(|id| docker::inspect("container", id)).collect();
@@ -172,7 +180,7 @@ until [ -e /given/go-on ]; do sleep 0.1; done
 const ACT: &str = r#"sh -c "echo action on $(cat /etc/hostname): $MARK, $(cat file), $(cat /of-this-image)
 touch acting; until [ -e go-on ]; do sleep 0.1; done""#;
 
-pub fn a_job_in_a_container_with_a_service_and_an_action_leaves_anonymous_volumes_alone(world: &World) {
+pub fn a_job_in_a_container_with_a_service_and_an_action_leaves_nothing(world: &World) {
     let place = Place::set_up(world, "private");
     let action = format!("docker://{}", place.image);
     let steps = json!([{"run": LOOK}, {"uses": action, "run": "", "args": ACT}]);
@@ -203,11 +211,11 @@ pub fn a_job_in_a_container_with_a_service_and_an_action_leaves_anonymous_volume
         assert!(job.log.lines().any(|found| found == line), "«{line}» is not in {}", job.log);
     }
     assert_eq!(place.container.wait_exit(LIMIT), 0);
-    // The runner removes its containers without their volumes, and leaves PID 1 nothing by which to find those.
+    // The runner removes its containers without their volumes, of which PID 1 was told. Docker removed the action's with it.
     let left = place.objects();
-    assert_eq!((left.containers.len(), left.networks, volumes.left()), (0, 0, 2), "{:?}", left.containers);
+    assert_eq!((left.containers.len(), left.networks, volumes.left()), (0, 0, 0), "{:?}", left.containers);
     let log = place.container.logs();
-    assert!(!log.contains("removed what a job left in Docker"), "{log}");
+    assert!(log.contains("removed what a job left in Docker containers=0 images=0 networks=0 volumes=2"), "{log}");
 }
 
 pub fn containers_of_a_job_whose_worker_was_killed_are_removed_with_their_volumes(world: &World) {
@@ -220,6 +228,8 @@ pub fn containers_of_a_job_whose_worker_was_killed_are_removed_with_their_volume
     let objects = place.objects();
     let volumes = Volumes(&objects.volumes);
     assert_eq!((objects.containers.len(), objects.networks, volumes.left()), (2, 1, 2), "{:?}", objects.containers);
+    // What a job makes by itself stays, and does not keep the job's network.
+    let mine = Mine::make(world, &["--network", &place.network()]);
     place.container.must_exec(RUNNER, &format!("kill -KILL {worker}"));
 
     let job = world.forge.finished(job);
@@ -229,6 +239,89 @@ pub fn containers_of_a_job_whose_worker_was_killed_are_removed_with_their_volume
     assert!(log.contains("removed what a job left in Docker containers=2 images=0 networks=1"), "{log}");
     let left = place.objects();
     assert_eq!((left.containers.len(), left.networks, volumes.left()), (0, 0, 0), "{:?}", left.containers);
+    assert!(mine.runs(), "{log}");
+}
+
+/// A container that is nobody's but the test's, and runs.
+struct Mine(String);
+
+impl Mine {
+    #[track_caller]
+    fn make(world: &World, arguments: &[&str]) -> Self {
+        let name = format!("{}-mine", world.name().to_lowercase());
+        let run = ["run", "--detach", "--name", &name, "--entrypoint", "sleep"];
+        docker(&[&run[..], arguments, &[IMAGE, "infinity"]].concat());
+        Self(name)
+    }
+
+    fn runs(&self) -> bool {
+        docker::inspect("container", &self.0)["State"]["Running"] == true
+    }
+}
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        docker::output(&mut command(&["rm", "--force", "--volumes", &self.0]));
+    }
+}
+
+pub fn two_runners_on_one_engine_touch_nothing_of_each_others_or_the_users(world: &World) {
+    let [killed, other] = [(); 2].map(|()| Place::set_up(world, "private"));
+    assert_ne!(killed.label, other.label);
+    let jobs = [&killed, &other].map(|place| {
+        world.forge.submit(
+            &place.job("two", json!([{"run": "touch /given/running; until [ -e /given/go-on ]; do sleep 0.1; done"}])),
+        )
+    });
+    for (place, job) in [&killed, &other].into_iter().zip(jobs) {
+        place.wait_file(world, job, "given/running");
+    }
+    let (of_killed, of_other) = (killed.objects(), other.objects());
+    let (volumes, others) = (Volumes(&of_killed.volumes), Volumes(&of_other.volumes));
+    assert_eq!((volumes.left(), others.left()), (2, 2));
+    // The user's: a container with an anonymous volume and one of a job's, without a label.
+    let adopted = &of_killed.volumes[0];
+    let mine = Mine::make(world, &["--volume", "/anonymous", "--volume", &format!("{adopted}:/adopted")]);
+    killed.container.kill("KILL");
+    killed.container.start();
+    killed.container.wait_log("removed what a job left in Docker containers=2 images=0 networks=1 volumes=", LIMIT);
+
+    let left = killed.objects();
+    assert_eq!((left.containers.len(), left.networks, volumes.left()), (0, 0, 1), "{:?}", left.containers);
+    let of_mine = docker::inspect("container", &mine.0)["Mounts"].as_array().map_or(0, Vec::len);
+    assert!(mine.runs() && of_mine == 2);
+    let left = other.objects();
+    assert_eq!((left.containers.len(), left.networks, others.left()), (2, 1, 2), "{:?}", left.containers);
+    fs::write(other.file("given/go-on"), "").expect("a file can be written");
+    let job = world.forge.finished(jobs[1]);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    assert_eq!(other.container.wait_exit(LIMIT), 0);
+    let left = other.objects();
+    assert_eq!((left.containers.len(), left.networks, others.left()), (0, 0, 0), "{:?}", left.containers);
+    assert!(mine.runs());
+}
+
+pub fn a_start_and_doctor_say_what_containers_of_jobs_would_miss(world: &World) {
+    // Docker follows the link, and shows it.
+    let socket = world.folder.path().join("docker.sock");
+    std::os::unix::fs::symlink("/run/docker.sock", &socket).expect("a link can be made");
+    let shown = format!("{}:/var/run/docker.sock", socket.display());
+    let arguments = ["--cgroupns", "host", "--volume", &shown];
+    let container = world.docker_run_image(&format!("{IMAGE}-docker"), &arguments);
+    world.forge.wait_runner(container.host(), 0);
+    let unseen = "Docker does not see what is in /work, /runner, /opt/oscr/agent/externals";
+    let elsewhere = format!("jobs {}", socket.display());
+    let (log, doctor) = (container.logs(), container.exec("0", "oscr-entry doctor").1);
+    for said in [&log, &doctor] {
+        assert!(said.contains(unseen) && said.contains(&elsewhere), "{said}");
+    }
+    assert!(doctor.contains("the client here speaks API 1."), "{doctor}");
+    let check = container.must_exec("0", "oscr-entry check");
+    let groups = container.must_exec("0", "cat /proc/1/cgroup");
+    for said in [&log, &doctor, &check] {
+        assert_eq!(said.contains("--cgroupns private"), groups.contains(":/docker/"), "{groups}{said}");
+    }
+    assert_eq!(container.must_exec("0", "ls -A /work").trim(), "", "what was made to be seen is gone");
 }
 
 pub fn a_job_in_a_container_is_refused_where_pid_1_is_in_a_control_group_of_docker(world: &World) {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use oscr_sim::forge::{ContainerSpec, JobSpec};
 use oscr_sim::patience::LIMIT;
 use oscr_sim::protocol::JobResult;
 
-use crate::docker::{self, GRACE, command, docker};
-use crate::world::{IMAGE, World};
+use crate::docker::{self, Container, GRACE, command, docker};
+use crate::world::{IMAGE, World, root};
 
 /// Starts take their time: a daemon, its network, its storage.
 const LONG: Duration = LIMIT.saturating_mul(2);
@@ -136,19 +137,31 @@ pub fn a_docker_without_root_beside_the_runner_serves_jobs_and_is_swept(world: &
     assert!(daemons.next().is_some_and(|line| line.split_whitespace().nth(1) == Some("1001")), "{processes}");
 }
 
-pub fn an_engine_of_its_own_starts_before_the_agent_and_is_gone_with_its_job(world: &World) {
-    let mut arguments =
-        vec!["--env", "OSCR_DOCKERD=true", "--env", "OSCR_DOCKERD_MTU=1400", "--volume", "/var/lib/docker"];
+/// What `docker run` takes for an engine of the runner's own.
+fn own_engine() -> Vec<&'static str> {
+    let mut arguments = vec!["--env", "OSCR_DOCKERD=true", "--cgroupns", "private", "--volume", "/var/lib/docker"];
     let privileged = ["run", "--rm", "--privileged", "--entrypoint", "true", IMAGE];
     if docker::output(&mut command(&privileged)).status.success() {
         arguments.push("--privileged");
     } else {
         // A daemon that lacks a capability itself cannot give all of them.
         arguments.extend(["--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", "--security-opt", "seccomp=unconfined"]);
-        arguments.extend(["--security-opt", "apparmor=unconfined", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]);
+        arguments.extend(["--security-opt", "apparmor=unconfined"]);
     }
+    arguments
+}
+
+/// Lets the engine in there make control groups, as it may in a privileged container.
+fn open_groups(container: &Container) {
+    let script = "for place in /sys/fs/cgroup /sys/fs/cgroup/*; do mountpoint -q $place && mount -o remount,bind,rw $place; done; true";
+    container.must_exec("0", script);
+}
+
+pub fn an_engine_of_its_own_starts_before_the_agent_and_is_gone_with_its_job(world: &World) {
+    let arguments = [&own_engine()[..], &["--env", "OSCR_DOCKERD_MTU=1400"]].concat();
     let container = world.docker_run_image(&image(), &arguments);
     let runner = world.forge.wait_runner(container.host(), 0);
+    open_groups(&container);
     let script = format!("{FUNCTIONS}{USE}cat /proc/1/status | sed -n 's/^CapEff:\\s*/pid1 /p'\n");
     let job = world.forge.finished(world.forge.script_on(container.host(), "use", &script));
     assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
@@ -176,6 +189,75 @@ pub fn an_engine_of_its_own_starts_before_the_agent_and_is_gone_with_its_job(wor
     container.wait_log("while jobs may need it", LIMIT);
     assert_eq!(container.wait_exit(LONG), 0);
     world.forge.wait_empty();
+}
+
+/// Makes an image for containers of jobs out of programs that are here.
+const SMALL: &str = r#"
+programs=$(for name in sh tail cat sleep; do command -v "$name"; done)
+root=$(mktemp -d)
+for file in $programs $(ldd $programs | grep -o '/[^ :]*' | sort -u); do
+    mkdir -p "$root$(dirname "$file")" && cp -L "$file" "$root$file"
+done
+tar -C "$root" -c . | docker import --change "VOLUME /data" --change 'CMD ["sleep", "infinity"]' - small:1
+"#;
+
+/// A job in a container of that image, with a service beside it, and what it says in there.
+fn container_job(world: &World, host: &str) {
+    let job = JobSpec {
+        runner: Some(world.forge.wait_runner(host, 0).name),
+        container: Some(ContainerSpec::of("small:1")),
+        services: [("neighbour".to_owned(), ContainerSpec::of("small:1"))].into(),
+        pull: Some(false),
+        ..JobSpec::script("in a container", "test ! -e /opt/oscr && echo \"this is the job's own container\"")
+    };
+    let job = world.forge.finished(world.forge.submit(&job));
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    assert!(job.log.contains("\nthis is the job's own container"), "{}", job.log);
+}
+
+pub fn a_container_job_works_in_an_engine_beside_the_runner_and_in_its_own(world: &World) {
+    let own = world.docker_run_image(&image(), &own_engine());
+    world.forge.wait_runner(own.host(), 0);
+    open_groups(&own);
+    own.must_exec("0", SMALL);
+    container_job(world, own.host());
+    assert_eq!(own.wait_exit(LONG), 0);
+    if !rootless_works_here() {
+        return;
+    }
+    world.also("compose.docker-dind.yml");
+    let container = world.up_one();
+    let sidecar = world.container_of("docker");
+    let host = container.inspect()["Config"]["Hostname"].as_str().map(str::to_owned).unwrap_or_default();
+    let host = if host.is_empty() { sidecar.host().to_owned() } else { host };
+    let runner = world.forge.wait_runner(&host, 0);
+    let doctor = container.exec("0", "oscr-entry doctor").1;
+    assert!(doctor.contains("it sees the files of jobs by the same paths"), "{doctor}");
+    let docker = "export DOCKER_HOST=unix:///run/oscr-docker/docker.sock\n";
+    sidecar.must_exec("0", &format!("{docker}{SMALL}"));
+    container_job(world, &host);
+    world.forge.wait_runner(&host, runner.id);
+    let left = sidecar.must_exec("0", &format!("{docker}docker ps --all --quiet; docker volume ls --quiet"));
+    assert_eq!(left.trim(), "", "{}", container.logs());
+}
+
+pub fn the_pages_commands_put_the_agent_where_containers_of_jobs_find_it(_: &str) {
+    let read = |file: &str| std::fs::read_to_string(root().join(file)).expect("the project can be read");
+    let page = read("docs/docker.md");
+    let blocks: Vec<&str> = page.split("```\n").filter(|block| block.contains("--entrypoint tar")).collect();
+    let [commands] = blocks.as_slice() else { panic!("one block of commands: {blocks:?}") };
+    let named = "oddessentials/oscr-github:latest-docker-cli";
+    assert!(commands.contains(named), "{commands}");
+    let made = named.replace("latest", "${OSCR_TAG:-latest}");
+    assert!(read("compose.docker-socket.yml").contains(&format!("image: {made}\n")), "{made}");
+    // On a machine where nothing of it is yet: once, and once more with the next image.
+    let commands = commands.replace(named, &image());
+    let look = "test -x /opt/oscr/agent/bin/Runner.Listener\nls /opt/oscr /opt/oscr/agent";
+    let script = format!("set -eu\nrm -rf /opt/oscr\n{commands}\n{commands}\n{look}");
+    let socket = ["--volume", "/var/run/docker.sock:/var/run/docker.sock"];
+    let run = [&["run", "--rm"][..], &socket, &["--entrypoint", "sh", &image(), "-c", &script]];
+    let found = docker(&run.concat());
+    assert!(found.starts_with("/opt/oscr:\nagent\n") && !found.lines().skip(3).any(|name| name == "agent"), "{found}");
 }
 
 pub fn a_docker_that_does_not_answer_keeps_the_runner_from_taking_jobs(world: &World) {

@@ -88,8 +88,11 @@ const IN_TOKEN_MODE: &[WithForge] = table![
     jobs_docker::a_runner_works_in_rootless_docker_where_its_root_is_nobody,
     jobs_docker::an_engine_of_its_own_starts_before_the_agent_and_is_gone_with_its_job,
     jobs_docker::what_a_job_left_in_the_hosts_docker_is_removed_and_nothing_else,
-    job_containers::a_job_in_a_container_with_a_service_and_an_action_leaves_anonymous_volumes_alone,
+    job_containers::a_job_in_a_container_with_a_service_and_an_action_leaves_nothing,
     job_containers::containers_of_a_job_whose_worker_was_killed_are_removed_with_their_volumes,
+    job_containers::two_runners_on_one_engine_touch_nothing_of_each_others_or_the_users,
+    job_containers::a_start_and_doctor_say_what_containers_of_jobs_would_miss,
+    jobs_docker::a_container_job_works_in_an_engine_beside_the_runner_and_in_its_own,
     job_containers::a_job_in_a_container_is_refused_where_pid_1_is_in_a_control_group_of_docker,
     jobs_docker::a_docker_that_does_not_answer_keeps_the_runner_from_taking_jobs,
     privileges::compose_gives_pid_1_six_capabilities_and_its_jobs_none,
@@ -108,6 +111,8 @@ const WITHOUT_FORGE: &[WithoutForge] = table![
     image::the_entry_is_an_init_for_any_image_that_copies_it,
     image::compose_gives_runners_no_more_than_they_need,
     image::compose_sets_the_limits_that_it_is_told,
+    jobs_docker::the_pages_commands_put_the_agent_where_containers_of_jobs_find_it,
+    image::compose_files_with_docker_ask_for_control_groups_of_their_own,
 ];
 
 /// What is left out where everything is as `compose.hardened.yml` makes it: these use `docker run`, and are the same again.
