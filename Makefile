@@ -36,6 +36,9 @@ SIZE_LIMIT = $(if $(findstring -gnu,$(TARGET)),6000000,5000000)
 # The archives of the stand-ins for the official agents, by the name of the provider.
 STAND_INS := github azure-devops
 
+# Parts of the names of container tests in which jobs have a Docker.
+WITH_DOCKER := docker an_engine_of_its_own container_job a_job_in_a_container containers_of two_runners_on_one_engine the_pages_commands
+
 SHELL_SCRIPTS = .ci/run $$(find scripts sim tests images demo -name '*.sh' -type f 2>/dev/null)
 DOCKERFILES = $(wildcard images/*/Dockerfile)
 
@@ -75,6 +78,11 @@ demo-down: ## remove all that the demo made
 test: setup images ## all tests, container tests included
 	OSCR_CONTAINER_TESTS=1 RUST_TEST_THREADS=$(TEST_THREADS) scripts/test-summary.sh \
 	    cargo test $(CARGO_FLAGS) --target $(TARGET) --workspace --no-fail-fast -- $(TEST_ARGS)
+
+.PHONY: test-engines
+test-engines: setup images ## the tests of jobs with Docker, on a second engine with overlay2 in namespaces of its own
+	OSCR_CONTAINER_TESTS=1 scripts/test-engines.sh scripts/test-summary.sh \
+	    cargo test $(CARGO_FLAGS) --target $(TARGET) --package oscr --test containers -- $(or $(TEST_ARGS),$(WITH_DOCKER))
 
 .PHONY: test-init
 test-init: ## an init's promises, kept by INIT_UNDER_TEST=oscr|tini|dumb-init|catatonit|all
