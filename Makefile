@@ -37,7 +37,8 @@ SIZE_LIMIT = $(if $(findstring -gnu,$(TARGET)),6000000,5000000)
 STAND_INS := github azure-devops
 
 # Parts of the names of container tests in which jobs have a Docker.
-WITH_DOCKER := docker an_engine_of_its_own container_job a_job_in_a_container containers_of two_runners_on_one_engine the_pages_commands
+WITH_DOCKER := docker_without_root rootless_docker hosts_docker docker_that_does_not docker_dind with_docker an_engine_of_its_own \
+    container_job a_job_in_a_container containers_of two_runners_on_one_engine the_pages_commands
 
 SHELL_SCRIPTS = .ci/run $$(find scripts sim tests images demo -name '*.sh' -type f 2>/dev/null)
 DOCKERFILES = $(wildcard images/*/Dockerfile)

@@ -72,7 +72,11 @@ impl Docker {
     /// When it does not answer.
     pub(crate) async fn source_of(&self, file: &Path, mounts: &[Mount]) -> Result<Option<PathBuf>, DockerError> {
         let Some(id) = own_id(mounts) else { return Ok(None) };
-        let container = self.container(&id).await?.unwrap_or_default();
+        let container = match self.container(&id).await {
+            Err(DockerError::Refused { .. }) => None,
+            other => other?,
+        };
+        let container = container.unwrap_or_default();
         let file = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
         let sources = container["Mounts"].as_array().into_iter().flatten().filter_map(|mount| {
             let at = PathBuf::from(mount["Destination"].as_str()?);

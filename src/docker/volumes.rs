@@ -71,8 +71,8 @@ impl Docker {
     pub(super) async fn container(&self, id: &str) -> Result<Option<Value>, DockerError> {
         match self.ask(Method::GET, &format!("/containers/{id}/json"), &[]).await {
             Ok(body) => Ok(serde_json::from_slice(&body).ok()),
-            Err(DockerError::Refused { .. }) => Ok(None),
-            Err(silent) => Err(silent),
+            Err(DockerError::Refused { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }

@@ -29,8 +29,6 @@ use crate::provider::finding::Finding;
 
 /// How often Docker is asked whether it is there yet.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
-/// How long it may take to say what it sees of us.
-const LOOK: Duration = Duration::from_secs(5);
 /// How long our own engine may take to end its containers and itself.
 const ENGINE_STOP: Duration = Duration::from_secs(20);
 /// Where the kernel shows control groups.
@@ -196,8 +194,7 @@ impl JobsDocker {
         self.looked = true;
         let Means { common, provider, .. } = &*self.means;
         let mut found: Vec<Finding> = docker_findings::groups(&common.places).into_iter().collect();
-        let asked = timeout(LOOK, docker_findings::containers(common, &**provider, docker)).await;
-        found.extend(asked.unwrap_or_default());
+        found.extend(docker_findings::containers(common, &**provider, docker).await);
         docker_findings::warnings(&found).for_each(|warning| tracing::warn!("{warning}"));
     }
 

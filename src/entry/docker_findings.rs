@@ -5,6 +5,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::in_use::InUse;
 use super::state::StateFile;
@@ -17,6 +20,8 @@ use crate::provider::Provider;
 use crate::provider::finding::{Finding, Verdict};
 
 const TOPIC: &str = "docker";
+/// How long it may take to say what it is, and what it sees of us.
+const LOOK: Duration = Duration::from_secs(5);
 /// What job containers need is told in full there.
 const PAGE: &str = "docs/docker.md";
 
@@ -58,7 +63,10 @@ pub(super) fn examine(
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        match docker.speaks().await {
+        let speaks = timeout(LOOK, docker.speaks()).await;
+        match speaks
+            .map_or_else(|_| Err("it takes too long".to_owned()), |said| said.map_err(|error| error.to_string()))
+        {
             Err(error) => {
                 let cure = "mount the socket of a daemon that runs (compose.docker-socket.yml)";
                 found.push(Finding::fail(TOPIC, format!("nobody answers: {error}"), cure));
@@ -99,24 +107,31 @@ pub(super) fn groups(places: &Places) -> Option<Finding> {
 
 /// Whether the containers of jobs find their files and their socket in this Docker. It is asked, and nothing is started there.
 pub(super) async fn containers(common: &Common, provider: &dyn Provider, docker: &Docker) -> Vec<Finding> {
+    let asked = timeout(LOOK, seen(common, provider, docker)).await;
+    asked.unwrap_or_else(|_| vec![unknown("it takes too long")])
+}
+
+fn unknown(why: &str) -> Finding {
+    Finding::skip(TOPIC, format!("whether it sees the files of jobs cannot be told: {why}"))
+}
+
+async fn seen(common: &Common, provider: &dyn Provider, docker: &Docker) -> Vec<Finding> {
     if common.docker.engine.is_some() {
         // It is in this container, and sees what we see.
         return Vec::new();
     }
-    let unknown =
-        |why: &str| vec![Finding::skip(TOPIC, format!("whether it sees the files of jobs cannot be told: {why}"))];
     // Some interfaces like Docker's answer otherwise, and so do filters before it.
     match docker.sees(Path::new("/oscr/is/not/there")).await {
         Ok(Some(false)) => {}
-        Ok(_) => return unknown("it does not say what it sees"),
-        Err(error) => return unknown(&error.to_string()),
+        Ok(_) => return vec![unknown("it does not say what it sees")],
+        Err(error) => return vec![unknown(&error.to_string())],
     }
     let found = async {
         let mut found = vec![paths(common, provider, docker).await?];
         found.extend(socket(docker).await?);
         Ok::<_, DockerError>(found)
     };
-    found.await.unwrap_or_else(|error| unknown(&error.to_string()))
+    found.await.unwrap_or_else(|error| vec![unknown(&error.to_string())])
 }
 
 /// A file that is there for as long as this is.

@@ -309,7 +309,7 @@ pub fn a_start_and_doctor_say_what_containers_of_jobs_would_miss(world: &World) 
     let arguments = ["--cgroupns", "host", "--volume", &shown];
     let container = world.docker_run_image(&format!("{IMAGE}-docker"), &arguments);
     world.forge.wait_runner(container.host(), 0);
-    let unseen = "Docker does not see what is in /work, /runner, /opt/oscr/agent/externals";
+    let unseen = "Docker does not see what is in /work, /runner";
     let elsewhere = format!("jobs {}", socket.display());
     let (log, doctor) = (container.logs(), container.exec("0", "oscr-entry doctor").1);
     for said in [&log, &doctor] {
