@@ -20,6 +20,9 @@ use crate::provider::Provider;
 use crate::provider::finding::{Finding, Verdict};
 
 const TOPIC: &str = "docker";
+/// From Docker 29 on, whose newest interface this was at first, neither daemons nor clients speak an older one than the other.
+const CLIENT_29: Interface = (1, 52);
+const OLDEST_29: Interface = (1, 44);
 /// How long it may take to say what it is, and what it sees of us.
 const LOOK: Duration = Duration::from_secs(5);
 /// What job containers need is told in full there.
@@ -75,7 +78,7 @@ pub(super) fn examine(
                 let shown = speaks.newest.map_or_else(|| "unknown".to_owned(), shown);
                 let what = format!("Docker {} answers at {endpoint} (API {shown})", speaks.version);
                 found.push(Finding::ok(TOPIC, what));
-                found.push(client(client_speaks(), speaks.oldest));
+                found.push(client(client_speaks(), speaks.oldest, speaks.newest));
                 found.extend(containers(common, provider, &docker).await);
             }
         }
@@ -194,7 +197,7 @@ async fn socket(docker: &Docker) -> Result<Option<Finding>, DockerError> {
         Endpoint::Tcp(_) | Endpoint::Tls(_) => None,
     };
     let elsewhere = source.filter(|source| source != usual && source != Path::new("/run/docker.sock"));
-    let cure = |source: &Path| format!("on Docker's machine: ln -sfn {} {DEFAULT_SOCKET}", source.display());
+    let cure = |source: &Path| format!("on Docker's machine: ln -sfT {} {DEFAULT_SOCKET}", source.display());
     if docker.sees(usual).await? == Some(false) {
         return Ok(Some(Finding::warn(
             TOPIC,
@@ -213,13 +216,14 @@ async fn socket(docker: &Docker) -> Result<Option<Finding>, DockerError> {
                  directory, or another Docker's",
                 source.display()
             ),
-            format!("if it is no link to that, {}; then leave OSCR_DOCKER_SOCKET unset", cure(&source)),
+            format!("if it is no link to that, {}; then leave OSCR_DOCKER_SOCKET unset ({PAGE})", cure(&source)),
         )
     }))
 }
 
-/// Whether Docker takes the client of this image. Agents have no other one.
-fn client(speaks: io::Result<Option<Interface>>, oldest: Option<Interface>) -> Finding {
+/// Whether Docker, which takes clients of this `oldest` interface and has this `newest` one, and the client of this image understand
+/// each other. Agents have no other one.
+fn client(speaks: io::Result<Option<Interface>>, oldest: Option<Interface>, newest: Option<Interface>) -> Finding {
     match (speaks, oldest) {
         (Err(error), _) => Finding::warn(
             TOPIC,
@@ -231,6 +235,17 @@ fn client(speaks: io::Result<Option<Interface>>, oldest: Option<Interface>) -> F
             format!("the client here speaks API {}, and this Docker takes none below {}", shown(client), shown(oldest)),
             format!("build the image on a newer BASE_IMAGE, whose client is newer ({PAGE})"),
         ),
+        (Ok(Some(client)), _) if client >= CLIENT_29 && newest.is_some_and(|newest| newest < OLDEST_29) => {
+            Finding::warn(
+                TOPIC,
+                format!(
+                    "the client here speaks API {} to {}, and this Docker is older",
+                    shown(OLDEST_29),
+                    shown(client)
+                ),
+                format!("have Docker 25 or newer, or build the image on an older BASE_IMAGE ({PAGE})"),
+            )
+        }
         (Ok(Some(client)), _) => Finding::ok(TOPIC, format!("the client here speaks API {}", shown(client))),
         (Ok(None), _) => Finding::skip(TOPIC, "the client here does not say which API it speaks"),
     }
@@ -261,15 +276,18 @@ mod tests {
 
     #[test]
     fn a_client_that_is_too_old_or_not_there_is_told() {
-        let verdict = |speaks, oldest| client(speaks, oldest).verdict;
+        let verdict = |speaks, oldest| client(speaks, oldest, Some((1, 52))).verdict;
         assert_eq!(verdict(Ok(Some((1, 41))), Some((1, 44))), Verdict::Warn);
         assert_eq!(verdict(Ok(Some((1, 44))), Some((1, 44))), Verdict::Ok);
         assert_eq!(verdict(Ok(Some((1, 41))), Some((1, 12))), Verdict::Ok);
         assert_eq!(verdict(Ok(Some((1, 41))), None), Verdict::Ok);
         assert_eq!(verdict(Ok(None), Some((1, 44))), Verdict::Skip);
-        let none = client(Err(io::ErrorKind::NotFound.into()), Some((1, 44)));
+        let none = client(Err(io::ErrorKind::NotFound.into()), Some((1, 44)), None);
         assert!(none.verdict == Verdict::Warn && none.to_string().contains("OSCR_DOCKER=cli"), "{none}");
-        let old = client(Ok(Some((1, 41))), Some((1, 44))).to_string();
+        let old = client(Ok(Some((1, 41))), Some((1, 44)), Some((1, 52))).to_string();
         assert!(old.contains("API 1.41") && old.contains("below 1.44") && old.contains("cure: "), "{old}");
+        // The other way round.
+        let newer = |client_has| client(Ok(Some(client_has)), Some((1, 12)), Some((1, 41))).verdict;
+        assert_eq!((newer((1, 52)), newer((1, 51))), (Verdict::Warn, Verdict::Ok));
     }
 }
