@@ -189,6 +189,33 @@ fn what_cannot_be_removed_hinders_nothing_else_and_is_told() {
     assert_eq!(container.status()["left_in_docker"], json!(null));
 }
 
+#[test]
+fn a_docker_that_hangs_keeps_the_next_job_waiting_no_longer_than_the_kill_timeout() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    container.set("OSCR_KILL_TIMEOUT", "2");
+    let engine = with_engine(&container);
+    let (_, _gate) = container.start_with_job();
+    let mut labels = vec![label(&container)];
+    container.signal(Signal::SIGKILL);
+    container.exit_code();
+    engine.fall_silent();
+    // Each of many labels is no reason to wait anew.
+    let mut state = container.state();
+    labels.extend(["aaaaaa", "bbbbbb", "cccccc"].map(str::to_owned));
+    state["docker_labels"] = json!(labels);
+    write(&container.path("var/lib/oscr/state.json"), &state.to_string(), 0o600);
+    let asked = engine.asked().len();
+    container.restart();
+    container.wait_line("what a job left in Docker is tried again later: it takes too long");
+    container.wait_line("registered with");
+    let asked = engine.asked().split_off(asked);
+    assert_eq!(asked.iter().filter(|asked| asked.starts_with("GET /containers/json")).count(), 1, "{asked:?}");
+    assert_eq!(container.status()["left_in_docker"]["things"], 1);
+    let kept = container.state()["docker_labels"].clone();
+    assert!(labels.iter().all(|label| kept.as_array().is_some_and(|kept| kept.contains(&json!(label)))), "{kept}");
+}
+
 /// What `doctor` says, and what it leaves.
 fn doctor(container: &Container) -> String {
     let (_, said, _) = container.ask(&["doctor"]);

@@ -22,6 +22,9 @@ struct Objects {
     volumes: BTreeSet<String>,
     /// What it does not see of the machine.
     hidden: Vec<PathBuf>,
+    /// Whether it answers nobody, and whom.
+    silent: bool,
+    unanswered: Vec<UnixStream>,
     /// How requests begin that are refused, and with what.
     refused: Vec<(String, u16)>,
     asked: Vec<String>,
@@ -92,6 +95,11 @@ impl Engine {
         self.objects().hidden.push(directory.to_owned());
     }
 
+    /// Takes requests from now on and answers none.
+    pub fn fall_silent(&self) {
+        self.objects().silent = true;
+    }
+
     /// Refuses requests that begin so.
     pub fn refuse(&self, beginning: &str, status: u16) {
         self.objects().refused.push((beginning.to_owned(), status));
@@ -150,6 +158,10 @@ impl Engine {
         let asked = line.rsplit_once(' ').map_or(line.as_str(), |(asked, _)| asked).to_owned();
         let mut objects = self.objects();
         objects.asked.push(asked.clone());
+        if objects.silent {
+            objects.unanswered.push(stream);
+            return Ok(());
+        }
         let refused = objects.refused.iter().find(|(beginning, _)| asked.starts_with(beginning));
         let refused = refused.map(|(_, status)| (*status, json!({"message": "as the test wants it"})));
         if refused.is_none() && asked.starts_with("GET /events") {
