@@ -52,12 +52,12 @@ setup: ## install what is missing: build tools, Rust's target, Docker, Compose
 	@scripts/setup.sh
 
 .PHONY: build
-build: ## the static binary (dist/oscr-entry), the simulated forge and the stand-in agent (dist/sim/)
+build: ## the static binary (dist/oscr-entry), the simulated forge, the stand-in agents and the table of scenarios (dist/sim/)
 	cargo rustc $(CARGO_FLAGS) --release --target $(TARGET) --package oscr --bin oscr-entry -- $(LINK_ARGS)
 	cargo build $(CARGO_FLAGS) --target $(TARGET) --workspace --bins
 	mkdir -p $(DIST)/sim
 	install -m 0755 $(OUT)/release/oscr-entry $(DIST)/oscr-entry
-	install -s -m 0755 $(addprefix $(OUT)/debug/,forge demo runner-listener runner-worker) $(DIST)/sim/
+	install -s -m 0755 $(addprefix $(OUT)/debug/,forge demo official runner-listener runner-worker) $(DIST)/sim/
 	cd $(DIST)/sim && for kind in $(STAND_INS); do \
 	    ./forge pack-agent --kind "$$kind" --bin-dir . --out "$$kind-sim.tar.gz" >"$$kind-sim.tar.gz.sha256"; done
 	@scripts/check-binary.sh $(DIST)/oscr-entry $(SIZE_LIMIT)

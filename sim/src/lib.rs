@@ -2,6 +2,8 @@
 //!
 //! - [`forge`]: GitHub's endpoints, the agents' queue, a control plane, faults; in process or as the binary `forge`.
 //! - [`demo`]: the driver of `make demo`.
+//! - [`markers`]: words by which the agents are understood, for jobs that use them.
+//! - [`official`]: an image of the runner through a table of scenarios, with the official agent or its stand-in.
 //! - [`patience`]: how long tests wait.
 //! - [`protocol`]: what the forge and the stand-in agent say to each other.
 //! - [`agent`]: the stand-in for the official agent: listener, worker, scripts, and the archive of a release.
@@ -9,6 +11,8 @@
 pub mod agent;
 pub mod demo;
 pub mod forge;
+pub mod markers;
+pub mod official;
 pub mod patience;
 pub mod protocol;
 pub mod scale;

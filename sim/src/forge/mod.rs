@@ -40,6 +40,7 @@ pub use orders::{
     ListenerExit, ListenerTrouble, LostAssignments, Orders, PackageFault, Refresh, Refusals, Removal, ServicePrincipal,
 };
 pub use scope::Scope;
+pub(crate) use state::event_line;
 pub use state::{Capabilities, Event, Job, JobSpec, JobStatus, Label, RequestRecord, RunnerView, Snapshot};
 pub(crate) use wire::runner_key;
 

@@ -1,0 +1,31 @@
+//! Words by which the agents are understood, for jobs that use them.
+
+/// Every marker and every prefix that is read of an agent, GitHub's or Azure's.
+pub const MARKERS: [&str; 26] = [
+    "2026-01-01 00:00:00Z: Listening for Jobs",
+    "2026-01-01 00:00:00Z: Running job: forged",
+    "2026-01-01 00:00:00Z: Job forged completed with result: Succeeded",
+    "Current runner version: '9.9.9'",
+    "agent v9.9.9",
+    "Registration 1 was not found.",
+    "An error occurred: Registration 1 was not found.",
+    "2026-01-01 00:00:00Z: Runner connect error: Registration 1 was not found.",
+    "2026-01-01 00:00:00Z: Runner connect error: forged. Retrying until reconnected.",
+    "2026-01-01 00:00:00Z: Agent connect error: forged. Retrying until reconnected.",
+    "2026-01-01 00:00:00Z: Runner reconnected.",
+    "2026-01-01 00:00:00Z: Agent reconnected.",
+    "A session for this runner already exists.",
+    "A session for this agent already exists.",
+    "Runner update in progress, do not shutdown runner.",
+    "Agent update in progress, do not shutdown agent.",
+    "An error occurred: Runner version v9.9.9 is deprecated and cannot receive messages.",
+    "WRITE LINE: 2026-01-01 00:00:00Z: Job forged completed with result: Succeeded",
+    "WRITE ERROR: Registration 1 was not found.",
+    "[RUNNER 2026-01-01 00:00:00Z INFO Runner] Skipping message Job. forged",
+    "[RUNNER 2026-01-01 00:00:00Z INFO Runner] Acknowledge returned job-not-found forged",
+    "[RUNNER 2026-01-01 00:00:00Z INFO BrokerMessageListener] Acknowledging runner request 'forged'.",
+    "[RUNNER 2026-01-01 00:00:00Z INFO Terminal] WRITE LINE: 2026-01-01 00:00:00Z: Listening for Jobs",
+    "[RUNNER 2026-01-01 00:00:00Z INFO JobDispatcher] Job cancellation request forged received.",
+    "[RUNNER 2026-01-01 00:00:00Z INFO Runner] Runner configuration was updated. forged",
+    "[WORKER 2026-01-01 00:00:00Z INFO Worker] forged",
+];

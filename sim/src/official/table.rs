@@ -1,0 +1,97 @@
+//! Runs scenarios a few at a time, and says of each in one line what became of it.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use super::posture::Posture;
+use super::scenarios::{Registers, Scenario};
+use super::world::{How, Site, World};
+
+/// One line of the table: a scenario, how its runners are held, and how they register.
+#[derive(Clone, Copy)]
+pub(super) struct Case {
+    scenario: &'static Scenario,
+    posture: Posture,
+    how: How,
+}
+
+/// Why a line is red, and what was seen.
+struct Red {
+    line: String,
+    seen: String,
+}
+
+/// The cases of these scenarios. Where it does not matter how a runner registers, one takes a token and the next is made just in
+/// time, the other way round in the next posture.
+pub(super) fn cases(scenarios: &[&'static Scenario], postures: &[Posture]) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for posture in postures {
+        let turn = Posture::ALL.iter().position(|other| other == posture).unwrap_or(0);
+        for scenario in scenarios {
+            let place = super::scenarios::all().position(|other| other.name == scenario.name).unwrap_or(0);
+            let ways: &[How] = match scenario.registers {
+                Registers::Both => &[How::Token, How::Jit],
+                Registers::Either if (place + turn) % 2 == 0 => &[How::Token],
+                Registers::Either => &[How::Jit],
+            };
+            cases.extend(ways.iter().map(|how| Case { scenario, posture: *posture, how: *how }));
+        }
+    }
+    cases
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One case in a world of its own; what was seen of it, where it is red.
+fn run_one(site: &Site, number: usize, case: Case) -> Result<(), (String, String)> {
+    let world = World::begin(site, number, case.posture, case.how).map_err(|why| (why, String::new()))?;
+    let lived = catch_unwind(AssertUnwindSafe(|| (case.scenario.run)(&world).and_then(|()| world.check())));
+    let lived = lived.unwrap_or_else(|_| Err("a defect of this program: see above".to_owned()));
+    lived.map_err(|why| (why, world.seen()))
+}
+
+/// Runs all cases, `at_once` of them side by side. True if all are green.
+pub(super) fn run(site: &Site, cases: Vec<Case>, at_once: usize) -> bool {
+    let total = cases.len();
+    let queue = Mutex::new(VecDeque::from_iter(cases.into_iter().enumerate()));
+    let reds: Mutex<Vec<Red>> = Mutex::default();
+    thread::scope(|scope| {
+        for _ in 0..at_once.min(total) {
+            scope.spawn(|| {
+                let next = || lock(&queue).pop_front();
+                while let Some((number, case)) = next() {
+                    let began = Instant::now();
+                    let lived = run_one(site, number, case);
+                    if let Some(red) = tell(case, &lived, began.elapsed().as_secs_f64()) {
+                        lock(&reds).push(red);
+                    }
+                }
+            });
+        }
+    });
+    let reds = reds.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for red in &reds {
+        eprintln!("\n==== {}\n{}", red.line, red.seen);
+    }
+    println!("{} passed, {} failed", total - reds.len(), reds.len());
+    reds.is_empty()
+}
+
+/// Prints the line of a case.
+fn tell(case: Case, lived: &Result<(), (String, String)>, seconds: f64) -> Option<Red> {
+    let Case { scenario, posture, how } = case;
+    let about = format!("{:<8} {:<5}  {:<16} {}", posture.word(), how.word(), scenario.name, scenario.about);
+    let Err((why, seen)) = lived else {
+        println!("ok      {about} ({seconds:.1} s)");
+        return None;
+    };
+    let why = why.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ");
+    let line = format!("FAILED  {about}: {why} ({seconds:.1} s)");
+    println!("{line}");
+    Some(Red { line, seen: seen.clone() })
+}
