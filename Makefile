@@ -5,6 +5,8 @@
 #   BASE_IMAGE    base of the runner image; scripts/base-image.sh chooses, and makes one where no registry is in reach
 #   CARGO_FLAGS   more flags for every cargo command (default: --locked)
 #   CI_PROVIDER   whose runners `make demo` shows (default: github)
+#   AGENT         for `make demo` and `make test-official`: GitHub's own agent, as a release archive of GitHub's (FILE), or the pinned
+#                 release, which is fetched (official); without it the stand-in
 #   TEST_THREADS  tests at a time (default: 4)
 #   TEST_ARGS     arguments for the tests, such as a name to filter by
 #   DIST          where the results go (default: dist; the images are built from there)
@@ -15,6 +17,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # The targets share Docker, cargo's lock and dist/: cargo itself uses every core.
 .NOTPARALLEL:
+
+# Given on the command line, it reaches the scripts all the same.
+export AGENT
 
 export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
@@ -67,8 +72,7 @@ images: build ## the container images, from a base that needs no registry
 	@scripts/images.sh
 
 .PHONY: demo
-demo: setup build ## three runners and a simulated forge on this machine, and what happens (CI_PROVIDER=github|azure-devops)
-	@scripts/images.sh forge $(or $(CI_PROVIDER),github)
+demo: setup build ## three runners and a simulated forge on this machine, and what happens (CI_PROVIDER=github|azure-devops, AGENT=FILE|official)
 	@scripts/demo.sh up $(or $(CI_PROVIDER),github)
 
 .PHONY: demo-down
@@ -84,6 +88,10 @@ test: setup images ## all tests, container tests included
 test-engines: setup images ## the tests of jobs with Docker, on a second engine with overlay2 in namespaces of its own
 	OSCR_CONTAINER_TESTS=1 scripts/test-engines.sh scripts/test-summary.sh \
 	    cargo test $(CARGO_FLAGS) --target $(TARGET) --package oscr --test containers -- $(or $(TEST_ARGS),$(WITH_DOCKER))
+
+.PHONY: test-official
+test-official: setup build ## a table of scenarios with GitHub's own runner (AGENT=FILE|official), or its stand-in, in three postures
+	@scripts/official.sh $(TEST_ARGS)
 
 .PHONY: test-init
 test-init: ## an init's promises, kept by INIT_UNDER_TEST=oscr|tini|dumb-init|catatonit|all

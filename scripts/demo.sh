@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# demo.sh up [github|azure-devops] | down: the demo's containers, and the driver that sends jobs and tells what happens.
+# demo.sh up [github|azure-devops] | down: the demo's images and containers, and the driver that sends jobs and tells what happens.
+# AGENT, a release archive of GitHub's runner or «official» for the pinned release, stands in the place of the stand-in.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
@@ -21,6 +22,14 @@ up() {
     azure-devops) service=azure-devops-agent ;;
     *) die "CI_PROVIDER is github or azure-devops, not «$provider»" ;;
     esac
+    if [ -n "${AGENT:-}" ]; then
+        [ "$provider" = github ] || die "AGENT is GitHub's runner: there is no such demo of $provider"
+        AGENT_ARCHIVE=$(scripts/agent-archive.sh "$AGENT")
+        export AGENT_ARCHIVE OSCR_SIM_TAG=official
+        scripts/images.sh forge github-official
+    else
+        scripts/images.sh forge "$provider"
+    fi
     # A demo starts with no past.
     down >/dev/null 2>&1
     trap 'say "the containers are still there to look at: docker compose -p $project logs; \`make demo-down\` removes them"' EXIT

@@ -2,7 +2,8 @@
 # Builds the images of `make images` from what `make build` left in dist/: one line each, and docker's own words only when it
 # fails. Tags: oscr/entry, oscr/forge, and oddessentials/oscr-github:sim and oscr-azure-devops:sim with the stand-ins for the official
 # agents (and :sim-sudo, :sim-docker: GitHub's with what build arguments add). Arguments: the images to build, of those at the end;
-# without any, all of them. OSCR_SIM_TAG, OSCR_ENTRY_IMAGE and OSCR_FORGE_IMAGE give other tags.
+# without any, all of them; and github-official, github-official-docker (oddessentials/oscr-github:official and :official-docker), with
+# the archive of GitHub's agent that AGENT_ARCHIVE names, below dist/. OSCR_SIM_TAG, OSCR_ENTRY_IMAGE and OSCR_FORGE_IMAGE give other tags.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
@@ -42,6 +43,20 @@ runner() {
         --build-arg "AGENT_URL=file:///context/sim/$archive" \
         --build-arg "AGENT_SHA256=$(cut -d ' ' -f 1 "dist/sim/$archive.sha256")" "$@"
 }
+# official SUFFIX [DOCKER'S ARGUMENTS]: with GitHub's own agent.
+official() {
+    local suffix=$1 archive=${AGENT_ARCHIVE:?which archive of the agent} named
+    shift
+    named=$(basename "$archive" | sed -n 's/.*-\([0-9]*\.[0-9]*\.[0-9]*\)\.tar\.gz$/\1/p')
+    # Of the release in the Dockerfile, all is known; of another one, its version at most.
+    if [ -n "$named" ] && ! grep -q "^ARG AGENT_VERSION=$named\$" images/runner/Dockerfile; then
+        set -- --build-arg "AGENT_VERSION=$named" --build-arg AGENT_RELEASED= "$@"
+    fi
+    build runner "oddessentials/oscr-github:official$suffix" "${labels[@]}" \
+        --build-arg "BASE_IMAGE=$base" \
+        --build-arg "AGENT_URL=file:///context/${archive#dist/}" \
+        --build-arg "AGENT_SHA256=$(sha256sum "$archive" | cut -d ' ' -f 1)" "$@"
+}
 [ $# -gt 0 ] || set -- entry forge github azure-devops github-sudo github-docker
 for image in "$@"; do
     case $image in
@@ -51,6 +66,8 @@ for image in "$@"; do
     # With what jobs may be given besides.
     github-sudo) runner github -sudo --build-arg OSCR_SUDO=true ;;
     github-docker) runner github -docker --build-arg OSCR_DOCKER=engine ;;
+    github-official) official "" ;;
+    github-official-docker) official -docker --build-arg OSCR_DOCKER=engine ;;
     *) die "there is no image $image" ;;
     esac
 done

@@ -136,12 +136,15 @@ pub struct Step {
     /// The display name; the script's first line when absent.
     #[serde(default)]
     pub name: Option<String>,
+    /// By what name the job's outputs find what it sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// The script, for `bash -e`.
     pub run: String,
     /// When the step runs.
     #[serde(default, rename = "if")]
     pub condition: Condition,
-    /// `docker://IMAGE`: the step runs that instead of a script.
+    /// `docker://IMAGE`: the step runs that instead of a script. `./FOLDER`: an action in the job's workspace, which no stand-in runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses: Option<String>,
     /// The arguments of such an image's program, one text.

@@ -74,6 +74,9 @@ pub(super) struct StepReport {
     pub(super) ended: Timestamp,
     /// None where it was skipped.
     pub(super) result: Option<JobResult>,
+    /// What it set, and what it wrote for people, by files.
+    pub(super) outputs: Vec<(String, String)>,
+    pub(super) summary: String,
 }
 
 impl StepReport {

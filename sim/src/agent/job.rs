@@ -40,6 +40,9 @@ struct Run<'a> {
     /// What `GITHUB_PATH` files added.
     path: Vec<String>,
     commands: u32,
+    /// Of the part that runs now.
+    outputs: Vec<(String, String)>,
+    summary: String,
     steps: Vec<StepReport>,
     containers: Option<Containers>,
 }
@@ -68,6 +71,8 @@ pub(super) fn run(
         own: BTreeMap::new(),
         path: Vec::new(),
         commands: 0,
+        outputs: Vec::new(),
+        summary: String::new(),
         steps: Vec::new(),
         containers: None,
     };
@@ -118,7 +123,9 @@ impl Run<'_> {
     fn report(&mut self, id: String, name: &str, began: Timestamp, result: Option<JobResult>) {
         let number = self.steps.len() + 1;
         let lines = self.log.take();
-        let step = StepReport { id, number, name: name.to_owned(), lines, began, ended: Timestamp::now(), result };
+        let (outputs, summary) = (std::mem::take(&mut self.outputs), std::mem::take(&mut self.summary));
+        let (name, ended) = (name.to_owned(), Timestamp::now());
+        let step = StepReport { id, number, name, lines, began, ended, result, outputs, summary };
         self.store.add(step.clone());
         self.steps.push(step);
     }
@@ -176,7 +183,8 @@ impl Run<'_> {
     /// What the job asks of Docker, and the images of its steps. Only GitHub's jobs ask.
     fn prepare_containers(&mut self) -> Result<(), String> {
         let Assignment { kind, root, work, manners, job, .. } = self.assignment;
-        let images: Vec<&str> = job.steps.iter().filter_map(|planned| planned.step.uses.as_deref()).collect();
+        let images = job.steps.iter().filter_map(|planned| planned.step.uses.as_deref());
+        let images: Vec<&str> = images.filter(|uses| !uses.starts_with("./")).collect();
         let message = &job.whole;
         let asked = |name: &str| !message[name].is_null();
         let some = asked("jobContainer") || asked("jobServiceContainers") || !images.is_empty();
@@ -315,6 +323,9 @@ impl Run<'_> {
             }
             let names = StepNames::of_step(&run.assignment.job.whole, &planned.id, &title, &script);
             let how = match &step.uses {
+                Some(folder) if folder.starts_with("./") => {
+                    return run.fail(&format!("{folder}: a stand-in runs no actions of a repository"));
+                }
                 Some(image) => How::Image { image, step },
                 None if run.containers.as_ref().is_some_and(Containers::has_own) => How::Inside(&script),
                 None => How::Here(shell(&script)),
@@ -423,6 +434,8 @@ impl Run<'_> {
                         self.path.insert(0, entry.to_owned());
                     }
                 }
+                "GITHUB_OUTPUT" => self.outputs.extend(assignments(&text)),
+                "GITHUB_STEP_SUMMARY" => self.summary.push_str(&text),
                 _ => {}
             }
         }

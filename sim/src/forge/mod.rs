@@ -39,6 +39,7 @@ pub use faults::{Cut, Fault, Match};
 pub use orders::{
     ListenerExit, ListenerTrouble, LostAssignments, Orders, PackageFault, Refresh, Refusals, Removal, ServicePrincipal,
 };
+pub(crate) use packages::AGENT_DIR;
 pub use scope::Scope;
 pub(crate) use state::event_line;
 pub use state::{Capabilities, Event, Job, JobSpec, JobStatus, Label, RequestRecord, RunnerView, Snapshot};

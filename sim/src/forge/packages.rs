@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flate2::Compression;
+use flate2::write::GzEncoder;
+use sha2::{Digest as _, Sha256};
 
 use super::Shared;
 use super::orders::PackageFault;
@@ -16,11 +19,24 @@ use crate::agent::{self, Kind};
 /// What a package says that is another version than it is offered as.
 const OTHER: &str = "0.0.1";
 
+/// Names a folder with an agent that is offered, as whatever version, in place of the stand-in.
+pub(crate) const AGENT_DIR: &str = "OSCR_SIM_AGENT_DIR";
+
 /// A package's bytes and their SHA-256.
 type Package = Arc<(Vec<u8>, String)>;
 
 /// What was packed so far, by any forge of this process: it takes a moment, and its bytes are the same each time.
 static PACKED: Mutex<BTreeMap<String, Package>> = Mutex::new(BTreeMap::new());
+
+/// The agent of a folder.
+fn of_folder(folder: &Path) -> io::Result<(Vec<u8>, String)> {
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    tar.follow_symlinks(false);
+    tar.append_dir_all(".", folder)?;
+    let bytes = tar.into_inner()?.finish()?;
+    let sum = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+    Ok((bytes, sum))
+}
 
 fn packed(kind: Kind, version: &str) -> io::Result<Package> {
     let name = format!("{kind:?} {version}");
@@ -28,7 +44,10 @@ fn packed(kind: Kind, version: &str) -> io::Result<Package> {
     if let Some(package) = packed.get(&name) {
         return Ok(Arc::clone(package));
     }
-    let package = agent::archive(kind, &agent::programs_dir()?, Some(version), Compression::fast())?;
+    let package = match std::env::var_os(AGENT_DIR) {
+        Some(folder) => of_folder(Path::new(&folder))?,
+        None => agent::archive(kind, &agent::programs_dir()?, Some(version), Compression::fast())?,
+    };
     let package = Arc::new(package);
     packed.insert(name, Arc::clone(&package));
     Ok(package)

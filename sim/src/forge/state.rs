@@ -33,6 +33,8 @@ pub struct JobSpec {
     pub steps: Vec<Step>,
     /// Shorthand for one step.
     pub script: Option<String>,
+    /// The job's outputs, each an expression such as `steps.ID.outputs.NAME`.
+    pub outputs: BTreeMap<String, String>,
     /// The event's name; `push` when absent.
     pub event: Option<String>,
     /// The event's payload.
@@ -97,6 +99,12 @@ pub struct Job {
     pub live: String,
     /// What stands on its page: errors of its steps.
     pub annotations: Vec<String>,
+    /// Its outputs, of GitHub's jobs.
+    #[serde(default)]
+    pub outputs: BTreeMap<String, String>,
+    /// What its steps wrote for people, likewise.
+    #[serde(default)]
+    pub summary: String,
     /// When it was submitted.
     pub queued_at: Timestamp,
     /// When it was acquired.
@@ -682,6 +690,8 @@ impl State {
             log: String::new(),
             live: String::new(),
             annotations: Vec::new(),
+            outputs: BTreeMap::new(),
+            summary: String::new(),
             queued_at: Timestamp::now(),
             started_at: None,
             finished_at: None,

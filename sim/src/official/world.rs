@@ -6,7 +6,7 @@ use super::engine::{Engine, docker, told};
 use super::forge::Forge;
 use super::posture::Posture;
 use super::runner::Runner;
-use crate::forge::{JobSpec, RunnerView};
+use crate::forge::{AGENT_DIR, JobSpec, RunnerView};
 use crate::protocol::JobResult;
 
 /// Where this program is in a forge's container.
@@ -62,9 +62,11 @@ pub(super) struct World<'a> {
 fn start_forge(site: &Site, name: &str, made: &mut Vec<String>) -> Result<Forge, String> {
     let container = format!("{name}-forge");
     let token = format!("FORGE_PAT={PAT}");
+    // The image's own agent is what it offers as a newer one.
+    let agent = format!("{AGENT_DIR}=/opt/oscr/agent");
     let arguments = [
         &["--name", &container, "--network", &site.network, "--user", "0:0", "--no-healthcheck"][..],
-        &["--env", &token, "--entrypoint", PROGRAM, &site.image, "forge"],
+        &["--env", &token, "--env", &agent, "--entrypoint", PROGRAM, &site.image, "forge"],
     ];
     site.engine.make(&["create"], &arguments.concat())?;
     made.push(container.clone());

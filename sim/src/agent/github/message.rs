@@ -25,24 +25,26 @@ fn planned(step: &Value) -> Step {
     };
     Step {
         name: step["displayNameToken"].as_str().map(str::to_owned),
+        id: None,
         run: inputs["script"].as_str().unwrap_or_default().to_owned(),
         condition,
-        uses: step["reference"]["image"].as_str().map(str::to_owned),
+        uses: ["image", "path"].iter().find_map(|place| step["reference"][place].as_str()).map(str::to_owned),
         args: inputs["args"].as_str().map(str::to_owned),
         entrypoint: inputs["entryPoint"].as_str().map(str::to_owned),
     }
 }
 
-/// A template's value without its types: a text, a list, or a map by `Key` and `Value`.
-fn plain(token: &Value) -> Value {
+/// A template's value without its types: a text or an expression's, a list, or a map by `Key` and `Value`.
+pub(super) fn plain(token: &Value) -> Value {
     if let Some(pairs) = token["map"].as_array() {
         let pair = |pair: &Value| Some((plain(&pair["Key"]).as_str()?.to_owned(), plain(&pair["Value"])));
         return Value::Object(pairs.iter().filter_map(pair).collect());
     }
-    match (&token["seq"], &token["lit"]) {
-        (Value::Array(items), _) => items.iter().map(plain).collect(),
-        (_, Value::Null) => token.clone(),
-        (_, literal) => literal.clone(),
+    match (&token["seq"], &token["lit"], &token["expr"]) {
+        (Value::Array(items), _, _) => items.iter().map(plain).collect(),
+        (_, Value::Null, Value::Null) => token.clone(),
+        (_, Value::Null, expression) => expression.clone(),
+        (_, literal, _) => literal.clone(),
     }
 }
 

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::identity::client;
+use super::message;
 use crate::agent::assignment::{Assignment, StepReport};
 use crate::agent::client::Refusal;
 use crate::agent::kind::{Kind, Reporter};
@@ -20,6 +21,10 @@ pub(super) struct Service {
     results: String,
     plan: String,
     job: String,
+    /// The job's outputs: names and expressions.
+    outputs: Value,
+    /// The names of its steps, by their ids.
+    contexts: Vec<(String, String)>,
 }
 
 impl Service {
@@ -33,6 +38,13 @@ impl Service {
             results: owned(&whole["variables"]["system.github.results_endpoint"]["value"]),
             plan: owned(&whole["plan"]["planId"]),
             job: owned(&whole["jobId"]),
+            outputs: message::plain(&whole["jobOutputs"]),
+            contexts: whole["steps"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|step| (owned(&step["id"]), owned(&step["contextName"])))
+                .collect(),
         }
     }
 
@@ -60,9 +72,34 @@ impl Service {
         });
         let mut ask = self.ids();
         ask["conclusion"] = json!(result.on_the_wire());
-        ask["outputs"] = json!({});
+        ask["outputs"] = self.outputs_of(steps);
         ask["stepResults"] = results.collect();
         client(&self.url, "Bearer", &self.token).post_raw("completejob", Some(&ask)).map(drop)
+    }
+
+    /// The job's outputs. Of all expressions it knows `steps.ID.outputs.NAME`.
+    fn outputs_of(&self, steps: &[StepReport]) -> Value {
+        let value = |expression: &str| {
+            let (context, name) = expression.strip_prefix("steps.")?.split_once(".outputs.")?;
+            let (id, _) = self.contexts.iter().find(|(_, own)| own == context)?;
+            let step = steps.iter().find(|step| step.id == *id)?;
+            step.outputs.iter().rfind(|(own, _)| own == name).map(|(_, value)| value.clone())
+        };
+        let wanted = self.outputs.as_object().into_iter().flatten();
+        let known = wanted.filter_map(|(name, text)| Some((name.clone(), value(text.as_str()?)?)));
+        known.map(|(name, value)| (name, json!({"value": value, "isSecret": false}))).collect()
+    }
+
+    /// What a step wrote for people.
+    fn store_summary(&self, step: &StepReport) -> Result<(), Refusal> {
+        const RECEIVER: &str = "results.services.receiver.Receiver";
+        let mut ask = json!({"step_backend_id": step.id});
+        let place = self.call(&format!("{RECEIVER}/GetStepSummarySignedBlobURL"), ask.clone())?;
+        let url = place["summary_url"].as_str().unwrap_or_default();
+        client(url, "", "").put_text("", step.summary.clone())?;
+        ask["uploaded_at"] = json!(Timestamp::now().to_string());
+        ask["size"] = json!(step.summary.len());
+        self.call(&format!("{RECEIVER}/CreateStepSummaryMetadata"), ask).map(drop)
     }
 
     /// A call of the results service, with a job's two ids in it.
@@ -163,6 +200,9 @@ impl Reporter for Results {
 
     fn store(&self, step: &StepReport) -> Result<(), Refusal> {
         self.tell_steps(std::slice::from_ref(step))?;
+        if !step.summary.is_empty() {
+            self.service.store_summary(step)?;
+        }
         self.service.store("Step", json!({"step_backend_id": step.id}), &step.text())
     }
 

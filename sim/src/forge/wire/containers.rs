@@ -54,6 +54,10 @@ pub(super) fn reference_and_inputs(step: &Step) -> (Value, Value) {
     let Some(uses) = &step.uses else {
         return (json!({"type": "script"}), map([("script", json!(step.run))]));
     };
+    if uses.starts_with("./") {
+        let reference = json!({"type": "repository", "repositoryType": "self", "path": uses});
+        return (reference, map::<&str>([]));
+    }
     let image = uses.strip_prefix("docker://").unwrap_or(uses);
     let inputs = [("entrypoint", &step.entrypoint), ("args", &step.args)];
     let inputs = inputs.into_iter().filter_map(|(key, value)| Some((key, json!(value.as_ref()?))));

@@ -52,6 +52,10 @@ pub(super) fn job(s: &State, id: u64, base: &str) -> Option<Value> {
         "actionsDependencies": [],
         "billingOwnerId": "o",
     });
+    if !job.spec.outputs.is_empty() {
+        let expression = |text: &String| json!({"type": 3, "expr": text});
+        message["jobOutputs"] = containers::map(job.spec.outputs.iter().map(|(name, text)| (name, expression(text))));
+    }
     containers::add(&mut message, &job.spec);
     Some(message)
 }
@@ -109,7 +113,7 @@ fn step(job: u64, at: usize, step: &Step) -> Value {
         "reference": reference,
         "id": ids::nth(Id::Step, at, job),
         "name": name,
-        "contextName": name,
+        "contextName": step.id.as_ref().unwrap_or(&name),
         "condition": condition,
         "inputs": inputs,
     });

@@ -68,6 +68,7 @@ pub(super) fn store(asked: &Asked) -> Response {
                 "step" => job.log.push_str(&text),
                 "job" if more => job.log.push_str(&text),
                 "job" => job.log = text,
+                "summary" => job.summary.push_str(&String::from_utf8_lossy(&asked.body)),
                 _ => {}
             }
         }

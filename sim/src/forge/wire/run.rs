@@ -78,6 +78,9 @@ fn complete(asked: &Asked, job: u64, body: &Value) -> Response {
         let messages = annotations.filter_map(|annotation| annotation["message"].as_str()).map(str::to_owned);
         if let Some(job) = s.jobs.get_mut(&job) {
             job.annotations.extend(messages);
+            let outputs = body["outputs"].as_object().into_iter().flatten();
+            let value = |value: &Value| value["value"].as_str().unwrap_or_default().to_owned();
+            job.outputs.extend(outputs.map(|(name, output)| (name.clone(), value(output))));
         }
         s.complete(job, result);
         Json(json!({})).into_response()

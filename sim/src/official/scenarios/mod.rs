@@ -14,6 +14,11 @@ mod faults;
 mod jobs;
 mod lives;
 
+/// Why a scenario is red that this image or this machine cannot have.
+fn cannot(world: &World<'_>, why: &str) -> String {
+    format!("not to be had with {}: {why}", world.site.image)
+}
+
 /// How the runners of a scenario register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Registers {
