@@ -13,6 +13,7 @@ mod image;
 mod job_containers;
 mod jobs_docker;
 mod life;
+mod official;
 mod plain;
 mod privileges;
 mod provider;
@@ -103,6 +104,8 @@ const IN_TOKEN_MODE: &[WithForge] = table![
 ];
 
 const WITHOUT_FORGE: &[WithoutForge] = table![
+    official::every_scenario_of_the_table_is_green_with_the_stand_in,
+    official::what_a_run_of_the_table_made_is_gone_when_it_is_interrupted,
     image::a_job_can_change_nothing_of_the_image_but_what_is_wiped,
     image::the_image_gives_no_job_a_way_to_root,
     image::the_images_say_what_they_are,

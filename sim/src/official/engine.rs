@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +19,8 @@ pub(super) struct Engine {
     pub(super) prefix: String,
     /// Nothing more is made.
     over: AtomicBool,
+    /// So many commands are just making something.
+    making: AtomicUsize,
 }
 
 /// What a command came to.
@@ -57,7 +59,12 @@ impl Engine {
         getrandom::fill(&mut number).map_err(|error| error.to_string())?;
         let prefix = std::env::var("OSCR_TEST_PREFIX").ok().filter(|prefix| !prefix.is_empty());
         let prefix = format!("{}-{:x}", prefix.as_deref().unwrap_or("official"), u32::from_ne_bytes(number));
-        Ok(Self { prefix, over: AtomicBool::new(false) })
+        Ok(Self { prefix, over: AtomicBool::new(false), making: AtomicUsize::new(0) })
+    }
+
+    /// Whether the run was ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
     }
 
     fn label(&self) -> String {
@@ -66,11 +73,14 @@ impl Engine {
 
     /// `docker VERB… --label OURS ARGUMENTS…`, unless the run is over: what it makes is removed at the end.
     pub(super) fn make(&self, verb: &[&str], arguments: &[&str]) -> Result<String, String> {
-        if self.over.load(Ordering::SeqCst) {
-            return Err("the run is over".to_owned());
-        }
-        let label = self.label();
-        docker(&[verb, &["--label", &label], arguments].concat())
+        self.making.fetch_add(1, Ordering::SeqCst);
+        let made = if self.over.load(Ordering::SeqCst) {
+            Err("the run is over".to_owned())
+        } else {
+            docker(&[verb, &["--label", &self.label()], arguments].concat())
+        };
+        self.making.fetch_sub(1, Ordering::SeqCst);
+        made
     }
 
     /// The ids of what one command lists of ours.
@@ -102,9 +112,10 @@ impl Engine {
                 let _ = told(&["volume", "rm", "--force", &volume]);
             }
             // What was just being made when the end came is there a moment later.
+            let making = self.making.load(Ordering::SeqCst) > 0;
             let left =
                 [&["ps", "--all"][..], &["network", "ls"], &["volume", "ls"]].map(|all| self.listed(all)).concat();
-            if left.is_empty() {
+            if left.is_empty() && !making {
                 return Ok(());
             }
             if Instant::now() > until {

@@ -200,7 +200,7 @@ impl Forge {
         }
         let word = job.result.map_or("nothing", JobResult::on_the_wire);
         Err(format!(
-            "the job «{}» is {word}, not {}; its log ends: {}",
+            "the job «{}» is {word}, not {}; its log says: {}",
             job.name,
             result.on_the_wire(),
             last_of(&job.log)
@@ -247,8 +247,10 @@ impl Drop for Forge {
     }
 }
 
-/// The last lines of a log, in one.
+/// The errors of a log, or its last lines, in one.
 pub(super) fn last_of(log: &str) -> String {
     let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(3)..].join(" | ")
+    let errors: Vec<&str> = lines.iter().copied().filter(|line| line.starts_with("##[error]")).collect();
+    let told = if errors.is_empty() { &lines } else { &errors };
+    told[told.len().saturating_sub(3)..].join(" | ")
 }

@@ -16,6 +16,7 @@ use signal_hook::iterator::Signals;
 mod engine;
 mod forge;
 mod posture;
+mod registry;
 mod runner;
 mod scenarios;
 mod table;
@@ -42,6 +43,9 @@ enum Command {
     /// Be the forge (in a container of the run)
     #[command(hide = true)]
     Forge,
+    /// Be a registry of one image (likewise)
+    #[command(hide = true)]
+    Registry,
     /// Put questions on standard input to the forge (in its container)
     #[command(hide = true)]
     Ask,
@@ -77,6 +81,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Some(Command::Forge) => serve().map(|()| true),
+        Some(Command::Registry) => registry::serve().map(|()| true).map_err(|error| error.to_string()),
         Some(Command::Ask) => forge::ask().map(|()| true),
         Some(Command::List) => {
             scenarios::all().for_each(|scenario| println!("{:<16} {}", scenario.name, scenario.about));
@@ -153,6 +158,10 @@ fn run(table: &Table) -> Result<bool, String> {
     });
     let postures = if table.posture.is_empty() { &Posture::ALL[..] } else { &table.posture };
     let done = live(&site, &scenarios, postures, table);
+    while site.engine.is_over() {
+        // Whoever was told of the signal removes all, and ends the program.
+        thread::park();
+    }
     site.engine.remove_all()?;
     done
 }

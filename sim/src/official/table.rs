@@ -67,6 +67,9 @@ pub(super) fn run(site: &Site, cases: Vec<Case>, at_once: usize) -> bool {
                 while let Some((number, case)) = next() {
                     let began = Instant::now();
                     let lived = run_one(site, number, case);
+                    if site.engine.is_over() {
+                        return;
+                    }
                     if let Some(red) = tell(case, &lived, began.elapsed().as_secs_f64()) {
                         lock(&reds).push(red);
                     }

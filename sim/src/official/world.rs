@@ -58,20 +58,24 @@ pub(super) struct World<'a> {
     containers: Mutex<Vec<String>>,
 }
 
-/// A container with a forge; its name.
+/// A container with this program in it, that is this part of it.
+fn start(site: &Site, container: &str, arguments: &[&str], part: &str, made: &mut Vec<String>) -> Result<(), String> {
+    let always = ["--name", container, "--network", &site.network, "--user", "0:0", "--no-healthcheck"];
+    let program = ["--entrypoint", PROGRAM, &site.image, part];
+    // Docker makes the container even where it cannot start it.
+    made.push(container.to_owned());
+    site.engine.make(&["create"], &[&always[..], arguments, &program].concat())?;
+    docker(&["cp", &site.program, &format!("{container}:{PROGRAM}")])?;
+    docker(&["start", container]).map(drop)
+}
+
+/// A forge in a container.
 fn start_forge(site: &Site, name: &str, made: &mut Vec<String>) -> Result<Forge, String> {
     let container = format!("{name}-forge");
     let token = format!("FORGE_PAT={PAT}");
     // The image's own agent is what it offers as a newer one.
     let agent = format!("{AGENT_DIR}=/opt/oscr/agent");
-    let arguments = [
-        &["--name", &container, "--network", &site.network, "--user", "0:0", "--no-healthcheck"][..],
-        &["--env", &token, "--env", &agent, "--entrypoint", PROGRAM, &site.image, "forge"],
-    ];
-    site.engine.make(&["create"], &arguments.concat())?;
-    made.push(container.clone());
-    docker(&["cp", &site.program, &format!("{container}:{PROGRAM}")])?;
-    docker(&["start", &container])?;
+    start(site, &container, &["--env", &token, "--env", &agent], "forge", made)?;
     Forge::of(&container, PROGRAM)
 }
 
@@ -132,12 +136,45 @@ impl<'a> World<'a> {
         } else {
             &["--network", self.site.network.as_str()][..]
         };
-        let all =
-            [&["--name", &name, "--pull", "never"], network, self.posture.arguments(), &settings, arguments, &[image]];
+        // A volume takes the place of what the posture has there.
+        let mounted =
+            |place: &str| arguments.iter().any(|a| a.starts_with("--volume=") && a.ends_with(&format!(":{place}")));
+        let place = |argument: &str| {
+            argument.strip_prefix("--tmpfs=").and_then(|rest| Some(rest.split_once(':')?.0.to_owned()))
+        };
+        let posture = self.posture.arguments().iter().copied();
+        let posture: Vec<&str> =
+            posture.filter(|argument| !place(argument).is_some_and(|place| mounted(&place))).collect();
+        let all = [&["--name", &name, "--pull", "never"], network, &posture, &settings, arguments, &[image]];
         // Docker makes the container even where it cannot start it.
         containers.push(name.clone());
         let id = self.site.engine.make(&["run", "--detach"], &all.concat())?;
         Ok(Runner { id })
+    }
+
+    /// Another container with this program in it, as this part of it; its name.
+    pub(super) fn helper(&self, part: &str, arguments: &[&str]) -> Result<String, String> {
+        let name = format!("{}-{part}", self.name);
+        let mut containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
+        start(self.site, &name, arguments, part, &mut containers)?;
+        Ok(name)
+    }
+
+    /// Another container, which is removed with the world; its name.
+    pub(super) fn container(
+        &self,
+        what: &str,
+        image: &str,
+        arguments: &[&str],
+        run: [&str; 2],
+    ) -> Result<String, String> {
+        let name = format!("{}-{what}", self.name);
+        let mut containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
+        containers.push(name.clone());
+        let always = ["--name", &name, "--network", &self.site.network, "--no-healthcheck"];
+        let program = ["--entrypoint", run[0], image, run[1]];
+        self.site.engine.make(&["run", "--detach"], &[&always[..], arguments, &program].concat())?;
+        Ok(name)
     }
 
     /// A runner that listens, and its registration.

@@ -30,7 +30,8 @@ fn planned(step: &Value) -> Step {
         condition,
         uses: ["image", "path"].iter().find_map(|place| step["reference"][place].as_str()).map(str::to_owned),
         args: inputs["args"].as_str().map(str::to_owned),
-        entrypoint: inputs["entryPoint"].as_str().map(str::to_owned),
+        // The runner's names of inputs have no case.
+        entrypoint: ["entrypoint", "entryPoint"].iter().find_map(|name| inputs[name].as_str()).map(str::to_owned),
     }
 }
 

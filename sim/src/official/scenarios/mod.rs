@@ -9,6 +9,7 @@ macro_rules! check {
 }
 
 mod boards;
+mod containers;
 mod ends;
 mod faults;
 mod jobs;
@@ -48,5 +49,5 @@ const fn both(name: &'static str, about: &'static str, run: fn(&World<'_>) -> Re
 
 /// All of them, those that take longest first.
 pub(super) fn all() -> impl Iterator<Item = &'static Scenario> {
-    [lives::TABLE, boards::TABLE, faults::TABLE, ends::TABLE, jobs::TABLE].into_iter().flatten()
+    [containers::TABLE, lives::TABLE, boards::TABLE, faults::TABLE, ends::TABLE, jobs::TABLE].into_iter().flatten()
 }
