@@ -97,12 +97,14 @@ impl Runner {
     pub(super) fn status_is(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value, String> {
         let until = Instant::now() + patient(LIMIT);
         loop {
-            let status = self.status()?;
-            if wanted(&status) {
-                return Ok(status);
-            }
-            if Instant::now() > until {
-                return Err(format!("after {} s it was not so that {what}: {status}", patient(LIMIT).as_secs()));
+            // PID 1 may not answer yet.
+            match self.status() {
+                Ok(status) if wanted(&status) => return Ok(status),
+                _ if Instant::now() < until => {}
+                Ok(status) => {
+                    return Err(format!("after {} s it was not so that {what}: {status}", patient(LIMIT).as_secs()));
+                }
+                Err(why) => return Err(why),
             }
             thread::sleep(Duration::from_millis(200));
         }

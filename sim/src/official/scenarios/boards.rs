@@ -117,9 +117,13 @@ fn cancelled(world: &World<'_>) -> Result<(), String> {
 }
 
 /// Kills the hook that waits, and not the shell that runs this.
-const KILL_HOOK: &str = r#"for process in /proc/[0-9]*; do
-    if tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q 'oscr-entry hook [-]'; then kill -KILL "${process#/proc/}"; fi
-done"#;
+const KILL_HOOK: &str = r#"found=1
+for process in /proc/[0-9]*; do
+    if tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q 'oscr-entry hook [-]'; then
+        kill -KILL "${process#/proc/}" && found=0
+    fi
+done
+exit $found"#;
 
 fn hook_killed(world: &World<'_>) -> Result<(), String> {
     let lab = Lab::build(world)?;
