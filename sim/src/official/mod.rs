@@ -5,6 +5,7 @@
 //! meets: jobs, faults and answers of the forge, signals. Nothing of it is said to the stand-in alone, and no words are expected that only
 //! the stand-in says.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -142,6 +143,7 @@ fn run(table: &Table) -> Result<bool, String> {
         engine,
         image: image.to_owned(),
         with_docker: with_docker.to_owned(),
+        agent: agent_of(image)?,
         program,
     });
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| error.to_string())?;
@@ -166,16 +168,25 @@ fn run(table: &Table) -> Result<bool, String> {
     done
 }
 
+/// The version of the agent in an image of GitHub's runner.
+fn agent_of(image: &str) -> Result<String, String> {
+    let label = ["image", "inspect", "--format", "{{range .Config.Env}}{{println .}}{{end}}", image];
+    if !docker(&label)?.lines().any(|variable| variable == "CI_PROVIDER=github") {
+        return Err(format!("{image} is no image of OSCR's GitHub runner"));
+    }
+    let known = docker(&["run", "--rm", "--network", "none", "--entrypoint", "cat", image, "/opt/oscr/agent.json"])?;
+    let known: serde_json::Value = serde_json::from_str(&known).map_err(|error| format!("{image}: {error}"))?;
+    Ok(known["version"].as_str().unwrap_or_default().to_owned())
+}
+
+/// A line of the result. A reader who left is no reason to leave anything behind.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 fn live(site: &Site, scenarios: &[&'static Scenario], postures: &[Posture], table: &Table) -> Result<bool, String> {
-    let agent = ["run", "--rm", "--network", "none", "--entrypoint", "cat", &site.image, "/opt/oscr/agent.json"];
-    let agent = docker(&agent).map_err(|why| format!("{} is no image of OSCR's: {why}", site.image))?;
-    let agent: serde_json::Value = serde_json::from_str(&agent).unwrap_or_default();
     let without = if table.without.is_empty() { "nothing".to_owned() } else { table.without.join(", ") };
-    println!(
-        "{}, agent {}; left out: {without}",
-        site.image,
-        agent["version"].as_str().unwrap_or("of no known version")
-    );
+    say(&format!("{}, agent {}; left out: {without}", site.image, site.agent));
     site.engine.make(&["network", "create"], &[&site.network])?;
     Ok(table::run(site, table::cases(scenarios, postures), usize::from(table.at_once)))
 }

@@ -1,12 +1,14 @@
 //! Runs scenarios a few at a time, and says of each in one line what became of it.
 
 use std::collections::VecDeque;
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
 use super::posture::Posture;
+use super::say;
 use super::scenarios::{Registers, Scenario};
 use super::world::{How, Site, World};
 
@@ -79,9 +81,9 @@ pub(super) fn run(site: &Site, cases: Vec<Case>, at_once: usize) -> bool {
     });
     let reds = reds.into_inner().unwrap_or_else(PoisonError::into_inner);
     for red in &reds {
-        eprintln!("\n==== {}\n{}", red.line, red.seen);
+        let _ = writeln!(std::io::stderr(), "\n==== {}\n{}", red.line, red.seen);
     }
-    println!("{} passed, {} failed", total - reds.len(), reds.len());
+    say(&format!("{} passed, {} failed", total - reds.len(), reds.len()));
     reds.is_empty()
 }
 
@@ -90,11 +92,11 @@ fn tell(case: Case, lived: &Result<(), (String, String)>, seconds: f64) -> Optio
     let Case { scenario, posture, how } = case;
     let about = format!("{:<8} {:<5}  {:<16} {}", posture.word(), how.word(), scenario.name, scenario.about);
     let Err((why, seen)) = lived else {
-        println!("ok      {about} ({seconds:.1} s)");
+        say(&format!("ok      {about} ({seconds:.1} s)"));
         return None;
     };
     let why = why.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ");
     let line = format!("FAILED  {about}: {why} ({seconds:.1} s)");
-    println!("{line}");
+    say(&line);
     Some(Red { line, seen: seen.clone() })
 }

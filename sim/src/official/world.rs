@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use serde_json::json;
+
 use super::engine::{Engine, docker, told};
 use super::forge::Forge;
 use super::posture::Posture;
@@ -40,6 +42,8 @@ pub(super) struct Site {
     pub(super) image: String,
     /// The same with Docker in it.
     pub(super) with_docker: String,
+    /// The version of the agent in it.
+    pub(super) agent: String,
     /// All containers are on this network.
     pub(super) network: String,
     /// This program.
@@ -86,8 +90,8 @@ impl<'a> World<'a> {
         let mut made = Vec::new();
         let forge = start_forge(site, &name, &mut made);
         let world = forge.and_then(|forge| {
-            // Nothing is over because a machine is slow, and the official runner renews a job once a minute.
-            forge.order(serde_json::json!({ "hold_leases": true }))?;
+            // Nothing is over because a machine is slow, and the official runner renews a job once a minute. No newer agent is offered.
+            forge.order(json!({ "hold_leases": true, "latest_version": site.agent }))?;
             Ok(Self { site, name, posture, how, forge, containers: Mutex::new(made.clone()) })
         });
         if world.is_err() {

@@ -441,3 +441,30 @@ fn what_a_job_writes_to_its_workers_output_comes_out_of_the_listener_as_its_own(
     // Behind a prefix of the worker's, if they came between that and its text.
     assert!(running.seen.iter().any(|line| line.ends_with("forged words")), "{:#?}", running.seen);
 }
+
+#[test]
+fn what_a_steps_files_say_becomes_the_jobs_outputs_and_its_summary() {
+    let forge = forge();
+    let (_agent, mut running) = Agent::new().listen(&forge, "outputs", &["--ephemeral"]);
+    let say = "echo answer=1 >>$GITHUB_OUTPUT; echo answer=42 >>$GITHUB_OUTPUT; echo '**all** is well' >>$GITHUB_STEP_SUMMARY";
+    let silent = Step { id: Some("silent".into()), ..step("true", Condition::Success) };
+    let steps = vec![Step { id: Some("say".into()), ..step(say, Condition::Success) }, silent];
+    let outputs = [("told", "steps.say.outputs.answer"), ("untold", "steps.silent.outputs.answer")];
+    let outputs = outputs.map(|(name, of)| (name.to_owned(), of.to_owned())).into();
+    let job = forge.wait_job(forge.submit(JobSpec { outputs, ..JobSpec::steps("outputs", steps) }), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+    assert_eq!(job.outputs.into_iter().collect::<Vec<_>>(), [("told".to_owned(), "42".to_owned())]);
+    assert_eq!(job.summary, "**all** is well\n");
+    assert_eq!(running.code(), Some(0));
+}
+
+#[test]
+fn an_action_of_a_folder_fails_and_is_said_not_to_be_run() {
+    let forge = forge();
+    let (_agent, mut running) = Agent::new().listen(&forge, "action", &["--ephemeral"]);
+    let action = Step { uses: Some("./action".into()), ..Step::default() };
+    let job = forge.wait_job(forge.submit(JobSpec::steps("action", vec![action])), LIMIT);
+    assert_eq!(job.result, Some(JobResult::Failed), "{}", job.log);
+    assert!(job.log.contains("##[error]./action: a stand-in runs no actions of a repository"), "{}", job.log);
+    assert_eq!(running.code(), Some(0));
+}
