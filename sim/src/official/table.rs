@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::posture::Posture;
 use super::say;
-use super::scenarios::{Registers, Scenario};
+use super::scenarios::{CANNOT, Registers, Scenario};
 use super::world::{How, Site, World};
 
 /// One line of the table: a scenario, how its runners are held, and how they register.
@@ -96,7 +96,9 @@ fn tell(case: Case, lived: &Result<(), (String, String)>, seconds: f64) -> Optio
         return None;
     };
     let why = why.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ");
-    let line = format!("FAILED  {about}: {why} ({seconds:.1} s)");
+    let hint =
+        if why.starts_with(CANNOT) { format!("; --without {} leaves it out", scenario.name) } else { String::new() };
+    let line = format!("FAILED  {about}: {why}{hint} ({seconds:.1} s)");
     say(&line);
     Some(Red { line, seen: seen.clone() })
 }

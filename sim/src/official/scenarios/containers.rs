@@ -52,7 +52,7 @@ fn has(world: &World<'_>, program: &str) -> Result<(), String> {
     let image = world.site.with_docker.as_str();
     let look = ["run", "--rm", "--network", "none", "--entrypoint", "sh", image, "-c", "command -v \"$0\"", program];
     let (there, _) = told(&look)?;
-    if there { Ok(()) } else { Err(cannot(world, &format!("{image} has no {program} (--docker-image)"))) }
+    if there { Ok(()) } else { Err(cannot(&format!("{image} has no {program} (--docker-image)"))) }
 }
 
 fn socket(world: &World<'_>) -> Result<(), String> {
@@ -104,7 +104,7 @@ fn socket(world: &World<'_>) -> Result<(), String> {
 fn docker_group(world: &World<'_>) -> Result<String, String> {
     let look = ["run", "--rm", "--network", "none", "--volume", "/var/run/docker.sock:/socket", "--entrypoint", "stat"];
     let group = docker(&[&look[..], &[&world.site.image, "--format", "%g", "/socket"]].concat());
-    let group = group.map_err(|why| cannot(world, &format!("this machine's Docker has no socket here: {why}")))?;
+    let group = group.map_err(|why| cannot(&format!("this machine's Docker has no socket here: {why}")))?;
     Ok(format!("--group-add={group}"))
 }
 
@@ -162,7 +162,7 @@ fn engine(world: &World<'_>, mounts: &[&str], registry: &str) -> Result<String, 
     let insecure = format!("--insecure-registry={registry}:{PORT}");
     let all = [&RIGHTS[..], &MORE, mounts].concat();
     let engine = world.container("engine", &world.site.with_docker, &all, ["/opt/oscr/docker-rootless.sh", &insecure]);
-    let engine = engine.map_err(|why| cannot(world, &format!("an engine beside it does not start here: {why}")))?;
+    let engine = engine.map_err(|why| cannot(&format!("an engine beside it does not start here: {why}")))?;
     let until = Instant::now() + patient(LIMIT);
     loop {
         let ask = ["exec", &engine, "docker", "--host", "unix:///run/oscr-docker/docker.sock", "version"];
@@ -172,7 +172,7 @@ fn engine(world: &World<'_>, mounts: &[&str], registry: &str) -> Result<String, 
         let running = docker(&["inspect", "--format", "{{.State.Running}}", &engine])?;
         if running != "true" || Instant::now() > until {
             let said = super::super::forge::last_of(&told(&["logs", &engine])?.1);
-            return Err(cannot(world, &format!("an engine beside it does not start here: {said}")));
+            return Err(cannot(&format!("an engine beside it does not start here: {said}")));
         }
         thread::sleep(Duration::from_millis(500));
     }

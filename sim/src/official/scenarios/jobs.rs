@@ -140,7 +140,7 @@ printf '%s\n' 'const fs = require("fs");' 'console.log("by node " + process.vers
 fn javascript(world: &World<'_>) -> Result<(), String> {
     let (runner, _) = world.listening(&[])?;
     let node = runner.exec("ls /opt/oscr/agent/externals/node*/bin/node", &[]);
-    node.map_err(|_| super::cannot(world, "its agent brings no Node.js, as the stand-in"))?;
+    node.map_err(|_| super::cannot("the agent of this image brings no Node.js, as the stand-in"))?;
     let action = Step { uses: Some("./action".into()), ..Step::default() };
     let steps = vec![step(Condition::Success, ACTION), action, step(Condition::Success, "echo \"next: $FROM_ACTION\"")];
     let job = world.forge.submit(&JobSpec::steps("javascript", steps))?;

@@ -15,9 +15,11 @@ mod faults;
 mod jobs;
 mod lives;
 
-/// Why a scenario is red that this image or this machine cannot have.
-fn cannot(world: &World<'_>, why: &str) -> String {
-    format!("not to be had with {}: {why}", world.site.image)
+/// How the reason begins why a scenario is red that this image or this machine cannot have.
+pub(super) const CANNOT: &str = "not to be had here";
+
+fn cannot(why: &str) -> String {
+    format!("{CANNOT}: {why}")
 }
 
 /// How the runners of a scenario register.
