@@ -37,7 +37,7 @@ pub fn what_a_run_of_the_table_made_is_gone_when_it_is_interrupted(name: &str) {
     };
     // A board's runners, its network and its volumes.
     let until = std::time::Instant::now() + oscr_sim::patience::patient(oscr_sim::patience::LIMIT);
-    while left().iter().any(|count| *count == 0) {
+    while left().contains(&0) {
         assert!(std::time::Instant::now() < until, "{:?}", left());
         std::thread::sleep(crate::docker::POLL);
     }
