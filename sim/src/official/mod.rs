@@ -59,7 +59,7 @@ struct Table {
     /// The image, with whichever agent
     #[arg(long)]
     image: Option<String>,
-    /// The image with Docker in it (OSCR_DOCKER=engine) for jobs that ask for containers; the same by default
+    /// The image with Docker in it (OSCR_DOCKER=engine) for jobs that ask for containers; by default IMAGE-docker if it is here, else IMAGE
     #[arg(long)]
     docker_image: Option<String>,
     /// A scenario that this machine or this image cannot have; repeatable
@@ -132,10 +132,12 @@ fn run(table: &Table) -> Result<bool, String> {
     let image = table.image.as_deref().ok_or("--image IMAGE says what is to be tried")?;
     let scenarios = chosen(table)?;
     let engine = Engine::new()?;
-    let with_docker = table.docker_image.as_deref().unwrap_or(image);
+    let is_here = |image: &str| docker(&["image", "inspect", "--format", "{{.Id}}", image]);
+    let beside = format!("{image}-docker");
+    let beside = if is_here(&beside).is_ok() { &beside } else { image };
+    let with_docker = table.docker_image.as_deref().unwrap_or(beside);
     for image in [image, with_docker] {
-        docker(&["image", "inspect", "--format", "{{.Id}}", image])
-            .map_err(|why| format!("the image must be here, pulled or built: {why}"))?;
+        is_here(image).map_err(|why| format!("the image must be here, pulled or built: {why}"))?;
     }
     let program = std::env::current_exe().map_err(|error| error.to_string())?.display().to_string();
     let site = Arc::new(Site {

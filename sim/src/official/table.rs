@@ -102,3 +102,30 @@ fn tell(case: Case, lived: &Result<(), (String, String)>, seconds: f64) -> Optio
     say(&line);
     Some(Red { line, seen: seen.clone() })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::official::scenarios;
+
+    #[test]
+    fn each_scenario_is_lived_through_in_each_posture_and_over_them_all_in_both_ways() {
+        let all: Vec<&Scenario> = scenarios::all().collect();
+        let names: BTreeSet<&str> = all.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), all.len(), "each has a name of its own");
+        let cases = cases(&all, &Posture::ALL);
+        for scenario in all {
+            let lived = || cases.iter().filter(|case| case.scenario.name == scenario.name);
+            for posture in Posture::ALL {
+                let ways: Vec<&str> =
+                    lived().filter(|case| case.posture == posture).map(|case| case.how.word()).collect();
+                let wanted = if scenario.registers == Registers::Both { 2 } else { 1 };
+                assert_eq!(ways.len(), wanted, "{} {posture:?}", scenario.name);
+            }
+            let ways: BTreeSet<&str> = lived().map(|case| case.how.word()).collect();
+            assert_eq!(ways.len(), 2, "{}", scenario.name);
+        }
+    }
+}
