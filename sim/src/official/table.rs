@@ -12,6 +12,9 @@ use super::say;
 use super::scenarios::{CANNOT, Registers, Scenario};
 use super::world::{How, Site, World};
 
+/// A reason of more characters than this is cut short in its line.
+const LONGEST: usize = 300;
+
 /// One line of the table: a scenario, how its runners are held, and how they register.
 #[derive(Clone, Copy)]
 pub(super) struct Case {
@@ -95,12 +98,16 @@ fn tell(case: Case, lived: &Result<(), (String, String)>, seconds: f64) -> Optio
         say(&format!("ok      {about} ({seconds:.1} s)"));
         return None;
     };
-    let why = why.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ");
+    let mut short = why.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ");
+    if let Some((end, _)) = short.char_indices().nth(LONGEST) {
+        short.truncate(end);
+        short.push('…');
+    }
     let hint =
         if why.starts_with(CANNOT) { format!("; --without {} leaves it out", scenario.name) } else { String::new() };
-    let line = format!("FAILED  {about}: {why}{hint} ({seconds:.1} s)");
+    let line = format!("FAILED  {about}: {short}{hint} ({seconds:.1} s)");
     say(&line);
-    Some(Red { line, seen: seen.clone() })
+    Some(Red { line, seen: format!("{why}\n{seen}") })
 }
 
 #[cfg(test)]
