@@ -71,8 +71,8 @@ struct Table {
     /// How the runners' containers are held; repeatable; all postures by default
     #[arg(long, value_enum)]
     posture: Vec<Posture>,
-    /// So many scenarios side by side
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    /// So many scenarios side by side: they mostly wait
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..))]
     at_once: u16,
 }
 
