@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,18 @@ pub(super) struct Engine {
     over: AtomicBool,
     /// So many commands are just making something.
     making: AtomicUsize,
+    guests: Mutex<Vec<Guests>>,
+}
+
+/// What a runner's jobs make in the machine's Docker and on the machine, which the run's label does not mark.
+#[derive(Debug)]
+struct Guests {
+    /// The image of the jobs' containers.
+    image: String,
+    /// A part of the name of the agent's root, for which Docker makes an empty folder of the machine's.
+    host: String,
+    /// An image with a shell, to remove that.
+    shell: String,
 }
 
 /// What a command came to.
@@ -59,7 +72,7 @@ impl Engine {
         getrandom::fill(&mut number).map_err(|error| error.to_string())?;
         let prefix = std::env::var("OSCR_TEST_PREFIX").ok().filter(|prefix| !prefix.is_empty());
         let prefix = format!("{}-{:x}", prefix.as_deref().unwrap_or("official"), u32::from_ne_bytes(number));
-        Ok(Self { prefix, over: AtomicBool::new(false), making: AtomicUsize::new(0) })
+        Ok(Self { prefix, over: AtomicBool::new(false), making: AtomicUsize::new(0), guests: Mutex::default() })
     }
 
     /// Whether the run was ended.
@@ -99,12 +112,40 @@ impl Engine {
         }
     }
 
+    /// The jobs of the runner with this host name use the machine's Docker, with containers of this image.
+    pub(super) fn has_guests(&self, image: &str, host: &str, shell: &str) {
+        let guests = Guests { image: image.to_owned(), host: host.to_owned(), shell: shell.to_owned() };
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner).push(guests);
+    }
+
+    /// Removes what jobs made, once their runners are gone.
+    fn remove_guests(&self) {
+        for Guests { image, host, shell } in self.guests.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let filter = format!("ancestor={image}");
+            let networks = ["ps", "--all", "--no-trunc", "--filter", &filter, "--format", "{{.Networks}}"];
+            let networks = docker(&networks).unwrap_or_default();
+            let containers = docker(&["ps", "--all", "--quiet", "--filter", &filter]).unwrap_or_default();
+            self.remove(&containers.lines().map(str::to_owned).collect::<Vec<_>>());
+            for network in networks.lines().flat_map(|line| line.split(',')).filter(|name| name.starts_with("github_"))
+            {
+                let _ = told(&["network", "rm", network]);
+            }
+            let _ = told(&["rmi", "--force", &image]);
+            let clean = format!("rm -rf /machine/runner/*{host}*; rmdir /machine/runner 2>/dev/null || true");
+            let arguments = ["run", "--rm", "--user", "0:0", "--volume", "/:/machine", "--network", "none"];
+            let _ = told(
+                &[&arguments[..], &["--label", &self.label(), "--entrypoint", "sh", &shell, "-c", &clean]].concat(),
+            );
+        }
+    }
+
     /// Removes all that was made in this run.
     pub(super) fn remove_all(&self) -> Result<(), String> {
         self.over.store(true, Ordering::SeqCst);
         let until = Instant::now() + Duration::from_secs(30);
         loop {
             self.remove(&self.listed(&["ps", "--all"]));
+            self.remove_guests();
             for network in self.listed(&["network", "ls"]) {
                 let _ = told(&["network", "rm", &network]);
             }

@@ -82,6 +82,9 @@ pub(super) fn run(site: &Site, cases: Vec<Case>, at_once: usize) -> bool {
             });
         }
     });
+    if site.engine.is_over() {
+        return false;
+    }
     let reds = reds.into_inner().unwrap_or_else(PoisonError::into_inner);
     for red in &reds {
         let _ = writeln!(std::io::stderr(), "\n==== {}\n{}", red.line, red.seen);

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::super::engine::{docker, told};
 use super::super::registry::{NAME, PORT};
-use super::super::runner::Runner;
 use super::super::world::World;
 use super::{Scenario, cannot, either};
 use crate::forge::{ContainerSpec, JobSpec};
@@ -73,30 +72,12 @@ fn socket(world: &World<'_>) -> Result<(), String> {
     arguments.extend(["--cgroupns=private", &group]);
     let settings = [("RUNNER_WORKDIR", at.as_str()), ("OSCR_DOCKER_GID0", "true")];
     let runner = world.runner_of(&world.site.with_docker, &settings, &arguments)?;
-    let name = world.forge.listening(runner.host(), 0)?.name;
-    let lived = lives_in_containers(world, &image).and_then(|()| runner.exits(0));
-    let nothing_left = no_objects(&runner);
-    // Docker made a folder of the machine's where the agent's `externals` were to be mounted from.
-    let _ = told(&["rmi", "--force", &image]);
-    let clean = format!("rm -rf /machine/runner/{name}; rmdir /machine/runner 2>/dev/null || true");
-    world.site.engine.make(
-        &["run"],
-        &[
-            "--rm",
-            "--user",
-            "0:0",
-            "--volume",
-            "/:/machine",
-            "--network",
-            "none",
-            "--entrypoint",
-            "sh",
-            &world.site.image,
-            "-c",
-            &clean,
-        ],
-    )?;
-    lived.and(nothing_left)?;
+    world.site.engine.has_guests(&image, runner.host(), &world.site.image);
+    world.forge.listening(runner.host(), 0)?;
+    lives_in_containers(world, &image)?;
+    runner.exits(0)?;
+    let left = docker(&["ps", "--all", "--filter", &format!("ancestor={image}"), "--format", "{{.Names}}"])?;
+    check!(left.is_empty(), "in the machine's Docker is left: {left}");
     world.forge.empty()
 }
 
@@ -106,13 +87,6 @@ fn docker_group(world: &World<'_>) -> Result<String, String> {
     let group = docker(&[&look[..], &[&world.site.image, "--format", "%g", "/socket"]].concat());
     let group = group.map_err(|why| cannot(&format!("this machine's Docker has no socket here: {why}")))?;
     Ok(format!("--group-add={group}"))
-}
-
-/// What PID 1 remembers of the labels of its jobs' objects is nowhere in the machine's Docker any more.
-fn no_objects(runner: &Runner) -> Result<(), String> {
-    let log = runner.log();
-    check!(!log.contains("could not be removed"), "something stays in Docker: {}", super::super::forge::last_of(&log));
-    Ok(())
 }
 
 /// An engine without root, in a container beside the runner, as `compose.docker-dind.yml` has it.
