@@ -1,6 +1,7 @@
 //! Jobs that never were: given out by the forge, and taken back or refused before anything of them ran.
 
 use crate::metrics;
+use crate::provider::Sign;
 
 /// Counts them under one listener, each once.
 #[derive(Debug, Default)]
@@ -10,9 +11,13 @@ pub(super) struct Ghosts {
 }
 
 impl Ghosts {
-    /// The listener is about to take a job.
-    pub(super) fn offered(&mut self) {
-        self.counted = false;
+    /// What a listener without a job says of one.
+    pub(super) fn heard(&mut self, sign: Sign) {
+        match sign {
+            Sign::Acquiring => self.counted = false,
+            Sign::Skipped | Sign::Refused => self.vanished(),
+            _ => {}
+        }
     }
 
     /// Nothing came of the job that was given out last.

@@ -219,25 +219,16 @@ impl Session<'_> {
     }
 
     fn heard_sign(&mut self, sign: Sign, words: &str) {
+        self.ghosts.heard(sign);
         match sign {
-            Sign::Acquiring => {
-                self.keep_configuration(false);
-                self.ghosts.offered();
-            }
-            Sign::Reconfigured => self.keep_configuration(false),
-            Sign::Skipped => {
-                self.ghosts.vanished();
-                self.retirement.passed_over();
-            }
+            Sign::Acquiring | Sign::Reconfigured => self.keep_configuration(false),
+            Sign::Skipped => self.retirement.passed_over(),
             trouble if trouble.is_trouble() && self.connected.is_none() => {
                 self.parts.means.board.cannot_listen(words, Duration::ZERO);
             }
             Sign::Disconnected if !self.job.seen() => self.parts.means.board.disconnected(),
             Sign::Reconnected => self.parts.means.board.connected(),
-            Sign::Refused => {
-                self.ghosts.vanished();
-                self.farewell = Some(Instant::now() + FAREWELL);
-            }
+            Sign::Refused => self.farewell = Some(Instant::now() + FAREWELL),
             Sign::Updating => {
                 let Parts { registrar, keeper, update, .. } = &mut self.parts;
                 update.urged(&mut registrar.state, &keeper.outside);
@@ -416,6 +407,8 @@ impl Session<'_> {
                 Marker::Listening if self.job.runs_by_word() => self.job.ended(),
                 Marker::Completed(job, result) => self.job.completed(job, result),
                 Marker::Finished(process, code) => self.job.finished(process, code),
+                // A listener whose job never was ends with the word of it.
+                Marker::Sign(sign, _) if !self.job.ran() && !self.job.is_named() => self.ghosts.heard(sign),
                 _ => {}
             }
         }
