@@ -275,7 +275,7 @@ pub const LEFTOVERS: &[Leftover] = &[
     root(
         "hook-of-the-operator",
         "/etc/oscr/hooks.d/job-completed/planted",
-        r#"as_root sh -c 'echo true >/etc/oscr/hooks.d/job-completed/planted'"#,
+        r#"as_root sh -c 'cd /etc/oscr/hooks.d/job-completed && echo true >planted && chmod 755 planted'"#,
         r#"[ -e /etc/oscr/hooks.d/job-completed/planted ]"#,
     ),
     root(
