@@ -87,12 +87,15 @@ fn prove(
 /// The same within a time, as a problem.
 fn prove_in_time(setting: &Path, agent: Option<&Identity>, how: Proof) -> Result<MetricsFile, Problem> {
     let (place, name, user) = (setting.to_owned(), hostname(), agent.cloned());
-    let proved = within(PROOF, move || prove(&place, &name, user.as_ref(), how)).unwrap_or_else(|| {
-        let waited = humantime::format_duration(PROOF);
-        let what = format!("{} does not answer within {waited}", setting.display());
-        Err((what, "look after the file system there: is its server gone?"))
-    });
+    let proved =
+        within(PROOF, move || prove(&place, &name, user.as_ref(), how)).unwrap_or_else(|| Err(silence(setting)));
     proved.map_err(|(what, cure)| Problem::of("OSCR_METRICS_FILE", what, cure))
+}
+
+/// What is wrong with a file that does not answer in time, and the cure.
+fn silence(file: &Path) -> (String, &'static str) {
+    let what = format!("{} does not answer within {}", file.display(), humantime::format_duration(PROOF));
+    (what, "look after the file system there: is its server gone?")
 }
 
 /// The address that metrics are served at, taken.
@@ -106,6 +109,17 @@ fn bind(common: &Common) -> Result<Option<TcpListener>, Problem> {
 }
 
 impl Numbers {
+    /// What is wrong if the file does not answer: then nobody may look at it again, who would wait for ever.
+    pub(super) fn silent(common: &Common) -> Option<Problem> {
+        let file = common.metrics_file.clone()?;
+        let answers = within(PROOF, {
+            let file = file.clone();
+            move || drop(fs::metadata(file))
+        });
+        let (what, cure) = answers.is_none().then(|| silence(&file))?;
+        Some(Problem::of("OSCR_METRICS_FILE", what, cure))
+    }
+
     /// What would be in the way of [`Numbers::prepare`]. The address of a runner that `lives` here is in use by it; a file that is not
     /// to be `written` is not tried.
     pub(super) fn could_prepare(common: &Common, agent: Option<&Identity>, lives: bool, written: bool) -> Vec<Problem> {

@@ -325,10 +325,12 @@ fn proxies() -> [Row; 6] {
             |forge, container| {
                 let right = container.setting("GITHUB_API_URL").to_owned();
                 container.set("SSL_CERT_FILE", "/no/such/file");
+                container.set("GITHUB_HOST", "https://127.0.0.1");
                 container.set("GITHUB_API_URL", &format!("https://{}", nobody()));
                 container.start();
                 assert_denied(forge, container, &["ca-certificates", "OSCR_CA_FILE"]);
                 container.unset("SSL_CERT_FILE");
+                container.set("GITHUB_HOST", &forge.url());
                 match right.as_str() {
                     "" => container.unset("GITHUB_API_URL"),
                     right => container.set("GITHUB_API_URL", right),
@@ -413,6 +415,9 @@ fn denied_by_proxy(forge: &Forge, container: &mut Container<'_>, proxy: &Imposto
     };
     let right = container.setting(setting).to_owned();
     container.set(setting, &far);
+    if container.kind == Kind::GitHub {
+        container.set("GITHUB_HOST", &far);
+    }
     let (variable, who) = match scheme {
         "https" => ("HTTPS_PROXY", "me:hidden-word@"),
         _ => ("HTTP_PROXY", ""),
@@ -428,6 +433,9 @@ fn denied_by_proxy(forge: &Forge, container: &mut Container<'_>, proxy: &Imposto
     match right.as_str() {
         "" => container.unset(setting),
         right => container.set(setting, right),
+    }
+    if container.kind == Kind::GitHub {
+        container.set("GITHUB_HOST", &forge.url());
     }
 }
 
