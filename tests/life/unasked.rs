@@ -14,7 +14,7 @@ const BOTH: [Kind; 2] = [Kind::GitHub, Kind::Azure];
 /// A forge's kind, and how its agents are registered.
 const WAYS: [(Kind, &str); 3] = [(Kind::GitHub, "token"), (Kind::GitHub, "jit"), (Kind::Azure, "token")];
 /// No request that takes its time fits into it.
-const AT_ONCE: Duration = Duration::from_secs(2);
+const AT_ONCE: Duration = Duration::from_secs(6);
 
 fn container(kind: Kind, forge: &Forge) -> Container<'_> {
     match kind {
