@@ -114,6 +114,13 @@ pub fn rootless_works_here() -> bool {
     works
 }
 
+/// The host name of a runner that shares the network of its engine's container.
+fn host_beside(container: &Container, sidecar: &Container) -> String {
+    let inspected = container.inspect();
+    let own = inspected["Config"]["Hostname"].as_str().filter(|host| !host.is_empty());
+    own.unwrap_or(sidecar.host()).to_owned()
+}
+
 pub fn a_docker_without_root_beside_the_runner_serves_jobs_and_is_swept(world: &World) {
     if !rootless_works_here() {
         return;
@@ -121,8 +128,7 @@ pub fn a_docker_without_root_beside_the_runner_serves_jobs_and_is_swept(world: &
     world.also("compose.docker-dind.yml");
     let container = world.up_one();
     let sidecar = world.container_of("docker");
-    let host = container.inspect()["Config"]["Hostname"].as_str().map(str::to_owned).unwrap_or_default();
-    let host = if host.is_empty() { sidecar.host().to_owned() } else { host };
+    let host = host_beside(&container, &sidecar);
     let runner = world.forge.wait_runner(&host, 0);
     let job = world.forge.finished(world.forge.script_on(&host, "use", &format!("{FUNCTIONS}{USE}")));
     assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
@@ -228,8 +234,7 @@ pub fn a_container_job_works_in_an_engine_beside_the_runner_and_in_its_own(world
     world.also("compose.docker-dind.yml");
     let container = world.up_one();
     let sidecar = world.container_of("docker");
-    let host = container.inspect()["Config"]["Hostname"].as_str().map(str::to_owned).unwrap_or_default();
-    let host = if host.is_empty() { sidecar.host().to_owned() } else { host };
+    let host = host_beside(&container, &sidecar);
     let runner = world.forge.wait_runner(&host, 0);
     let doctor = container.exec("0", "oscr-entry doctor").1;
     assert!(doctor.contains("it sees the files of jobs by the same paths"), "{doctor}");

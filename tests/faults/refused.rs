@@ -154,6 +154,16 @@ fn set(container: &mut Container<'_>, settings: &[(&'static str, String)]) {
     }
 }
 
+/// A runner that listened and was killed, its session forgotten: the registration is left over.
+fn killed(forge: &Forge, container: &mut Container<'_>) -> u64 {
+    container.start();
+    let (id, _) = forge.listening();
+    container.signal(Signal::SIGKILL);
+    container.exit_code();
+    assert!(forge.let_go(id));
+    id
+}
+
 fn renamed(kind: Kind) -> [Row; 3] {
     let (what, name) = match kind {
         Kind::GitHub => ("its repository was renamed", "new/name"),
@@ -166,11 +176,7 @@ fn renamed(kind: Kind) -> [Row; 3] {
             what,
             "`denied`: one line with the new name; what was registered before is removed meanwhile",
             move |forge, container| {
-                container.start();
-                let (id, _) = forge.listening();
-                container.signal(Signal::SIGKILL);
-                container.exit_code();
-                assert!(forge.let_go(id));
+                killed(forge, container);
                 let settings = rename(forge, kind);
                 container.start();
                 assert_denied(forge, container, &["moved to", name, settings[0].0]);
@@ -188,11 +194,7 @@ fn renamed(kind: Kind) -> [Row; 3] {
             what,
             "it is removed once the setting is corrected",
             move |forge, container| {
-                container.start();
-                let (id, _) = forge.listening();
-                container.signal(Signal::SIGKILL);
-                container.exit_code();
-                assert!(forge.let_go(id));
+                let id = killed(forge, container);
                 let settings = rename(forge, kind);
                 set(container, &settings);
                 restart(forge, container);

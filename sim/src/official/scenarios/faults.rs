@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::super::posture::Posture;
+use super::super::runner::Runner;
 use super::super::world::World;
 use super::{Scenario, either};
 use crate::protocol::JobResult;
@@ -28,23 +29,22 @@ fn ghost(world: &World<'_>) -> Result<(), String> {
     let (runner, first) = world.listening(&[])?;
     let ghost = world.forge.script("ghost", "true")?;
     runner.line("the listener shows none: giving it up")?;
-    world.forge.listening(runner.host(), first.id)?;
-    world.forge.let_go(first.id)?;
-    world.forge.ends(ghost, JobResult::Abandoned)?;
-    world.works(&runner, first.id)?;
-    runner.exits(0)?;
-    check!(runner.summaries().len() == 1, "{} jobs are told of, not one", runner.summaries().len());
-    world.forge.empty()
+    is_nobodys_job(world, &runner, first.id, ghost)
 }
 
 fn acknowledge(world: &World<'_>) -> Result<(), String> {
     world.forge.order(json!({ "refuse_acknowledge": { "status": 404, "times": 1 } }))?;
     let (runner, first) = world.listening(&[])?;
     let ghost = world.forge.script("taken back", "true")?;
-    world.forge.listening(runner.host(), first.id)?;
-    world.forge.let_go(first.id)?;
+    is_nobodys_job(world, &runner, first.id, ghost)
+}
+
+/// The runner listens anew beside the registration that is busy with what is no job, and tells of its own job alone.
+fn is_nobodys_job(world: &World<'_>, runner: &Runner, first: u64, ghost: u64) -> Result<(), String> {
+    world.forge.listening(runner.host(), first)?;
+    world.forge.let_go(first)?;
     world.forge.ends(ghost, JobResult::Abandoned)?;
-    world.works(&runner, first.id)?;
+    world.works(runner, first)?;
     runner.exits(0)?;
     check!(runner.summaries().len() == 1, "{} jobs are told of, not one", runner.summaries().len());
     world.forge.empty()
