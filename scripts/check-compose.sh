@@ -30,9 +30,18 @@ for file in compose.docker-socket.yml compose.docker-dind.yml compose.docker-own
         CI_PROVIDER=$provider check "$file with $provider" --env-file .env.example --file compose.yml --file "$file"
     done
 done
+# And what may be added together, in either order.
+for pair in hardened:docker-own hardened:docker-socket hardened:sudo sudo:docker-own sudo:docker-dind sudo:docker-socket; do
+    one=compose.${pair%:*}.yml other=compose.${pair#*:}.yml
+    for provider in github azure-devops; do
+        CI_PROVIDER=$provider check "$one with $other" --env-file .env.example --file compose.yml --file "$one" --file "$other"
+        CI_PROVIDER=$provider check "$other with $one" --env-file .env.example --file compose.yml --file "$other" --file "$one"
+    done
+done
 # Two organisations and two boards: as it is, and with the example settings.
 check "compose.boards.yml without .env" --env-file /dev/null --file compose.boards.yml
 check "compose.boards.yml" --env-file .env.example --file compose.boards.yml
+check "compose.boards.hardened.yml" --env-file .env.example --file compose.boards.yml --file compose.boards.hardened.yml
 check "demo/compose.yml" --file demo/compose.yml
 
 # The example must select the service that its first lines promise.

@@ -44,7 +44,7 @@ impl Interpreters {
         hook: &Path,
         path: Option<&OsStr>,
     ) -> Result<(OsString, Vec<OsString>), NoInterpreter> {
-        let found = |name: &str| search(name, path).map(PathBuf::into_os_string);
+        let found = |name: &str| program(name, path).map(PathBuf::into_os_string);
         match hook.extension().and_then(OsStr::to_str) {
             Some("js") => {
                 let node = self.newest_node().map(PathBuf::into_os_string).or_else(|| found("node"));
@@ -107,7 +107,8 @@ impl NodeVersion {
 }
 
 /// The first program of this name in a search path.
-fn search(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+#[must_use]
+pub(crate) fn program(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     std::env::split_paths(path?).map(|directory| directory.join(name)).find(|program| executable(program))
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing is changed for it; what has to be tried is taken back.
 
+use std::ffi::OsStr;
 use std::os::unix::net::UnixStream;
 
 use nix::unistd::Uid;
@@ -13,7 +14,7 @@ use super::numbers::Numbers;
 use super::proof::{closed_above, could_be_roots_alone, lasting_temporary, locks};
 use super::secrets;
 use super::state::StateFile;
-use crate::agent::interpreter::Interpreters;
+use crate::agent::interpreter::{Interpreters, program};
 use crate::agent::{directory, hook_files};
 use crate::config::{Common, Environment, Problem};
 use crate::control;
@@ -88,6 +89,7 @@ pub(super) fn judge(forges: Forges, environment: &Environment, common: &Common, 
     problems.extend(Numbers::could_prepare(common, identity.as_ref(), lives, written));
     let (unfit, mut warnings) = noexec(common, &slate);
     problems.extend(unfit);
+    warnings.extend(without_sudo(common, std::env::var_os("PATH").as_deref()));
     // Without a user nobody can say what that user may.
     if identity.is_some() || !Uid::effective().is_root() {
         let hooks = hook_files::look(
@@ -102,6 +104,17 @@ pub(super) fn judge(forges: Forges, environment: &Environment, common: &Common, 
         warnings.extend(hooks.warnings);
     }
     Judged { account, identity, agent, locks, problems, warnings }
+}
+
+/// Jobs that may use sudo where there is none: the image is not the one that was meant. Not a problem, for another program of the
+/// image's may be what gives them rights.
+fn without_sudo(common: &Common, path: Option<&OsStr>) -> Option<Problem> {
+    let missing = common.sudo && program("sudo", path).is_none();
+    missing.then(|| {
+        let cure = "of the images that COMPOSE_FILE names in .env, the last file's is used: run `docker compose build`, which builds that \
+                    one with sudo, or take compose.sudo.yml out";
+        Problem::of("OSCR_SUDO", "jobs are to have sudo, and this image has none", cure)
+    })
 }
 
 /// The places that PID 1 writes in.
@@ -145,5 +158,27 @@ pub(super) fn slate(common: &Common, account: &Account) -> Slate {
         // An ordinary user has no place that its jobs cannot reach.
         trash: Uid::effective().is_root().then(|| Trash::at(places.trash())),
         origin: if Uid::effective().is_root() { FirstMarks::at(places.marks()) } else { FirstMarks::default() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Reader;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn an_image_without_the_sudo_that_jobs_are_to_have_is_told() {
+        let programs = tempfile::tempdir().unwrap();
+        let path = Some(programs.path().as_os_str());
+        let environment = Environment::from([("OSCR_SUDO", "true")]);
+        let on = Common::read(&mut Reader::new(&environment, vec![crate::config::table::COMMON]));
+        assert_eq!(without_sudo(&on, path).unwrap().setting, "OSCR_SUDO");
+        assert_eq!(without_sudo(&Common { sudo: false, ..on.clone() }, path), None);
+        let sudo = programs.path().join("sudo");
+        fs::write(&sudo, "").unwrap();
+        fs::set_permissions(&sudo, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(without_sudo(&on, path), None);
     }
 }

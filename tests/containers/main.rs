@@ -80,6 +80,7 @@ const IN_TOKEN_MODE: &[WithForge] = table![
     shipped::two_organisations_take_turns_on_the_boards_of_compose_boards_yml,
     shipped::a_job_on_compose_docker_dind_yml_has_an_engine,
     shipped::a_job_on_compose_hardened_yml_cannot_change_the_image,
+    shipped::a_job_on_compose_boards_hardened_yml_has_its_board_and_cannot_change_the_image,
     shipped::a_job_on_compose_sudo_yml_can_be_root,
     plain::a_container_with_dockers_init_works,
     plain::a_container_under_a_filter_that_knows_no_newer_system_calls_works,

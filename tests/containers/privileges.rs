@@ -66,6 +66,8 @@ pub fn sudo_works_only_in_the_image_for_it_and_the_log_says_what_it_costs(world:
     says(&log, &sets("job", &[("CapPrm", NONE), ("CapEff", NONE)]));
     says(&log, &sets("pid1", &[("CapEff", SIX)]));
     container.wait_log("OSCR_SUDO is on", LIMIT);
+    let logs = container.logs();
+    assert!(!logs.contains("this image has none"), "{logs}");
 
     // The same image, told not to: then sudo is of no use.
     let container = world.docker_run_image(&image, &["--env", "OSCR_SUDO=false"]);
@@ -108,6 +110,7 @@ pub fn check_prints_the_posture_of_the_container_that_it_is_in(test: &str) {
     has(&text, "read-only root", "no");
     has(&text, "outlives a restart         /cache", "not for jobs");
     assert!(text.contains("does not run as root"), "{text}");
+    assert!(text.contains("jobs are to have sudo, and this image has none"), "{text}");
 }
 
 /// Tries to write wherever files of the image are, and says where it could.

@@ -143,7 +143,8 @@ fn stamp(job: &Job, word: &str) -> u128 {
     found.unwrap_or_else(|| panic!("«{}» does not say {word}: {}", job.name, job.log))
 }
 
-pub fn two_organisations_take_turns_on_the_boards_of_compose_boards_yml(world: &World) {
+/// The boards' compose files with two boards, two organisations, and devices of the world's own.
+fn with_boards<'a>(world: &'a World, files: &str) -> Shipped<'a> {
     let folder = world.folder.path();
     let path = |name: &str| folder.join(name).to_str().expect("a path is text").to_owned();
     // zero, null and full: each can be opened, and is told from the others by its number.
@@ -159,10 +160,10 @@ pub fn two_organisations_take_turns_on_the_boards_of_compose_boards_yml(world: &
         fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o400)).expect("its mode can be set");
     }
     let (serial, kvm) = (SERIAL_GID.to_string(), KVM_GID.to_string());
-    let shipped = Shipped::new(
+    Shipped::new(
         world,
         &[
-            ("COMPOSE_FILE", "compose.boards.yml"),
+            ("COMPOSE_FILE", files),
             ("ACME_PAT_FILE", &path("acme_pat")),
             ("UMBRELLA_PAT_FILE", &path("umbrella_pat")),
             ("BOARD_1_TTY", &path("tty-1")),
@@ -184,7 +185,13 @@ pub fn two_organisations_take_turns_on_the_boards_of_compose_boards_yml(world: &
             ("RUNNER_TOKEN", "another"),
             ("ACCESS_TOKEN", "another"),
         ],
-    );
+    )
+}
+
+pub fn two_organisations_take_turns_on_the_boards_of_compose_boards_yml(world: &World) {
+    let folder = world.folder.path();
+    let path = |name: &str| folder.join(name).to_str().expect("a path is text").to_owned();
+    let shipped = with_boards(world, "compose.boards.yml");
     shipped.compose(&["up", "--detach", "--scale", "acme-board-1=2"]);
     wait_listening(world, 5);
     for (service, scale) in [("acme-board-1", 2), ("acme-board-2", 1), ("umbrella-board-1", 1), ("umbrella-board-2", 1)]
@@ -244,9 +251,23 @@ pub fn two_organisations_take_turns_on_the_boards_of_compose_boards_yml(world: &
             assert!(job.log.contains(used), "{}", job.log);
             let groups = job.log.lines().find_map(|line| line.strip_prefix("groups ")).unwrap_or_default();
             let groups: Vec<&str> = groups.split(' ').collect();
-            assert!(groups.contains(&serial.as_str()) && groups.contains(&kvm.as_str()), "{}", job.log);
+            assert!([SERIAL_GID, KVM_GID].iter().all(|gid| groups.contains(&gid.to_string().as_str())), "{}", job.log);
         }
     }
+}
+
+pub fn a_job_on_compose_boards_hardened_yml_has_its_board_and_cannot_change_the_image(world: &World) {
+    let shipped = with_boards(world, "compose.boards.yml:compose.boards.hardened.yml");
+    shipped.compose(&["up", "--detach"]);
+    wait_listening(world, 4);
+    for service in ["acme-board-1", "acme-board-2", "umbrella-board-1", "umbrella-board-2"] {
+        let container = shipped.containers(service).remove(0);
+        let (changed, said) = container.exec("0", "touch /etc/changed");
+        assert!(!changed && said.contains("Read-only file system"), "{service}: {said}");
+    }
+    let job = world.forge.submit(&a_job(BOARDS[1], "umbrella", "hardened", &format!("{USE}{END}")));
+    let log = succeeded(world, job).log;
+    assert!(log.contains("device 1:3, kvm 1:7, resource board-2\n"), "{log}");
 }
 
 pub fn a_job_on_compose_hardened_yml_cannot_change_the_image(world: &World) {
