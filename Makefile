@@ -81,6 +81,7 @@ demo-down: ## remove all that the demo made
 
 .PHONY: test
 test: setup images ## all tests, container tests included
+	@scripts/setup.sh tests
 	OSCR_CONTAINER_TESTS=1 RUST_TEST_THREADS=$(TEST_THREADS) scripts/test-summary.sh \
 	    cargo test $(CARGO_FLAGS) --target $(TARGET) --workspace --no-fail-fast -- $(TEST_ARGS)
 
@@ -115,6 +116,7 @@ soak: setup images ## 2,000 jobs on 20 runners while the forge, the network and 
 
 .PHONY: test-gnu
 test-gnu: ## the tests that need no container, against the static glibc build
+	@scripts/setup.sh tests
 	$(MAKE) build TARGET=$(shell uname -m)-unknown-linux-gnu DIST=$(DIST)/gnu
 	scripts/test-summary.sh cargo test $(CARGO_FLAGS) --target $(shell uname -m)-unknown-linux-gnu --workspace --no-fail-fast -- $(TEST_ARGS)
 

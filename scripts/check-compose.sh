@@ -41,6 +41,9 @@ done
 # Two organisations and two boards: as it is, and with the example settings.
 check "compose.boards.yml without .env" --env-file /dev/null --file compose.boards.yml
 check "compose.boards.yml" --env-file .env.example --file compose.boards.yml
+for file in compose.yml compose.boards.yml; do
+    GRAFANA_PASSWORD=x check "$file with compose.monitoring.yml" --env-file .env.example --file "$file" --file compose.monitoring.yml
+done
 check "compose.boards.hardened.yml" --env-file .env.example --file compose.boards.yml --file compose.boards.hardened.yml
 check "demo/compose.yml" --file demo/compose.yml
 

@@ -2,6 +2,9 @@
 # Installs what building, testing and the demo need, and only what is missing. Says each step in one line. Needs root on Debian
 # or Ubuntu to install; elsewhere it prints what to install and ends with 1. Quick when everything is there.
 #
+#   scripts/setup.sh         what building and the demo need
+#   scripts/setup.sh tests   programs that tests need besides: they are unpacked in target/tools, since they are no business of the machine's
+#
 #   OSCR_DOCKERD_FLAGS   more flags for dockerd, should this script have to start one
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -258,8 +261,36 @@ setup_docker_plugins() {
     buildx_is_there || die "docker buildx is needed, and docker does not find the plugin"
 }
 
+# ------------------------------------------------------------------------------------------------------------------- tests
+
+# Debian's package would also start a server for the machine.
+setup_prometheus() {
+    local tools=$PWD/target/tools package
+    [ ! -x "$tools/prometheus/usr/bin/promtool" ] || return 0
+    if have prometheus && have promtool; then return 0; fi
+    must_be_able_to_install prometheus
+    refresh_lists
+    say "fetching prometheus into target/tools"
+    package=$(mktemp -d)
+    (cd "$package" && apt_quietly download prometheus) || {
+        cat "$apt_log" >&2
+        die "apt could not fetch prometheus"
+    }
+    mkdir -p "$tools"
+    dpkg --extract "$package"/prometheus_*.deb "$tools/prometheus"
+    rm -r "$package"
+}
+
 # -------------------------------------------------------------------------------------------------------------------- main
 
+case ${1:-} in
+'') ;;
+tests)
+    setup_prometheus
+    exit
+    ;;
+*) die "there is no group of tools called $1" ;;
+esac
 setup_build_tools
 setup_rust
 setup_docker_engine

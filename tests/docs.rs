@@ -315,6 +315,7 @@ fn the_example_environment_names_only_what_somebody_reads() {
         "compose.docker-dind.yml",
         "compose.docker-own.yml",
         "compose.boards.yml",
+        "compose.monitoring.yml",
     ] {
         let text = read(file);
         for part in text.split("${").skip(1) {

@@ -32,6 +32,7 @@ mod limits;
 mod listener;
 mod lock;
 mod marks;
+mod monitoring;
 mod names;
 mod operator;
 mod output;

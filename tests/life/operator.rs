@@ -20,7 +20,7 @@ pub(crate) fn summaries(container: &Container<'_>) -> Vec<Value> {
 }
 
 /// The address at which metrics are served.
-fn address(container: &Container<'_>) -> String {
+pub fn address(container: &Container<'_>) -> String {
     let line = container.wait_line("metrics are served at");
     line.split("http://").nth(1).expect("a URL").trim_end_matches("/metrics").to_owned()
 }
