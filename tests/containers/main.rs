@@ -82,6 +82,7 @@ const IN_TOKEN_MODE: &[WithForge] = table![
     shipped::a_job_on_compose_hardened_yml_cannot_change_the_image,
     shipped::a_job_on_compose_boards_hardened_yml_has_its_board_and_cannot_change_the_image,
     shipped::a_job_on_compose_sudo_yml_can_be_root,
+    shipped::prometheus_of_compose_monitoring_yml_finds_every_replica,
     plain::a_container_with_dockers_init_works,
     plain::a_container_under_a_filter_that_knows_no_newer_system_calls_works,
     plain::what_a_failing_test_prints_has_the_log_of_every_container,

@@ -15,7 +15,7 @@ use oscr_sim::protocol::JobResult;
 use crate::boards::{BOARDS, LOOK, a_job, survey};
 use crate::docker::{self, Container, command};
 use crate::jobs_docker::rootless_works_here;
-use crate::world::{RUNNER, World, root, tag};
+use crate::world::{IMAGE, RUNNER, World, root, tag};
 
 /// The project's own files, with an `.env` of a user who has filled in the example. In the project of a world, so that
 /// runners reach the forge and go with it.
@@ -301,6 +301,50 @@ pub fn a_job_on_compose_sudo_yml_can_be_root(world: &World) {
     shipped.up_one();
     let log = shipped.job("sudo", "echo \"user $(id -u), with sudo $(sudo -n id -u)\"\n");
     assert!(log.contains(&format!("user {RUNNER}, with sudo 0\n")), "{log}");
+}
+
+/// Prometheus' image, made of Debian's, under the name that the file has.
+fn prometheus_image() {
+    let program = root().join("target/tools/prometheus/usr/bin/prometheus");
+    let program = if program.exists() { program } else { "/usr/bin/prometheus".into() };
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::copy(&program, folder.path().join("prometheus")).expect("scripts/setup.sh tests fetches Prometheus");
+    let file = format!("FROM {IMAGE}\nCOPY prometheus /bin/prometheus\nENTRYPOINT [\"/bin/prometheus\"]\n");
+    fs::write(folder.path().join("Dockerfile"), file).expect("a file");
+    let mut build = command(&["build", "--quiet", "--tag", &format!("prom/prometheus:{}", tag())]);
+    docker::run(build.arg(folder.path()));
+}
+
+pub fn prometheus_of_compose_monitoring_yml_finds_every_replica(world: &World) {
+    prometheus_image();
+    // For what its volumes are called when the world is removed.
+    world.also("compose.monitoring.yml");
+    let shipped = Shipped::new(
+        world,
+        &[
+            ("COMPOSE_FILE", "compose.yml:compose.monitoring.yml"),
+            ("GITHUB_OWNER", "acme"),
+            ("GITHUB_REPO", "widgets"),
+            ("GITHUB_PAT", &world.pat),
+            ("OSCR_METRICS_ADDR", "0.0.0.0:9464"),
+            ("GRAFANA_PASSWORD", "of-a-test"),
+            ("PROMETHEUS_TAG", tag()),
+            ("PROMETHEUS_PORT", "0"),
+        ],
+    );
+    shipped.compose(&["up", "--detach", "--scale", "github-runner=2", "github-runner", "prometheus"]);
+    wait_listening(world, 2);
+    let address = shipped.compose(&["port", "prometheus", "9090"]);
+    let query = format!("http://{}/api/v1/query?query=sum(up%7Bjob%3D%22oscr%22%7D)", address.trim());
+    let until = Instant::now() + patient(LIMIT);
+    loop {
+        let seen = ureq::get(&query).call().and_then(|mut answer| answer.body_mut().read_to_string());
+        if seen.as_ref().is_ok_and(|seen| seen.contains("\"2\"]")) {
+            return;
+        }
+        assert!(Instant::now() < until, "Prometheus should find two runners: {seen:?}");
+        thread::sleep(LOOK);
+    }
 }
 
 pub fn a_job_on_compose_docker_dind_yml_has_an_engine(world: &World) {

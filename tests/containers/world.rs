@@ -116,6 +116,8 @@ impl World {
             ("CI_PROVIDER", provider.name),
             ("COMPOSE_PROFILES", provider.name),
             ("OSCR_TAG", tag()),
+            // compose.monitoring.yml is not read without.
+            ("GRAFANA_PASSWORD", "of-a-test"),
             // An incarnation's end is soon followed by the next one.
             ("OSCR_MIN_UPTIME", "2s"),
             // What must not be in a log must not be in the longest one.
