@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# push.sh content|tags LAYOUTS: publishes the images that join.sh left in the folder LAYOUTS, each in a folder of its name.
+#
+#   content   pushes each by its digest alone, which no tag shows, and signs it; prints «<sha256>  <repository>» lines
+#   tags      gives the tags of TAGS (fixed:NAME, moving:NAME) to what was pushed
+#
+# REPOSITORIES are where to, such as ghcr.io/oddessentials. Both look first whether a fixed tag is another image's, and then change nothing. What
+# was done already is done again without harm, so either can be repeated after a failure.
+set -euo pipefail
+what=${1:-} layouts=$(realpath "${2:?push.sh content|tags LAYOUTS}")
+: "${TAGS:?}" "${REPOSITORIES:?}"
+cd "$(dirname "$0")/../.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+
+answer=$(mktemp) error=$(mktemp)
+trap 'rm -f "$answer" "$error"' EXIT
+
+digest_of() { jq --raw-output '.manifests[0].digest' "$layouts/$1/index.json"; }
+
+# The digest behind a tag, or nothing if there is no such tag. That a registry does not answer is neither.
+digest_of_tag() {
+    if skopeo inspect --raw "docker://$1" >"$answer" 2>"$error"; then
+        echo "sha256:$(sha256sum "$answer" | cut -d ' ' -f 1)"
+    elif ! grep -qiE 'manifest unknown|name unknown|not found' "$error"; then
+        cat "$error" >&2
+        die "it cannot be known whether there is $1"
+    fi
+}
+
+images=$(ls "$layouts")
+[ -n "$images" ] || die "there is nothing in $layouts"
+read -ra tags <<<"$TAGS"
+read -ra repositories <<<"$REPOSITORIES"
+
+for image in $images; do
+    for repository in "${repositories[@]}"; do
+        for tag in "${tags[@]}"; do
+            [[ $tag = fixed:* ]] || continue
+            there=$(digest_of_tag "$repository/$image:${tag#fixed:}")
+            [ -z "$there" ] || [ "$there" = "$(digest_of "$image")" ] ||
+                die "$repository/$image:${tag#fixed:} is $there already, and never moves: release the next version"
+        done
+    done
+done
+case $what in
+content)
+    for image in $images; do
+        digest=$(digest_of "$image")
+        for repository in "${repositories[@]}"; do
+            say "$repository/$image@$digest"
+            skopeo copy --quiet --all --preserve-digests "oci:$layouts/$image" "docker://$repository/$image@$digest" >&2
+            cosign sign --yes "$repository/$image@$digest" >&2
+            echo "${digest#sha256:}  $repository/$image"
+        done
+    done
+    ;;
+tags)
+    # What is fixed first: a release whose last tag is missing is not what `latest` names.
+    for kind in fixed moving; do
+        for image in $images; do
+            for repository in "${repositories[@]}"; do
+                for tag in "${tags[@]}"; do
+                    [[ $tag = "$kind":* ]] || continue
+                    say "$repository/$image:${tag#*:}"
+                    skopeo copy --quiet --all --preserve-digests "docker://$repository/$image@$(digest_of "$image")" \
+                        "docker://$repository/$image:${tag#*:}" >&2
+                done
+            done
+        done
+    done
+    ;;
+*) die "usage: push.sh content|tags LAYOUTS" ;;
+esac
