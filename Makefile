@@ -56,6 +56,10 @@ help: ## list the targets
 setup: ## install what is missing: build tools, Rust's target, Docker, Compose
 	@scripts/setup.sh
 
+.PHONY: setup-lint
+setup-lint: ## install what only `make lint` needs, into .tools
+	@scripts/setup.sh lint
+
 .PHONY: build
 build: ## the static binary (dist/oscr-entry), the simulated forge, the stand-in agents and the table of scenarios (dist/sim/)
 	cargo rustc $(CARGO_FLAGS) --release --target $(TARGET) --package oscr --bin oscr-entry -- $(LINK_ARGS)
@@ -121,12 +125,18 @@ test-gnu: ## the tests that need no container, against the static glibc build
 	scripts/test-summary.sh cargo test $(CARGO_FLAGS) --target $(shell uname -m)-unknown-linux-gnu --workspace --no-fail-fast -- $(TEST_ARGS)
 
 .PHONY: lint
-lint: ## formatting, clippy, shell scripts, Dockerfiles, compose files
+lint: setup-lint lint-workflows ## formatting, clippy, shell scripts, Dockerfiles, compose files, workflows
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --target $(TARGET) --workspace --all-targets -- --deny warnings
 	shellcheck $(SHELL_SCRIPTS)
 	if command -v hadolint >/dev/null; then hadolint $(DOCKERFILES); else echo "hadolint is not here: Dockerfiles are not checked"; fi
 	scripts/check-compose.sh
+
+.PHONY: lint-workflows
+lint-workflows: setup-lint ## what .github has: its form, and what an attacker could make of it
+	.tools/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	.tools/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	.tools/bin/zizmor --offline --strict-collection --quiet .github
 
 .PHONY: bench
 bench: export OSCR_ENTRY := $(abspath $(DIST))/oscr-entry

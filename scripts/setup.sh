@@ -3,7 +3,8 @@
 # or Ubuntu to install; elsewhere it prints what to install and ends with 1. Quick when everything is there.
 #
 #   scripts/setup.sh         what building and the demo need
-#   scripts/setup.sh tests   programs that tests need besides: they are unpacked in target/tools, since they are no business of the machine's
+#   scripts/setup.sh tests   what tests alone need: programs in .tools, inside the clone
+#   scripts/setup.sh lint    what `make lint` alone needs, there too
 #
 #   OSCR_DOCKERD_FLAGS   more flags for dockerd, should this script have to start one
 set -euo pipefail
@@ -36,6 +37,7 @@ tini tini
 dumb-init dumb-init
 catatonit catatonit
 shellcheck shellcheck
+jq jq
 '
 
 present() {
@@ -263,14 +265,14 @@ setup_docker_plugins() {
 
 # ------------------------------------------------------------------------------------------------------------------- tests
 
-# Debian's package would also start a server for the machine.
+# Unpacked, since Debian's package would also start a server for the machine.
 setup_prometheus() {
-    local tools=$PWD/target/tools package
+    local tools=$PWD/.tools package
     [ ! -x "$tools/prometheus/usr/bin/promtool" ] || return 0
     if have prometheus && have promtool; then return 0; fi
     must_be_able_to_install prometheus
     refresh_lists
-    say "fetching prometheus into target/tools"
+    say "fetching prometheus into .tools"
     package=$(mktemp -d)
     (cd "$package" && apt_quietly download prometheus) || {
         cat "$apt_log" >&2
@@ -281,12 +283,35 @@ setup_prometheus() {
     rm -r "$package"
 }
 
+# -------------------------------------------------------------------------------------------------------------------- lint
+
+# In the clone, so that the machine's Python stays as it is. What is there already is not asked of any package index again.
+setup_lint() {
+    local wanted=scripts/lint/requirements.txt made
+    cmp --quiet "$wanted" .tools/lint/requirements.txt && return
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+    say "installing what checks the workflows into .tools/lint"
+    rm -rf .tools/lint
+    made=$(mktemp)
+    { python3 -m venv .tools/lint && .tools/lint/bin/python -m pip --quiet --disable-pip-version-check install --requirement "$wanted"; } >"$made" 2>&1 || {
+        cat "$made" >&2
+        rm -rf .tools/lint "$made"
+        die "$wanted could not be installed"
+    }
+    rm "$made"
+    cp "$wanted" .tools/lint/requirements.txt
+}
+
 # -------------------------------------------------------------------------------------------------------------------- main
 
 case ${1:-} in
 '') ;;
 tests)
     setup_prometheus
+    exit
+    ;;
+lint)
+    setup_lint
     exit
     ;;
 *) die "there is no group of tools called $1" ;;
