@@ -3,7 +3,7 @@
 # left in dist/: an OCI archive for each, OUT/oscr-<image>-<arch>.tar, with provenance and a list of its packages (SBOM). Nothing is pushed.
 # VERSION, COMMIT and CREATED are what the images say of themselves.
 set -euo pipefail
-out=$(realpath "${1:?build.sh OUT}")
+out=$(realpath --canonicalize-missing "${1:?build.sh OUT}")
 : "${VERSION:?}" "${COMMIT:?}" "${CREATED:?}"
 cd "$(dirname "$0")/../.."
 # shellcheck source=scripts/lib.sh

@@ -2,11 +2,10 @@
 # join.sh LAYOUT ARCHIVE…: one image for all architectures, as an OCI layout in the folder LAYOUT, from the OCI archives that build.sh made on
 # a machine for each. Prints its digest, which is the same wherever it is pushed. An archive without provenance and SBOM is refused.
 set -euo pipefail
-layout=$(realpath "${1:?join.sh LAYOUT ARCHIVE…}")
+layout=${1:?join.sh LAYOUT ARCHIVE…}
 shift
-cd "$(dirname "$0")/../.."
 # shellcheck source=scripts/lib.sh
-. scripts/lib.sh
+. "$(dirname "$0")/../lib.sh"
 
 [ ! -e "$layout" ] || die "$layout is there already"
 mkdir -p "$layout"

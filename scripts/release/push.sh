@@ -7,11 +7,10 @@
 # REPOSITORIES are where to, such as ghcr.io/oddessentials. Both look first whether a fixed tag is another image's, and then change nothing. What
 # was done already is done again without harm, so either can be repeated after a failure.
 set -euo pipefail
-what=${1:-} layouts=$(realpath "${2:?push.sh content|tags LAYOUTS}")
+what=${1:-} layouts=${2:?push.sh content|tags LAYOUTS}
 : "${TAGS:?}" "${REPOSITORIES:?}"
-cd "$(dirname "$0")/../.."
 # shellcheck source=scripts/lib.sh
-. scripts/lib.sh
+. "$(dirname "$0")/../lib.sh"
 
 answer=$(mktemp) error=$(mktemp)
 trap 'rm -f "$answer" "$error"' EXIT
