@@ -9,8 +9,13 @@ cd "$(dirname "$0")/../.."
 . scripts/lib.sh
 
 arch=$(dpkg --print-architecture)
+loaded=$(mktemp --directory)
+trap 'rm -rf "$loaded"' EXIT
 for image in entry github azure-devops; do
-    skopeo copy --quiet "oci-archive:$out/oscr-$image-$arch.tar" "docker-daemon:oscr-$image:candidate"
+    # By a file, since not each skopeo speaks with each daemon.
+    skopeo copy --quiet "oci-archive:$out/oscr-$image-$arch.tar" "docker-archive:$loaded/image.tar:oscr-$image:candidate"
+    docker load --quiet --input "$loaded/image.tar"
+    rm "$loaded/image.tar"
     said=$(docker run --rm "oscr-$image:candidate" --version)
     [ "$said" = "oscr-entry $VERSION" ] || die "oscr-$image says that it is «$said», and not «oscr-entry $VERSION»"
     say "oscr-$image: $said"
