@@ -340,16 +340,21 @@ copy)
 esac
 "#,
         );
-        program("cosign", "echo \"signed ${*: -1}\" >>\"$REGISTRY.log\"\n");
+        program("cosign", "echo \"$1 ${*: -1}\" >>\"$REGISTRY.log\"\n");
         fs::create_dir(folder.path().join("registry")).unwrap();
         Self { folder }
     }
 
-    fn push(&self, what: &str, tags: &str, repositories: &str) -> Output {
+    fn command(&self, script: &str) -> Command {
         let path = format!("{}:{}", self.folder.path().join("bin").display(), std::env::var("PATH").unwrap());
-        let mut command = Command::new(project().join("scripts/release/push.sh"));
-        command.arg(what).arg(self.folder.path().join("layouts")).env("PATH", path);
-        command.env("REGISTRY", self.folder.path().join("registry"));
+        let mut command = Command::new(project().join("scripts/release").join(script));
+        command.env("PATH", path).env("REGISTRY", self.folder.path().join("registry"));
+        command
+    }
+
+    fn push(&self, what: &str, tags: &str, repositories: &str) -> Output {
+        let mut command = self.command("push.sh");
+        command.arg(what).arg(self.folder.path().join("layouts"));
         run(command.env("TAGS", tags).env("REPOSITORIES", repositories), "")
     }
 
@@ -375,12 +380,15 @@ fn images_are_signed_before_they_have_a_tag_and_what_moves_moves_last() {
         let sum = digest.strip_prefix("sha256:").unwrap();
         assert_eq!(pushed, format!("{sum}  hub.example/o/oscr-entry\n{sum}  ghcr.example/o/oscr-entry\n"));
         let (hub, ghcr) = (by_digest("hub.example/o"), by_digest("ghcr.example/o"));
-        assert_eq!(registries.done(), [hub.clone(), format!("signed {hub}"), ghcr.clone(), format!("signed {ghcr}")]);
+        assert_eq!(registries.done(), [hub.clone(), format!("sign {hub}"), ghcr.clone(), format!("sign {ghcr}")]);
 
         good(&registries.push("tags", tags, places));
         let wanted = ["hub:v1.2.3", "ghcr:v1.2.3", "hub:1.2", "hub:latest", "ghcr:1.2", "ghcr:latest"];
         let wanted = wanted.map(|tag| tag.replace(':', ".example/o/oscr-entry:"));
         assert_eq!(registries.done(), wanted);
+
+        good(&run(registries.command("verify.sh").arg("https://example.org/release.yml"), &pushed));
+        assert_eq!(registries.done(), [format!("verify {hub}"), format!("verify {ghcr}")]);
     }
 }
 
@@ -507,6 +515,16 @@ fn only_jobs_that_wait_for_all_that_is_built_and_tested_may_write_or_have_secret
     let build = &jobs[2].1;
     for machine in ["arch: amd64, runner: ubuntu-24.04,", "arch: arm64, runner: ubuntu-24.04-arm,", "release/try.sh"] {
         assert!(build.contains(machine), "{machine}");
+    }
+}
+
+/// Without it, GitHub's shell takes a pipe for good whatever its first program says.
+#[test]
+fn a_pipe_that_breaks_ends_the_step_of_a_workflow() {
+    for workflow in fs::read_dir(project().join(".github/workflows")).unwrap() {
+        let path = workflow.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\ndefaults:\n  run:\n    shell: bash\n"), "{}", path.display());
     }
 }
 

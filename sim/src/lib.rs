@@ -21,4 +21,4 @@ pub mod scale;
 pub const AGENT_VERSION: &str = "2.338.0";
 
 /// The version of the Azure Pipelines agent that the stand-in claims to be.
-pub const AZURE_AGENT_VERSION: &str = "4.272.0";
+pub const AZURE_AGENT_VERSION: &str = "5.279.0";
