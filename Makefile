@@ -134,9 +134,9 @@ lint: setup-lint lint-workflows ## formatting, clippy, shell scripts, Dockerfile
 
 .PHONY: lint-workflows
 lint-workflows: setup-lint ## what .github has: its form, and what an attacker could make of it
-	.tools/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	.tools/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
-	.tools/bin/zizmor --offline --strict-collection --quiet .github
+	.tools/lint/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	.tools/lint/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	.tools/lint/bin/zizmor --offline --strict-collection --quiet .github
 
 .PHONY: bench
 bench: export OSCR_ENTRY := $(abspath $(DIST))/oscr-entry

@@ -305,7 +305,7 @@ pub fn a_job_on_compose_sudo_yml_can_be_root(world: &World) {
 
 /// Prometheus' image, made of Debian's, under the name that the file has.
 fn prometheus_image() {
-    let program = root().join("target/tools/prometheus/usr/bin/prometheus");
+    let program = root().join(".tools/prometheus/usr/bin/prometheus");
     let program = if program.exists() { program } else { "/usr/bin/prometheus".into() };
     let folder = tempfile::tempdir().expect("a folder");
     fs::copy(&program, folder.path().join("prometheus")).expect("scripts/setup.sh tests fetches Prometheus");

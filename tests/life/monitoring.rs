@@ -19,7 +19,7 @@ fn shipped(file: &str) -> PathBuf {
 
 /// A program of Debian's package `prometheus`: the machine's, or the one that `scripts/setup.sh tests` unpacked.
 fn program(name: &str) -> Command {
-    let unpacked = shipped("target/tools/prometheus/usr/bin").join(name);
+    let unpacked = shipped(".tools/prometheus/usr/bin").join(name);
     Command::new(if unpacked.exists() { unpacked } else { name.into() })
 }
 
