@@ -199,7 +199,7 @@ mod tests {
             ("HTTPS_PROXY", "http://me:hidden@"),
         ] {
             let problems = read([(name, value)]).unwrap_err();
-            assert_eq!((problems.len(), problems[0].setting.as_str()), (1, name.to_uppercase().as_str()));
+            assert_eq!((problems.len(), problems[0].setting.as_str()), (1, name));
             assert!(!problems[0].to_string().contains("hid"), "{}", problems[0]);
         }
     }

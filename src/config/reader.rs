@@ -28,6 +28,8 @@ pub struct Reader<'a> {
     warnings: Vec<String>,
     effective: BTreeMap<String, String>,
     used: BTreeSet<String>,
+    /// The other names under which settings are given.
+    given_as: BTreeMap<&'static str, String>,
     /// What there is to say about empty files of secrets, by setting.
     empty: Vec<(&'static str, String)>,
 }
@@ -44,6 +46,7 @@ impl<'a> Reader<'a> {
             warnings: Vec::new(),
             effective: BTreeMap::new(),
             used: BTreeSet::new(),
+            given_as: BTreeMap::new(),
             empty: Vec::new(),
         };
         for name in &environment.unreadable {
@@ -54,8 +57,9 @@ impl<'a> Reader<'a> {
         reader
     }
 
-    /// Records a problem.
+    /// Records a problem. It is told of the name that is given: whoever set another one beside it would contradict themselves.
     pub fn problem(&mut self, setting: &str, what: impl fmt::Display, cure: impl fmt::Display) {
+        let setting = self.given_as.get(setting).map_or(setting, String::as_str);
         self.problems.push(Problem::of(setting, what, cure));
     }
 
@@ -113,6 +117,7 @@ impl<'a> Reader<'a> {
         let (found, value) = self.lookup(name)?;
         if found != name {
             self.note(format!("{found} was read as {name}"));
+            self.given_as.insert(name, found);
         }
         self.effective.insert(name.to_owned(), shown(&value));
         Some(value)
@@ -127,7 +132,10 @@ impl<'a> Reader<'a> {
         {
             self.note(format!("{small} is used: {capital} says something else, and programs take the small letters"));
         }
-        let (_, value) = given.into_iter().next_back()?;
+        let (found, value) = given.into_iter().next_back()?;
+        if found != name {
+            self.given_as.insert(name, found);
+        }
         self.effective.insert(name.to_owned(), shown(&value));
         Some(value)
     }

@@ -141,7 +141,11 @@ impl SecretSource {
         let text = self.text()?;
         let name = self.setting.strip_suffix("_FILE").unwrap_or(&self.setting);
         let (value, named) = value(text.expose(), &[name]);
-        let form = if name.ends_with("PRIVATE_KEY") { SecretForm::Key } else { SecretForm::Word };
+        let form = match name {
+            _ if name.ends_with("PRIVATE_KEY") => SecretForm::Key,
+            _ if name.ends_with("JITCONFIG") => SecretForm::Encoded,
+            _ => SecretForm::Word,
+        };
         match misplaced(value, form) {
             Some(found) => Err(SecretError::Misplaced {
                 setting: self.setting.clone(),

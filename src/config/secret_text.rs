@@ -18,6 +18,8 @@ pub(super) enum SecretForm {
     Word,
     /// A key in PEM form, of several lines.
     Key,
+    /// Base64, which may be broken into lines.
+    Encoded,
 }
 
 /// The secret in a text: of `NAME=value`, as a file of settings has it, the value. `names` are those that the secret has as a setting. Whether
@@ -47,7 +49,7 @@ pub(super) fn misplaced(text: &str, form: SecretForm) -> Option<Misplaced> {
     if text.starts_with("-----BEGIN ") {
         return match form {
             SecretForm::Key => None,
-            SecretForm::Word => found(
+            SecretForm::Word | SecretForm::Encoded => found(
                 "a key or a certificate in PEM form",
                 "give the token here; the private key of a GitHub App belongs in GITHUB_APP_PRIVATE_KEY_FILE",
             ),
@@ -89,6 +91,9 @@ pub(super) fn misplaced(text: &str, form: SecretForm) -> Option<Misplaced> {
     }
     if text.starts_with(['"', '\'']) || text.ends_with(['"', '\'']) {
         return found("a quote without its other half", "take it away");
+    }
+    if form == SecretForm::Encoded {
+        return None;
     }
     if text.contains(['\n', '\r']) {
         return found("several lines", alone);

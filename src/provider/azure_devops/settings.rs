@@ -289,7 +289,10 @@ fn capabilities(reader: &mut Reader<'_>, common: &Common) -> Vec<(String, String
         let (name, value) = (name.trim(), value.trim());
         let plain = |text: &str| !text.is_empty() && !text.chars().any(char::is_control);
         if !plain(name) || !plain(value) || name.eq_ignore_ascii_case(OURS) {
-            reader.problem(setting, format!("{} is no capability", quoted(&label)), "write name or name=value");
+            // What is no label of any forge's is told already.
+            if setting == "AGENT_LABELS" || !label.chars().any(char::is_control) {
+                reader.problem(setting, format!("{} is no capability", quoted(&label)), "write name or name=value");
+            }
             continue;
         }
         if setting == "AGENT_LABELS" {

@@ -63,7 +63,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Credential> {
     let jit_config = reader.secret("ACTIONS_RUNNER_INPUT_JITCONFIG");
     if let Some(source) = &jit_config {
         if let Ok(value) = source.read()
-            && let Err(error) = jit::decode(value.expose())
+            && let Err(error) = jit::page(value.expose())
         {
             reader.problem(
                 &source.setting,

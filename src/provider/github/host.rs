@@ -7,6 +7,9 @@ use super::address::Server;
 use crate::config::Reader;
 use crate::shown::quoted;
 
+/// What has its server in it, and cannot be made to agree.
+pub(super) const OF_CONFIGURATION: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
+
 /// Where the forge is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Host {
@@ -50,9 +53,14 @@ pub(super) fn read(reader: &mut Reader<'_>, named: &[(&'static str, Server)]) ->
         (None, None) => ("GITHUB_HOST", Server::github()),
     };
     for (other, theirs) in named.iter().filter(|(_, theirs)| !theirs.is_at(&server)) {
+        let what = format!("leads to {theirs}, and {setting} to {server}");
+        if *other == OF_CONFIGURATION {
+            reader.problem(other, what, format!("unset {setting}: the configuration is for its own server alone"));
+            continue;
+        }
         reader.problem(
             other,
-            format!("leads to {theirs}, and {setting} to {server}"),
+            what,
             "make them agree, or keep one of them: GITHUB_HOST names the server, GITHUB_OWNER and GITHUB_REPO what is there",
         );
     }

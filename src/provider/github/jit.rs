@@ -18,12 +18,19 @@ use crate::plain::disturbs;
 use crate::provider::agents::read_json;
 use crate::provider::registration::Files;
 
+/// Base64 without the ends of lines and the blanks that mail, editors and `base64` itself put into it.
+fn dense(encoded: &str) -> Zeroizing<String> {
+    let mut dense = Zeroizing::new(String::with_capacity(encoded.len()));
+    dense.extend(encoded.chars().filter(|c| !c.is_whitespace()));
+    dense
+}
+
 /// Decodes the files. Only plain dot files are accepted: the content comes from the network and ends up on disk.
 ///
 /// # Errors
 /// What is wrong with it, in words.
 pub(super) fn decode(encoded: &str) -> Result<Files, String> {
-    let json = Zeroizing::new(STANDARD.decode(encoded.trim()).map_err(|_| "it is not base64".to_owned())?);
+    let json = Zeroizing::new(STANDARD.decode(&*dense(encoded)).map_err(|_| "it is not base64".to_owned())?);
     let files: BTreeMap<String, Secret> =
         serde_json::from_slice(&json).map_err(|_| "it is not a JSON object of strings".to_owned())?;
     let mut decoded = Vec::new();
@@ -55,6 +62,27 @@ pub(super) fn without_updates(mut files: Files) -> Files {
     files
 }
 
+/// The members of a `.runner`.
+fn runner_of(content: &[u8]) -> Result<BTreeMap<String, Value>, String> {
+    read_json(content).map_err(|_| "its .runner is not a JSON object".to_owned())
+}
+
+fn member<'a>(runner: &'a BTreeMap<String, Value>, name: &str) -> Option<&'a Value> {
+    runner.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+/// Whose page the runner of a configuration belongs to, if that says so.
+///
+/// # Errors
+/// What is wrong with the configuration, in words.
+pub(super) fn page(encoded: &str) -> Result<Option<String>, String> {
+    let mut page = None;
+    for (_, content) in decode(encoded)?.iter().filter(|(name, _)| name == ".runner") {
+        page = member(&runner_of(content)?, "GitHubUrl").and_then(Value::as_str).map(str::to_owned);
+    }
+    Ok(page)
+}
+
 /// Gives a member of a `.runner` this text, as all members there are texts. The runner takes their names in any case.
 fn set(runner: &mut BTreeMap<String, Value>, name: &str, text: &str) {
     runner.retain(|known, _| !known.eq_ignore_ascii_case(name));
@@ -84,10 +112,8 @@ pub(super) fn given(encoded: &str, work_directory: &Path) -> Result<Given, Strin
     let (mut id, mut name) = (None, None);
     for (file, content) in &mut files {
         if file == ".runner" {
-            let mut runner: BTreeMap<String, Value> =
-                read_json(content).map_err(|_| "its .runner is not a JSON object".to_owned())?;
-            let take =
-                |key: &str| runner.iter().find(|(known, _)| known.eq_ignore_ascii_case(key)).map(|(_, v)| v.clone());
+            let mut runner = runner_of(content)?;
+            let take = |key: &str| member(&runner, key).cloned();
             id = take("AgentId").and_then(|id| id.as_u64().or_else(|| id.as_str()?.parse().ok()));
             name = take("AgentName").and_then(|name| name.as_str().map(str::to_owned));
             set(&mut runner, "WorkFolder", &work_directory.display().to_string());
@@ -96,7 +122,7 @@ pub(super) fn given(encoded: &str, work_directory: &Path) -> Result<Given, Strin
     }
     let files = without_updates(files);
     let name = name.map(|name| name.chars().filter(|c| !disturbs(*c)).take(64).collect());
-    let fingerprint = hex(digest(&SHA256, encoded.trim().as_bytes()).as_ref());
+    let fingerprint = hex(digest(&SHA256, dense(encoded).as_bytes()).as_ref());
     Ok(Given { id, name, files, fingerprint })
 }
 
@@ -115,6 +141,9 @@ mod tests {
         let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, [".credentials", ".runner"]);
         assert_eq!(*files[0].1, b"{}");
+        let broken = encode(&format!(r#"{{".runner":"{content}",".credentials":"{content}"}}"#));
+        let broken = format!(" {}\r\n{}\n", &broken[..20], &broken[20..]);
+        assert_eq!(decode(&broken).unwrap(), files, "lines are no part of Base64");
     }
 
     #[test]
@@ -131,7 +160,13 @@ mod tests {
         assert_eq!(one.fingerprint, same.fingerprint);
         assert_ne!(one.fingerprint, other.fingerprint);
         assert_eq!(other.id, Some(13));
+        let in_lines = config(runner).replacen('I', "\nI", 3);
+        assert_eq!(one.fingerprint, given(&in_lines, Path::new("/work")).unwrap().fingerprint);
         assert!(given(&config("[]"), Path::new("/work")).unwrap_err().contains(".runner"));
+        assert!(page(&config("[]")).unwrap_err().contains(".runner"), "told before it is used");
+        assert_eq!(page(&config(runner)), Ok(None));
+        let page_of = page(&config(r#"{"gitHubUrl":"https://ghes.example/o"}"#));
+        assert_eq!(page_of, Ok(Some("https://ghes.example/o".to_owned())));
     }
 
     #[test]

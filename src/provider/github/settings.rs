@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use super::address::{Address, Server};
 use super::credential::{self, Credential};
 use super::exceptions;
 use super::host::{self, Host, OtherPort};
+use super::jit;
 use super::scope::{self, Scope};
 use crate::config::{Common, Reader};
 use crate::provider::agents::architecture;
@@ -56,7 +58,8 @@ impl Settings {
 pub(super) fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings> {
     let credential = credential::read(reader);
     let given = matches!(credential, Some(Credential::JitConfig(_)));
-    let (scope, servers) = scope::read(reader, !given);
+    let (scope, mut servers) = scope::read(reader, !given);
+    servers.extend(credential.as_ref().and_then(of_configuration).map(|server| (host::OF_CONFIGURATION, server)));
     let host = host::read(reader, &servers);
     exceptions::note(reader, &common.network, host.as_ref());
     let mut group = reader.text("GITHUB_RUNNER_GROUP");
@@ -145,6 +148,13 @@ pub(super) fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings>
     reader.effective("GITHUB_API_URL", &settings.host.api);
     reader.effective("scope", &settings.scope);
     Some(settings)
+}
+
+/// The server of a just-in-time configuration that was made elsewhere, if it names one.
+fn of_configuration(credential: &Credential) -> Option<Server> {
+    let Credential::JitConfig(source) = credential else { return None };
+    let page = jit::page(source.read().ok()?.expose()).ok().flatten()?;
+    Address::of_server(&page)?.server
 }
 
 /// The runner that is configured by a token drops the port of the address, and sends the token to whoever is at the scheme's own.

@@ -5,6 +5,7 @@ mod given;
 mod hooks;
 mod image;
 mod mounts;
+mod settings;
 mod work;
 
 use std::collections::BTreeMap;
@@ -77,22 +78,39 @@ fn problems(lines: impl Iterator<Item = String>) -> Vec<String> {
 
 fn walk(refusal: &Refusal, kind: Kind) {
     let Refusal { what, spoil, told, words, follow } = refusal;
+    walk_with(what, kind, |container, _| spoil(container), told, words, |container, _| follow(container));
+}
+
+/// Walks one, and gives the problems that were told.
+fn walk_with(
+    what: &str,
+    kind: Kind,
+    spoil: impl Fn(&mut Container<'_>, &Forge) -> String,
+    told: &[&str],
+    words: &[&str],
+    follow: impl Fn(&mut Container<'_>, &Forge) -> String,
+) -> Vec<String> {
     let forge = Forge::start();
     let mut container = match kind {
         Kind::GitHub => Container::new(&forge),
         Kind::Azure => Container::azure(&forge),
     };
     make(&container, "runner");
-    let script = spoil(&mut container);
+    let script = spoil(&mut container, &forge);
     container.in_namespace(&script);
     let before = all_of(&container);
+    let registered = || forge.kinds().iter().filter(|kind| *kind == "runner_registered").count();
+    let (registered, known) = (&registered, registered());
     container.start();
     assert_eq!(container.exit_code(), 78, "{what}: {:#?}", container.lines());
     let said = problems(container.lines().into_iter());
     let settings: Vec<&str> = said.iter().filter_map(|line| line["  - ".len()..].split(": ").next()).collect();
-    assert_eq!(settings, *told, "{what}: {said:#?}");
-    for word in *words {
-        let word = word.replace("ROOT", &container.text(""));
+    let credential = secret(&container).trim_end_matches("_FILE");
+    let told: Vec<String> = told.iter().map(|told| told.replace("CREDENTIAL", credential)).collect();
+    assert_eq!(settings, told, "{what}: {said:#?}");
+    for word in words {
+        let word =
+            word.replace("ROOT", &container.text("")).replace("CREDENTIAL", credential).replace("FORGE", &forge.url());
         assert!(said.iter().any(|line| line.contains(&word)), "{what}: no {word:?} in {said:#?}");
     }
     let (code, out, error) = outcome(container.command_after(&script, &["check"]));
@@ -102,9 +120,9 @@ fn walk(refusal: &Refusal, kind: Kind) {
     let (code, report, _) = outcome(container.command_after(&script, &["doctor"]));
     assert_eq!(code, 1, "{what}: {report}");
     assert_eq!(all_of(&container), before, "{what}");
-    assert!(!forge.kinds().contains(&"runner_registered".to_owned()), "{what}");
+    assert_eq!(registered(), known, "{what}");
 
-    let script = follow(&mut container);
+    let script = follow(&mut container, &forge);
     container.in_namespace(&script);
     let (code, _, error) = outcome(container.command_after(&script, &["check"]));
     assert_eq!(code, 0, "{what}: {error}");
@@ -113,6 +131,7 @@ fn walk(refusal: &Refusal, kind: Kind) {
     // Beside a runner that lives, too.
     let (code, _, error) = outcome(container.command_after(&script, &["check"]));
     assert_eq!(code, 0, "{what}: {error}");
+    said
 }
 
 /// Walks them for both forges, a few at a time.
