@@ -1,6 +1,7 @@
 //! The command line.
 
 mod foreign;
+mod frequent;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -47,6 +48,7 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 enum Command {
     /// Live one incarnation of a runner (the default)
     Run,
@@ -111,6 +113,7 @@ enum Command {
 }
 
 #[derive(Subcommand)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 enum LockCommand {
     /// Wait for the hardware, run a command while holding it
     Run {
@@ -150,6 +153,7 @@ enum LockCommand {
 }
 
 #[derive(Args)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 struct SocketArgs {
     /// The control socket of PID 1
     #[arg(long, value_name = "PATH")]
@@ -168,6 +172,7 @@ fn root() -> PathBuf {
 }
 
 #[derive(Args)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 struct HookArgs {
     /// job-started or job-completed
     event: HookEvent,
@@ -189,6 +194,7 @@ struct HookArgs {
 }
 
 #[derive(Args)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 struct ExecArgs {
     /// Send signals to the child alone, not to its whole process group
     #[arg(long)]
@@ -240,23 +246,15 @@ pub fn main_with(forges: Forges) -> ExitCode {
             return ExitCode::from(exit::SOFTWARE);
         }
     };
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            match foreign::advice(&Cli::command(), &error, std::env::args_os().skip(1)) {
-                Some(advice) => print::say(&advice),
-                // A reader who has left is no fault here either.
-                None => {
-                    let _ = error.print();
-                }
-            }
-            return match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-                _ => ExitCode::from(exit::USAGE),
-            };
-        }
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let command = match frequent::command(&words) {
+        Some(command) => command,
+        None => match any_command(&words) {
+            Ok(command) => command,
+            Err(code) => return code,
+        },
     };
-    let command = cli.command.unwrap_or(Command::Run);
+    drop(words);
     let starts_others = matches!(
         command,
         Command::Run
@@ -283,6 +281,25 @@ pub fn main_with(forges: Forges) -> ExitCode {
         Command::TryPlaces { places } => ExitCode::from(trial::run(&places)),
         Command::Check => entry::check(forges, &mut print::out()).unwrap_or(ExitCode::from(exit::SOFTWARE)),
     }
+}
+
+/// What the words mean to the whole parser, or the code to exit with after it has said what is wrong with them, or what was asked of it.
+fn any_command(words: &[OsString]) -> Result<Command, ExitCode> {
+    let error = match Cli::try_parse_from(words) {
+        Ok(cli) => return Ok(cli.command.unwrap_or(Command::Run)),
+        Err(error) => error,
+    };
+    match foreign::advice(&Cli::command(), &error, words.iter().skip(1).cloned()) {
+        Some(advice) => print::say(&advice),
+        // A reader who has left is no fault here either.
+        None => {
+            let _ = error.print();
+        }
+    }
+    Err(match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(exit::USAGE),
+    })
 }
 
 fn exec_command(arguments: ExecArgs, signals: &Signals) -> ExitCode {

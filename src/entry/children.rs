@@ -153,7 +153,7 @@ impl Starter {
             directory: None,
             identity: self.identity.clone(),
             mask: SignalSet::EMPTY,
-            ignored: SignalSet::EMPTY,
+            ignored: None,
             umask: None,
             no_new_privs: !self.sudo,
             no_capabilities: !self.sudo,

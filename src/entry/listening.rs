@@ -26,6 +26,7 @@ use crate::control::server::Hooked;
 use crate::control::{HookAnswer, Job, Phase};
 use crate::init::Ended;
 use crate::metrics::JobResult;
+use crate::os::memory::give_stack_back;
 use crate::provider::{Sign, Step};
 use crate::resource::Held;
 
@@ -206,6 +207,8 @@ impl Session<'_> {
                 if !self.job.seen() && !self.retirement.begun() {
                     self.parts.means.board.enter(Phase::Listening);
                     self.yielding.begin();
+                    // What led here is the most that a life does until its job, and this is where a runner waits.
+                    give_stack_back();
                 }
             }
             Marker::Version(version) if self.connected.is_none() => self.parts.means.board.set_agent(version),

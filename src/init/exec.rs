@@ -25,6 +25,7 @@ use super::sockets;
 use super::spawn::{self, Spawn, SpawnError};
 use crate::os::child::{ChildSession, Setup};
 use crate::os::signal::kill;
+use crate::os::stdin;
 use crate::print::say;
 
 /// How long the kernel gets to tear down processes that SIGKILL has been sent to. Only a process stuck in a system call
@@ -104,16 +105,18 @@ pub(crate) fn exec(options: &Options, signals: &Signals) -> Result<u8, ExecError
     let [program, args @ ..] = options.command.as_slice() else {
         return Err(SpawnError::NotFound(PathBuf::new()).into());
     };
-    let mut env: Vec<(OsString, OsString)> = std::env::vars_os().collect();
-    let given = env.len();
-    let sockets = sockets::handed_on(&mut env, std::process::id());
-    env.extend(options.extra_env.iter().cloned());
-    let changed = env.len() != given || !options.extra_env.is_empty();
+    let (mut env, mut sockets) = (None, Vec::new());
+    if sockets::are_announced() || !options.extra_env.is_empty() {
+        let mut variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        sockets = sockets::handed_on(&mut variables, std::process::id());
+        variables.extend(options.extra_env.iter().cloned());
+        env = Some(variables);
+    }
     let left = leave(options.directory.as_deref())?;
     let what = Spawn {
         program: program.clone(),
         args: args.to_vec(),
-        env: changed.then_some(env),
+        env,
         directory: if left.is_some() { None } else { options.directory.clone() },
         captured: false,
     };
@@ -122,7 +125,7 @@ pub(crate) fn exec(options: &Options, signals: &Signals) -> Result<u8, ExecError
         directory: left,
         identity: account.map(|account| account.identity),
         mask: signals.inherited_mask,
-        ignored: signals.inherited_ignored,
+        ignored: Some(signals.inherited_ignored),
         umask: options.umask.map(Mode::from_bits_truncate),
         no_new_privs: options.no_new_privs,
         no_capabilities: false,
@@ -130,9 +133,11 @@ pub(crate) fn exec(options: &Options, signals: &Signals) -> Result<u8, ExecError
         own_id: (!sockets.is_empty()).then_some(sockets::WHOSE),
         keep: options.keep.iter().copied().chain(sockets).collect(),
     };
+    let stayed = setup.directory.is_none();
     let main = spawn::spawn(&what, setup)?.pid;
-    // In case it could not be left before.
-    let _ = std::env::set_current_dir("/");
+    if stayed {
+        let _ = std::env::set_current_dir("/");
+    }
 
     let mut init = Init { main, terminal, options };
     let ended = init.supervise(signals)?;
@@ -291,7 +296,7 @@ struct Terminal {
 impl Terminal {
     fn of_stdin() -> Option<Self> {
         // This fails for a terminal of another session, which has no foreground for us to hand over.
-        let foreground = tcgetpgrp(io::stdin()).ok()?;
+        let foreground = tcgetpgrp(stdin()).ok()?;
         let parent = Pid::parent();
         Some(Self {
             // The parent of a namespace's first process is 0, and says nothing.
@@ -303,9 +308,9 @@ impl Terminal {
 
     /// Gives the foreground to the child's group, if we have it.
     fn lend(&mut self, main: Pid) -> bool {
-        let ours = tcgetpgrp(io::stdin()) == Ok(getpgrp());
+        let ours = tcgetpgrp(stdin()) == Ok(getpgrp());
         if ours {
-            self.lent = tcsetpgrp(io::stdin(), main).is_ok();
+            self.lent = tcsetpgrp(stdin(), main).is_ok();
         }
         ours
     }
@@ -313,7 +318,7 @@ impl Terminal {
     /// Takes it from whichever of the child's groups has it now. SIGTTOU, the price of doing so in the background, is blocked.
     fn take_back(&mut self) {
         if std::mem::take(&mut self.lent) {
-            let _ = tcsetpgrp(io::stdin(), getpgrp());
+            let _ = tcsetpgrp(stdin(), getpgrp());
         }
     }
 }

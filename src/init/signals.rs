@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::os::signal::{self, SignalSet};
+use crate::os::signal::{self, IgnoredAtStart, SignalSet};
 
 /// All signals of this process, blocked, so that each waits to be taken.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub struct Signals {
     /// The mask in force before, for children.
     pub inherited_mask: SignalSet,
     /// The signals ignored before, for children.
-    pub inherited_ignored: SignalSet,
+    pub(crate) inherited_ignored: IgnoredAtStart,
 }
 
 /// One signal that arrived.
@@ -39,11 +39,8 @@ impl Signals {
     /// # Errors
     /// Never in practice.
     pub fn block() -> io::Result<Self> {
-        let inherited_ignored = signal::ignored_at_start();
         let inherited_mask = signal::set_mask(SignalSet::ALL)?;
-        // While SIGCHLD is ignored, the kernel throws away how children ended.
-        signal::ignore(Signal::SIGCHLD as i32, false)?;
-        Ok(Self { inherited_mask, inherited_ignored })
+        Ok(Self { inherited_mask, inherited_ignored: IgnoredAtStart::hear_of_children()? })
     }
 
     /// Gives signals their usual effect again, for a program that is no init after all.

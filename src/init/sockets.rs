@@ -14,6 +14,11 @@ const BY_OBJECT: &str = "LISTEN_PIDFDID";
 const ALL: [&str; 4] = [WHOSE, COUNT, "LISTEN_FDNAMES", BY_OBJECT];
 const FIRST: RawFd = 3;
 
+/// Whether anything is said of sockets at all.
+pub(super) fn are_announced() -> bool {
+    ALL.iter().any(|name| std::env::var_os(name).is_some())
+}
+
 /// The sockets that are for this process (`own`), to be handed on. Where there are none, the variables are taken out: whoever
 /// believed them would take other descriptors for sockets.
 pub(super) fn handed_on(variables: &mut Vec<(OsString, OsString)>, own: u32) -> Vec<RawFd> {

@@ -9,7 +9,7 @@ use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 use nix::fcntl::AtFlags;
 use nix::unistd::{AccessFlags, Pid, access, faccessat};
 
-use crate::os::child::{Setup, prepare};
+use crate::os::child::{Setup, prepare, start};
 use crate::os::program::Program;
 
 /// Where programs are looked for if no `PATH` says it, as musl does.
@@ -82,43 +82,46 @@ impl SpawnError {
 /// # Errors
 /// See [`SpawnError`]; nothing was started then, and nothing is left to be reaped.
 pub(crate) fn spawn(what: &Spawn, setup: Setup) -> Result<Started, SpawnError> {
-    let variables = match &what.env {
-        // Of two variables with one name the later one counts.
-        Some(env) => env.iter().cloned().collect::<BTreeMap<_, _>>().into_iter().collect(),
-        None => std::env::vars_os().collect::<Vec<_>>(),
-    };
-    let candidates = candidates(&what.program, &variables);
+    // Of two variables with one name the later one counts.
+    let unique = |env: &Vec<_>| env.iter().cloned().collect::<BTreeMap<OsString, _>>().into_iter().collect::<Vec<_>>();
+    let variables = what.env.as_ref().map(unique);
+    let candidates = candidates(&what.program, variables.as_deref());
     let other = |error| SpawnError::Other(PathBuf::from(&what.program), error);
-    let program = Program::new(&candidates, &what.program, &what.args, &variables, setup.own_id).map_err(other)?;
-    // It makes the process and its pipes; the program is ours to execute.
-    let mut command = Command::new(&what.program);
+    let program =
+        Program::new(&candidates, &what.program, &what.args, variables.as_deref(), setup.own_id).map_err(other)?;
     if let Some(directory) = &what.directory {
         // Tried here because the standard library's error would not say whether the directory or the program is at fault.
-        if let Err(error) = enterable(directory) {
-            return Err(SpawnError::Directory(directory.clone(), error));
-        }
+        enterable(directory).map_err(|error| SpawnError::Directory(directory.clone(), error))?;
+    }
+    let begins = setup.directory.clone();
+    make(what, setup, program).map_err(|error| {
+        let exists = |path: &PathBuf| match (&begins, &what.directory) {
+            (Some(begins), _) => faccessat(begins, path.as_path(), AccessFlags::F_OK, AtFlags::empty()).is_ok(),
+            (None, Some(directory)) => directory.join(path).exists(),
+            (None, None) => path.exists(),
+        };
+        classify(&what.program, error, || candidates.iter().any(&exists))
+    })
+}
+
+/// Makes the process, which executes the program.
+fn make(what: &Spawn, setup: Setup, mut program: Program) -> io::Result<Started> {
+    if !what.captured && what.directory.is_none() && setup.identity.is_none() {
+        return Ok(Started { pid: start(&setup, &mut program)?, output: None });
+    }
+    // The standard library's command forks, and makes the pipes; the program is ours to execute.
+    let mut command = Command::new(&what.program);
+    if let Some(directory) = &what.directory {
         command.current_dir(directory);
     }
     if what.captured {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     }
-    let start = setup.directory.clone();
     prepare(&mut command, setup, program);
-    match command.spawn() {
-        Ok(mut child) => {
-            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
-            let output = child.stdout.take().zip(child.stderr.take());
-            Ok(Started { pid, output })
-        }
-        Err(error) => {
-            let exists = |path: &PathBuf| match (&start, &what.directory) {
-                (Some(start), _) => faccessat(start, path.as_path(), AccessFlags::F_OK, AtFlags::empty()).is_ok(),
-                (None, Some(directory)) => directory.join(path).exists(),
-                (None, None) => path.exists(),
-            };
-            Err(classify(&what.program, error, || candidates.iter().any(&exists)))
-        }
-    }
+    let mut child = command.spawn()?;
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+    let output = child.stdout.take().zip(child.stderr.take());
+    Ok(Started { pid, output })
 }
 
 /// Whether a directory is one, and may be entered.
@@ -133,15 +136,20 @@ pub(super) fn enterable(directory: &Path) -> io::Result<()> {
 }
 
 /// Where a program may be: the path that it is named by, else in the directories of the child's `PATH`.
-fn candidates(program: &OsStr, variables: &[(OsString, OsString)]) -> Vec<PathBuf> {
+fn candidates(program: &OsStr, variables: Option<&[(OsString, OsString)]>) -> Vec<PathBuf> {
     if program.is_empty() {
         return Vec::new();
     }
     if program.as_encoded_bytes().contains(&b'/') {
         return vec![PathBuf::from(program)];
     }
-    let path = variables.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
-    std::env::split_paths(path.unwrap_or(USUAL_PATH.as_ref())).map(|directory| directory.join(program)).collect()
+    let path = match variables {
+        Some(variables) => variables.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone()),
+        None => std::env::var_os("PATH"),
+    };
+    std::env::split_paths(path.as_deref().unwrap_or(USUAL_PATH.as_ref()))
+        .map(|directory| directory.join(program))
+        .collect()
 }
 
 fn classify(program: &OsStr, error: io::Error, exists: impl Fn() -> bool) -> SpawnError {

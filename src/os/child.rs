@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
+use std::ptr;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -20,7 +21,7 @@ use super::caps::{self, Capabilities};
 use super::directory;
 use super::identity::{Identity, become_user};
 use super::program::Program;
-use super::signal::{self, SignalSet};
+use super::signal::{self, IgnoredAtStart, SignalSet};
 
 /// Where the child stands towards the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +43,8 @@ pub(crate) struct Setup {
     pub identity: Option<Identity>,
     /// The signals that the child starts with as blocked.
     pub mask: SignalSet,
-    /// The signals that it starts with as ignored; all others get their default action.
-    pub ignored: SignalSet,
+    /// The signals that it starts with as ignored, if any; all others get their default action.
+    pub ignored: Option<IgnoredAtStart>,
     /// File creation mask, if not inherited.
     pub umask: Option<Mode>,
     /// No set-user-id program can raise the child's privileges.
@@ -70,6 +71,76 @@ pub(crate) fn prepare(command: &mut Command, setup: Setup, mut program: Program)
             Err(program.execute())
         });
     }
+}
+
+/// Room for what a child calls until it executes its program: no buffer there is larger than a page.
+const STACK: usize = 64 * 1024;
+
+/// Memory for a stack, given back at once.
+struct Stack(*mut libc::c_void);
+
+impl Stack {
+    fn new() -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
+        // SAFETY: a new mapping at a place that the kernel chooses touches nothing that is there.
+        let start = unsafe { libc::mmap(ptr::null_mut(), STACK, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self(start)) }
+    }
+
+    /// Where it begins: it grows downwards.
+    fn top(&self) -> *mut libc::c_void {
+        self.0.wrapping_byte_add(STACK)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own, and whoever ran on it is gone.
+        unsafe { libc::munmap(self.0, STACK) };
+    }
+}
+
+/// What the child of [`start`] is told, and tells.
+struct Start<'a> {
+    setup: &'a Setup,
+    program: &'a mut Program,
+    parent: Pid,
+    failed: Option<io::Error>,
+}
+
+/// Starts a child that is of our user, applies `setup` and then executes `program`. All signals must be blocked by then.
+///
+/// Unlike a fork this copies nothing: until the program is executed the child borrows our memory, and we wait. One that becomes another
+/// user should not, since it could be stopped or ended by that user's processes with our memory in its hands.
+///
+/// # Errors
+/// What failed, here or there; nothing is left to be reaped then.
+pub(crate) fn start(setup: &Setup, program: &mut Program) -> io::Result<Pid> {
+    let stack = Stack::new()?;
+    let mut start = Start { setup, program, parent: getpid(), failed: None };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: with CLONE_VFORK this thread goes on only when the child has executed a program or is gone, so the stack and `start`
+    // live for as long as it uses them, and nobody else does. Like a forked one it calls only what is async-signal-safe, which needs no
+    // lock that another thread could hold, and allocates nothing.
+    let pid = unsafe { libc::clone(in_child, stack.top(), flags, (&raw mut start).cast()) };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let pid = Pid::from_raw(pid);
+    let Some(error) = start.failed else { return Ok(pid) };
+    while waitpid(pid, None) == Err(Errno::EINTR) {}
+    Err(error)
+}
+
+extern "C" fn in_child(start: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: this is the `Start` of the thread that waits for us.
+    let start = unsafe { &mut *start.cast::<Start<'_>>() };
+    start.failed = Some(match apply(start.setup, start.parent) {
+        Ok(()) => start.program.execute(),
+        Err(error) => error,
+    });
+    // Nobody hears of it: the error does.
+    1
 }
 
 fn apply(setup: &Setup, parent: Pid) -> io::Result<()> {
@@ -114,8 +185,9 @@ fn apply(setup: &Setup, parent: Pid) -> io::Result<()> {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
     }
-    for number in (1..=signal::LAST).filter(|n| ![libc::SIGKILL, libc::SIGSTOP].contains(n)) {
-        signal::ignore(number, setup.ignored.contains(number))?;
+    match setup.ignored {
+        Some(as_at_our_start) => as_at_our_start.restore()?,
+        None => signal::ignore_none()?,
     }
     signal::set_mask(setup.mask)?;
     Ok(())
@@ -135,7 +207,7 @@ fn lead_a_group() -> io::Result<()> {
 }
 
 /// Marks all descriptors but the standard streams close-on-exec (closing them here would cut the pipe over which the
-/// standard library reports a failed `exec`).
+/// standard library reports a failed `exec`, and those that are to be kept).
 fn close_inherited() {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 1 << 2;
     let first: libc::c_uint = 3;

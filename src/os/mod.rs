@@ -35,6 +35,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub(crate) use identity::Identity;
+// The standard library's has a buffer behind it, which is made with the first look at it.
+pub(crate) use rustix::stdio::stdin;
 
 /// Opens a descriptor that becomes readable when the process `pid` ends, whoever its parent is.
 ///

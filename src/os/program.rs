@@ -19,13 +19,19 @@ const SHELL: &CStr = c"/bin/sh";
 /// Digits that a process id may have.
 const DIGITS: usize = 10;
 
+unsafe extern "C" {
+    /// The C library's list of our variables.
+    static environ: *const *const c_char;
+}
+
 /// A program with its arguments and its environment, ready to be executed without any allocation.
 pub(crate) struct Program {
     /// Where it may be, in the order in which that is tried.
     candidates: Vec<CString>,
     /// The shell, the program's name, its arguments, and the end: from the second on it is the program's own list.
     words: Vec<*const c_char>,
-    variables: Vec<*const c_char>,
+    /// `None` is the environment that we have.
+    variables: Option<Vec<*const c_char>>,
     /// What the lists point to.
     _texts: Vec<CString>,
     own_id: Option<OwnId>,
@@ -46,7 +52,8 @@ unsafe impl Send for Program {}
 unsafe impl Sync for Program {}
 
 impl Program {
-    /// A program that is at one of these places. The variable `own_id`, if there is one of that name, is given the process id.
+    /// A program that is at one of these places, with these variables or else with ours. If one of them has the name `own_id`, it is given
+    /// the process id.
     ///
     /// # Errors
     /// `InvalidInput` when one of the texts has a NUL.
@@ -54,18 +61,18 @@ impl Program {
         candidates: &[PathBuf],
         name: &OsStr,
         arguments: &[OsString],
-        variables: &[(OsString, OsString)],
+        variables: Option<&[(OsString, OsString)]>,
         own_id: Option<&str>,
     ) -> io::Result<Self> {
         let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::from);
-        let mut texts = Vec::with_capacity(1 + arguments.len() + variables.len());
+        let mut texts = Vec::with_capacity(1 + arguments.len() + variables.map_or(0, <[_]>::len));
         texts.push(text(name)?);
         for argument in arguments {
             texts.push(text(argument)?);
         }
         let first_variable = texts.len();
         let mut id = None;
-        for (at, (name, value)) in variables.iter().enumerate() {
+        for (at, (name, value)) in variables.unwrap_or_default().iter().enumerate() {
             let mut pair = name.clone().into_vec();
             pair.push(b'=');
             if own_id.is_some_and(|own| name == own) {
@@ -86,7 +93,7 @@ impl Program {
         Ok(Self {
             candidates: candidates.iter().map(|path| text(path.as_os_str())).collect::<io::Result<_>>()?,
             words,
-            variables: list(&texts[first_variable..]),
+            variables: variables.map(|_| list(&texts[first_variable..])),
             _texts: texts,
             own_id: id,
         })
@@ -97,9 +104,9 @@ impl Program {
     /// Like `execvp(3)` it goes on behind what is not there or not ours to execute, and hands a script that has no `#!` line to the
     /// shell. A program for another kind of machine is no script, and stays an error (`ENOEXEC`) here.
     pub(crate) fn execute(&mut self) -> io::Error {
-        if let Some(id) = &mut self.own_id {
+        if let (Some(id), Some(variables)) = (&mut self.own_id, &mut self.variables) {
             id.write(std::process::id());
-            self.variables[id.place] = id.text.as_ptr().cast();
+            variables[id.place] = id.text.as_ptr().cast();
         }
         let mut failed = libc::ENOENT;
         for candidate in &self.candidates {
@@ -123,8 +130,10 @@ impl Program {
 
     /// One try, and the number of its error.
     fn replace(&self, path: &CStr, words: &[*const c_char]) -> i32 {
-        // SAFETY: the path is a string, both lists end with a null pointer, and all that they point to lives as long as `self`.
-        unsafe { libc::execve(path.as_ptr(), words.as_ptr(), self.variables.as_ptr()) };
+        // SAFETY: it is read, and nothing in this program ever changes the environment.
+        let variables = self.variables.as_ref().map_or_else(|| unsafe { environ }, |list| list.as_ptr());
+        // SAFETY: the path is a string, all lists end with a null pointer, and what they point to lives as long as `self` or for ever.
+        unsafe { libc::execve(path.as_ptr(), words.as_ptr(), variables) };
         io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)
     }
 }
@@ -202,6 +211,6 @@ mod tests {
         assert!(text(b"echo x\n") && text(b"") && text(b"tail -n +3 \"$0\" | tar x\n\0\0"));
         assert!(!text(b"\x7fELF\x02\x01\x01\0\0\0"));
         assert!(!is_for_the_shell(&folder.path().join("file"), &io::Error::from_raw_os_error(libc::EACCES)));
-        assert!(Program::new(&[], "a\0b".as_ref(), &[], &[], None).is_err());
+        assert!(Program::new(&[], "a\0b".as_ref(), &[], None, None).is_err());
     }
 }

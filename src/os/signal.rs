@@ -26,8 +26,8 @@ impl SignalSet {
     pub const ALL: Self = Self(u64::MAX);
 
     /// Whether signal `number` is in it.
-    #[must_use]
-    pub(crate) fn contains(self, number: i32) -> bool {
+    #[cfg(test)]
+    fn contains(self, number: i32) -> bool {
         (1..=LAST).contains(&number) && self.0 & (1 << (number - 1)) != 0
     }
 }
@@ -120,18 +120,18 @@ struct Action {
     mask: SignalSet,
 }
 
-/// Ignores signal `number`, or gives it its default action.
+/// Ignores signal `number`, or gives it its default action. Returns whether it was ignored before.
 ///
 /// # Errors
 /// `EINVAL` for SIGKILL and SIGSTOP.
-pub fn ignore(number: i32, ignored: bool) -> io::Result<()> {
+pub fn ignore(number: i32, ignored: bool) -> io::Result<bool> {
     let action = Action { handler: if ignored { libc::SIG_IGN } else { libc::SIG_DFL }, ..Action::default() };
-    // SAFETY: the structure is the kernel's and lives through the call; the action is not a function, so no code of ours
+    let mut before = Action::default();
+    // SAFETY: both structures are the kernel's and live through the call; the action is not a function, so no code of ours
     // can be called through it.
-    let result = unsafe {
-        libc::syscall(libc::SYS_rt_sigaction, number, &raw const action, std::ptr::null_mut::<Action>(), SET_BYTES)
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let result =
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, &raw const action, &raw mut before, SET_BYTES) };
+    if result == 0 { Ok(before.handler == libc::SIG_IGN) } else { Err(io::Error::last_os_error()) }
 }
 
 fn is_ignored(number: i32) -> bool {
@@ -157,15 +157,37 @@ extern "C" fn ask_before_main() {
     SIGPIPE_IGNORED.store(is_ignored(libc::SIGPIPE), Ordering::Relaxed);
 }
 
-/// The signals that this process was started with as ignored.
-#[must_use]
-pub(crate) fn ignored_at_start() -> SignalSet {
-    (1..=LAST)
-        .filter(|number| match *number {
-            libc::SIGPIPE => SIGPIPE_IGNORED.load(Ordering::Relaxed),
-            other => is_ignored(other),
-        })
-        .collect()
+/// Which of the signals whose action was changed here were ignored when this program was executed. A program inherits no other
+/// action than this and the default one, and all that is not changed here it inherits through us.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IgnoredAtStart {
+    child: bool,
+    pipe: bool,
+}
+
+impl IgnoredAtStart {
+    /// Gives SIGCHLD its default action: while it is ignored, the kernel throws away how children ended.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub(crate) fn hear_of_children() -> io::Result<Self> {
+        Ok(Self { child: ignore(libc::SIGCHLD, false)?, pipe: SIGPIPE_IGNORED.load(Ordering::Relaxed) })
+    }
+
+    /// Undoes what was changed, in a child. Async-signal-safe.
+    pub(super) fn restore(self) -> io::Result<()> {
+        ignore(libc::SIGCHLD, self.child)?;
+        ignore(libc::SIGPIPE, self.pipe)?;
+        Ok(())
+    }
+}
+
+/// Gives all signals their default action, in a child. Async-signal-safe.
+pub(super) fn ignore_none() -> io::Result<()> {
+    for number in (1..=LAST).filter(|number| ![libc::SIGKILL, libc::SIGSTOP].contains(number)) {
+        ignore(number, false)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

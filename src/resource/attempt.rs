@@ -229,7 +229,7 @@ fn waiter(args: Vec<OsString>, keep: Vec<RawFd>) -> io::Result<(Spawn, Setup)> {
         directory: None,
         identity: None,
         mask: SignalSet::EMPTY,
-        ignored: SignalSet::EMPTY,
+        ignored: None,
         umask: None,
         no_new_privs: true,
         no_capabilities: true,

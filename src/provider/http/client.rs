@@ -22,6 +22,7 @@ use super::reply::Reply;
 use super::request::{Authorization, Body};
 use super::trouble::{Obstacle, chain, not_the_forge, unreachable};
 use crate::config::Network;
+use crate::os::memory::give_stack_back;
 use crate::provider::fault::Fault;
 use crate::provider::pace::Pace;
 
@@ -284,9 +285,10 @@ impl Http {
         self.sent.get()
     }
 
-    /// Lets connections, certificates and buffers go until the next request.
+    /// Lets connections, certificates, buffers and the stack that they needed go until the next request.
     pub fn rest(&self) {
         self.client.take();
+        give_stack_back();
     }
 
     pub(super) fn client(&self) -> Result<Client, Fault> {
