@@ -82,12 +82,6 @@ enum Command {
         #[command(subcommand)]
         command: LockCommand,
     },
-    /// Wait for locks in place of the process that holds their files
-    #[command(name = locking::WAIT, hide = true)]
-    LockWait {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<OsString>,
-    },
     /// Look at all that a runner with this configuration needs, from DNS to Docker, with the cure for what is wrong
     Doctor,
     /// Write down what every file of this image is like, as the last step of building it
@@ -255,13 +249,8 @@ pub fn main_with(forges: Forges) -> ExitCode {
         },
     };
     drop(words);
-    let starts_others = matches!(
-        command,
-        Command::Run
-            | Command::Exec(_)
-            | Command::Lock { command: LockCommand::Run { .. }, .. }
-            | Command::LockWait { .. }
-    );
+    let starts_others =
+        matches!(command, Command::Run | Command::Exec(_) | Command::Lock { command: LockCommand::Run { .. }, .. });
     if !starts_others {
         signals.release();
     }
@@ -273,7 +262,6 @@ pub fn main_with(forges: Forges) -> ExitCode {
         Command::Status { json, socket } => status(json, socket),
         Command::Drain { exit, socket } => drain(exit, socket),
         Command::Lock { dir, command } => lock(dir, command, &signals),
-        Command::LockWait { arguments } => ExitCode::from(locking::run_waiter(&arguments)),
         Command::Doctor => entry::doctor(forges, &mut print::out()).unwrap_or(ExitCode::FAILURE),
         Command::Baseline => entry::baseline(&root()),
         Command::WipeSysv => ExitCode::from(sysv::run()),

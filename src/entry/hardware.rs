@@ -81,8 +81,8 @@ pub(super) enum HardwareError {
     /// The queue cannot be used.
     #[error(transparent)]
     Attempt(#[from] AttemptError),
-    /// The process that waits cannot be started.
-    #[error("the process that waits cannot be started: {0}")]
+    /// The thread that waits cannot be started.
+    #[error(transparent)]
     Waiter(#[from] SpawnError),
     /// Whoever asked is gone.
     #[error("nobody waits for it any more")]
@@ -184,15 +184,12 @@ impl Guard {
         mut tell: impl FnMut(String),
     ) -> Result<Held, HardwareError> {
         let attempt = self.locks.begin(wanted, claim)?;
-        let (mut what, setup) = attempt.waiter(false).map_err(|error| SpawnError::Other("oscr-entry".into(), error))?;
-        // What it has to say goes the way of the log, and waits for nobody who should read it.
-        what.captured = true;
-        let mut waiter = Helper::new(self.starter.launch(&what, setup)?);
+        let mut waiting = attempt.wait(false, || {})?;
         let mut reminder = interval_at(Instant::now() + UNREMARKABLE, REMIND);
         let mut look = LOOK_AT_PLACE;
-        let ended = loop {
+        let outcome = loop {
             tokio::select! {
-                ended = waiter.running.ended() => break ended,
+                outcome = waiting.over() => break outcome,
                 _ = reminder.tick() => {
                     if let Some(Missing { report, .. }) = attempt.missing(self.hardware.tell) {
                         tell(report);
@@ -212,8 +209,7 @@ impl Guard {
                 },
             }
         };
-        waiter.ended.set(true);
-        Ok(attempt.finish(ended)?)
+        Ok(attempt.finish(outcome)?)
     }
 
     /// Writes down who has it, for others to read.
@@ -306,7 +302,7 @@ fn contents(directory: &Path) -> Vec<String> {
     hooks.flat_map(both).collect()
 }
 
-/// A process that works in our place, to wait or as a hook; killed when it is not needed any more.
+/// The process of a hook; killed when it is not needed any more.
 struct Helper {
     running: Running,
     ended: Cell<bool>,

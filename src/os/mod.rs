@@ -12,6 +12,7 @@ pub(crate) mod child;
 pub(crate) mod directory;
 pub mod flags;
 mod identity;
+pub(crate) mod interrupt;
 pub(crate) mod locks;
 pub mod memory;
 pub(crate) mod mounts;
@@ -80,18 +81,6 @@ pub(crate) fn unstash(number: RawFd) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     file.read_to_end(&mut content)?;
     Ok(content)
-}
-
-/// Takes over a descriptor that the process that started us left open under this number.
-///
-/// # Errors
-/// When no such descriptor is open, or it is a standard stream.
-pub(crate) fn inherited(number: RawFd) -> io::Result<File> {
-    if number <= libc::STDERR_FILENO || std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
-    }
-    // SAFETY: the descriptor is open, as just seen, and was inherited, so nothing in this process owns it yet.
-    Ok(unsafe { File::from_raw_fd(number) })
 }
 
 /// When an open file was made, on its file system's clock. `None` where that is not known.

@@ -25,6 +25,12 @@ impl SignalSet {
     /// Every signal.
     pub const ALL: Self = Self(u64::MAX);
 
+    /// Every signal but this one.
+    #[must_use]
+    pub(crate) fn all_but(number: i32) -> Self {
+        (1..=LAST).filter(|other| *other != number).collect()
+    }
+
     /// Whether signal `number` is in it.
     #[cfg(test)]
     fn contains(self, number: i32) -> bool {

@@ -1,36 +1,19 @@
-//! One attempt to get what is wanted: the seats, the process that waits on them, and what came of it.
+//! One attempt to get what is wanted: the seats, the threads that wait on them, and what came of it.
 
-use std::ffi::OsString;
-use std::fs::File;
-use std::io;
 use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::claim::{Claim, Tell};
 use super::directory::LockDirectory;
-use super::queue::{QueueError, Seat, draw_and_wait};
+use super::queue::{QueueError, Seat};
 use super::survey::Occupancy;
 use super::wanted::{ResourceId, Wanted};
-use crate::init::{Ended, Spawn};
-use crate::os;
-use crate::os::child::{ChildSession, Setup};
-use crate::os::signal::SignalSet;
-use crate::print::say;
-
-/// The hidden command of the process that waits.
-pub(crate) const COMMAND: &str = "lock-wait";
-/// It exits with this much more than the index of the resource that it got of a pool, of which there are at most [`super::MOST`].
-const WON: u8 = 100;
-/// A ticket was swept: begin again.
-const AGAIN: u8 = 75;
-/// Somebody else has it, and it was not to be waited for.
-const TAKEN: u8 = 73;
-/// Follows the way of waiting where nothing is to be waited for.
-const NOW: &str = "-now";
+use crate::init::SpawnError;
+use crate::os::interrupt::Interruptible;
 
 /// Seats in the queues of everything wanted, none of them drawn yet.
 #[derive(Debug)]
@@ -38,15 +21,29 @@ pub(crate) struct Attempt {
     any: bool,
     directory: LockDirectory,
     claim: Claim,
-    seats: Vec<Seat>,
+    seats: Vec<Arc<Seat>>,
 }
 
 /// The resources that are held. Dropping it lets them go.
 #[derive(Debug)]
 pub(crate) struct Held {
-    seats: Vec<Seat>,
+    seats: Vec<Arc<Seat>>,
     since: String,
 }
+
+/// Threads that wait: one for all seats in turn, or, where any will do, one for each. Dropping it has those give up that still wait.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    threads: Vec<Interruptible>,
+    answers: UnboundedReceiver<Answer>,
+    taken: usize,
+}
+
+/// What came of a thread's wait: by which number it goes, and whether what it waited for is had.
+type Answer = (usize, Result<(), QueueError>);
+
+/// What came of waiting: which of the threads was the first to have what it waited for.
+pub(crate) type Outcome = Result<usize, QueueError>;
 
 /// What an attempt still waits for, in words for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,14 +62,6 @@ pub(crate) enum AttemptError {
     /// The queue cannot be used.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// The process that waited ended otherwise than it should.
-    #[error("the process that waited for {what} ended with {ended}")]
-    Waiter {
-        /// What it waited for.
-        what: String,
-        /// How it ended.
-        ended: Ended,
-    },
     /// A ticket was swept: begin again.
     #[error("a ticket was swept")]
     Again,
@@ -87,7 +76,8 @@ impl Attempt {
     /// # Errors
     /// When a queue cannot be used.
     pub(super) fn begin(directory: &LockDirectory, wanted: &Wanted, claim: &Claim) -> Result<Self, AttemptError> {
-        let seats = wanted.ids().iter().map(|id| Seat::take(directory, id, claim)).collect::<Result<_, _>>()?;
+        let seats =
+            wanted.ids().iter().map(|id| Seat::take(directory, id, claim).map(Arc::new)).collect::<Result<_, _>>()?;
         Ok(Self { any: matches!(wanted, Wanted::Any(_)), directory: directory.clone(), claim: claim.clone(), seats })
     }
 
@@ -101,7 +91,7 @@ impl Attempt {
         if missing.is_empty() || (self.any && !had.is_empty()) {
             return None;
         }
-        let names = |seats: &[(&Seat, Occupancy)], separator| {
+        let names = |seats: &[(&Arc<Seat>, Occupancy)], separator| {
             seats.iter().map(|(seat, _)| seat.id().as_str()).collect::<Vec<_>>().join(separator)
         };
         let what = names(&missing, if self.any { "|" } else { "," });
@@ -132,54 +122,100 @@ impl Attempt {
         self.seats.iter().take(first).all(|seat| !seat.new_name().exists())
     }
 
-    /// The process that waits: this very program with a hidden command. Kill it to give up, then drop the attempt. With `now` it
-    /// waits for nobody.
+    /// Has threads draw for each seat and wait, and calls `tell` on such a thread when it has answered. With `now` they wait for nobody.
     ///
     /// # Errors
-    /// When this program's own path is not known.
-    pub(crate) fn waiter(&self, now: bool) -> io::Result<(Spawn, Setup)> {
-        let mut args: Vec<OsString> = vec![COMMAND.into(), self.directory.path().into()];
-        args.push(format!("{}{}", if self.any { "any" } else { "all" }, if now { NOW } else { "" }).into());
-        for seat in &self.seats {
-            args.extend(encode(seat.id(), seat.lock_descriptor(), seat.new_name()));
+    /// When there is no room for a thread.
+    pub(crate) fn wait(&self, now: bool, tell: impl Fn() + Send + Clone + 'static) -> Result<Waiting, SpawnError> {
+        let (sender, answers) = unbounded_channel();
+        let mut waiting = Waiting { threads: Vec::new(), answers, taken: 0 };
+        for (index, seats) in self.seats.chunks(if self.any { 1 } else { self.seats.len() }).enumerate() {
+            let (seats, sender, tell) = (seats.to_vec(), sender.clone(), tell.clone());
+            let thread = Interruptible::begin(move || {
+                let result = seats.iter().try_for_each(|seat| seat.wait(now));
+                // Where nobody wants them any more, they are let go here.
+                drop(seats);
+                let _ = sender.send((index, result));
+                tell();
+            });
+            let error = |error| SpawnError::Other(PathBuf::from("the thread that waits"), error);
+            waiting.threads.push(thread.map_err(error)?);
         }
-        let keep = self.seats.iter().map(Seat::lock_descriptor).collect();
-        waiter(args, keep)
+        Ok(waiting)
     }
 
-    /// What came of the attempt, once the process that waited has ended.
+    /// What is held, once the wait is over.
     ///
     /// # Errors
     /// [`AttemptError::Again`] when a ticket was swept, else why nothing is held.
-    pub(crate) fn finish(mut self, ended: Ended) -> Result<Held, AttemptError> {
-        match ended {
-            Ended::Code(0) if !self.any => Ok(Held::since_now(self.seats)),
-            Ended::Code(code) if code == i32::from(AGAIN) => Err(AttemptError::Again),
-            Ended::Code(code) if code == i32::from(TAKEN) => Err(AttemptError::Taken),
-            Ended::Code(code)
-                if self.any && (0..self.seats.len()).any(|index| code == i32::from(WON) + index as i32) =>
-            {
-                let index = usize::try_from(code - i32::from(WON)).unwrap_or(0);
-                // The others are given up by being dropped, even one that was won in the same moment.
-                Ok(Held::since_now(vec![self.seats.swap_remove(index)]))
-            }
-            ended => {
-                let what: Vec<&str> = self.seats.iter().map(|seat| seat.id().as_str()).collect();
-                Err(AttemptError::Waiter { what: what.join(", "), ended })
-            }
+    pub(crate) fn finish(mut self, outcome: Outcome) -> Result<Held, AttemptError> {
+        match outcome {
+            // The others are given up by being dropped, even one that was won in the same moment.
+            Ok(index) if self.any => Ok(Held::since_now(vec![self.seats.swap_remove(index)])),
+            Ok(_) => Ok(Held::since_now(self.seats)),
+            Err(QueueError::Swept) => Err(AttemptError::Again),
+            Err(QueueError::Taken) => Err(AttemptError::Taken),
+            Err(error) => Err(error.into()),
         }
     }
 }
 
+impl Waiting {
+    /// Resolves once the wait is over.
+    pub(crate) async fn over(&mut self) -> Outcome {
+        loop {
+            // Every thread answers before it ends.
+            let answer = self.answers.recv().await.unwrap_or((0, Err(QueueError::GivenUp)));
+            if let Some(outcome) = self.decide(answer) {
+                return outcome;
+            }
+        }
+    }
+
+    /// The same for those who are told otherwise; `None` while the wait goes on.
+    pub(crate) fn if_over(&mut self) -> Option<Outcome> {
+        loop {
+            let answer = match self.answers.try_recv() {
+                Ok(answer) => answer,
+                Err(TryRecvError::Empty) => return None,
+                Err(TryRecvError::Disconnected) => (0, Err(QueueError::GivenUp)),
+            };
+            if let Some(outcome) = self.decide(answer) {
+                return Some(outcome);
+            }
+        }
+    }
+
+    /// The first that has what it waits for decides, and the first that cannot wait; who finds it taken only if all do.
+    fn decide(&mut self, (index, result): Answer) -> Option<Outcome> {
+        self.taken += usize::from(matches!(result, Err(QueueError::Taken)));
+        match result {
+            Err(QueueError::Taken) if self.taken < self.threads.len() => None,
+            result => Some(result.map(|()| index)),
+        }
+    }
+
+    /// Asks all to give up; each answers.
+    pub(crate) fn give_up(&self) {
+        self.threads.iter().for_each(Interruptible::interrupt);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
 impl Held {
-    fn since_now(seats: Vec<Seat>) -> Self {
+    fn since_now(seats: Vec<Arc<Seat>>) -> Self {
         Self { seats, since: Claim::now(String::new()).since }
     }
 
     /// What is held.
     #[must_use]
     pub(crate) fn ids(&self) -> Vec<&ResourceId> {
-        self.seats.iter().map(Seat::id).collect()
+        self.seats.iter().map(|seat| seat.id()).collect()
     }
 
     /// The names, as `OSCR_RESOURCE` gives them to a job.
@@ -216,116 +252,103 @@ impl Held {
     }
 }
 
-fn waiter(args: Vec<OsString>, keep: Vec<RawFd>) -> io::Result<(Spawn, Setup)> {
-    let what = Spawn {
-        program: std::env::current_exe()?.into(),
-        args,
-        env: Some(Vec::new()),
-        directory: None,
-        captured: false,
-    };
-    let setup = Setup {
-        session: ChildSession::Own,
-        directory: None,
-        identity: None,
-        mask: SignalSet::EMPTY,
-        ignored: None,
-        umask: None,
-        no_new_privs: true,
-        no_capabilities: true,
-        parent_death: Some(Signal::SIGKILL),
-        keep,
-        own_id: None,
-    };
-    Ok((what, setup))
-}
-
-/// Three arguments for a seat: id, descriptor of the lock, name of the ticket.
-fn encode(id: &ResourceId, lock: RawFd, new: &Path) -> [OsString; 3] {
-    [id.as_str().into(), lock.to_string().into(), new.into()]
-}
-
-/// The process that waits: draws for each seat and waits, all in turn or any of them. Returns its exit code.
-#[must_use]
-pub(crate) fn run_waiter(arguments: &[OsString]) -> u8 {
-    match wait(arguments) {
-        Ok(code) => code,
-        Err(error) => {
-            say(&error.to_string());
-            1
-        }
-    }
-}
-
-fn wait(arguments: &[OsString]) -> Result<u8, Box<dyn std::error::Error>> {
-    let [directory, mode, seats @ ..] = arguments else { return Err("bad arguments".into()) };
-    let mode = mode.to_str().ok_or("bad arguments")?;
-    let (mode, now) = mode.strip_suffix(NOW).map_or((mode, false), |mode| (mode, true));
-    let directory = LockDirectory::checked(Path::new(directory));
-    let mut parsed: Vec<(ResourceId, RawFd, PathBuf)> = Vec::new();
-    for seat in seats.chunks(3) {
-        let [id, lock, new] = seat else { return Err("bad arguments".into()) };
-        let (id, lock) = (id.to_str().ok_or("bad id")?.parse()?, lock.to_str().ok_or("bad descriptor")?.parse()?);
-        parsed.push((id, lock, PathBuf::from(new)));
-    }
-    if mode == "any" && parsed.len() > 1 {
-        return wait_for_any(&directory, &parsed, now);
-    }
-    for (id, lock, new) in &parsed {
-        // Never closed here: the open file is the caller's, and this process is about to end.
-        let lock: File = os::inherited(*lock)?;
-        match draw_and_wait(&directory, id, new, &lock, now) {
-            Err(QueueError::Swept) => return Ok(AGAIN),
-            Err(QueueError::Taken) => return Ok(TAKEN),
-            other => other?,
-        }
-        std::mem::forget(lock);
-    }
-    Ok(if mode == "any" { WON } else { 0 })
-}
-
-/// One process for each resource of the pool; the first that gets its resource decides.
-fn wait_for_any(
-    directory: &LockDirectory,
-    seats: &[(ResourceId, RawFd, PathBuf)],
-    now: bool,
-) -> Result<u8, Box<dyn std::error::Error>> {
-    let mut waiters: Vec<Pid> = Vec::new();
-    for (id, lock, new) in seats {
-        let mut args: Vec<OsString> =
-            vec![COMMAND.into(), directory.path().into(), format!("all{}", if now { NOW } else { "" }).into()];
-        args.extend(encode(id, *lock, new));
-        let (what, setup) = waiter(args, vec![*lock])?;
-        waiters.push(crate::init::spawn::spawn(&what, setup)?.pid);
-    }
-    let mut taken = 0;
-    let code = loop {
-        match waitpid(None, None)? {
-            WaitStatus::Exited(pid, 0) => {
-                let index = waiters.iter().position(|waiter| *waiter == pid).unwrap_or(0);
-                break WON + u8::try_from(index)?;
-            }
-            WaitStatus::Exited(_, code) if code == i32::from(TAKEN) => {
-                taken += 1;
-                if taken == waiters.len() {
-                    break TAKEN;
-                }
-            }
-            WaitStatus::Exited(_, code) => break u8::try_from(code).unwrap_or(1),
-            WaitStatus::Signaled(..) => break 1,
-            _ => {}
-        }
-    };
-    for waiter in &waiters {
-        let _ = kill(*waiter, Signal::SIGKILL);
-    }
-    while waitpid(None, None).is_ok() {}
-    Ok(code)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::thread;
+
     use super::*;
+    use crate::resource::queue::draw_and_wait;
+
+    /// Waits for what others have, and is told of each answer.
+    fn waits(directory: &LockDirectory, wanted: &str) -> (Attempt, Waiting, Receiver<()>) {
+        let attempt = Attempt::begin(directory, &wanted.parse().unwrap(), &Claim::default()).unwrap();
+        let (tell, told) = channel();
+        let waiting = attempt.wait(false, move || tell.send(()).unwrap_or_default()).unwrap();
+        while !attempt.seats.iter().all(|seat| Occupancy::of(directory, seat.id()).queue.len() == 1) {
+            thread::yield_now();
+        }
+        (attempt, waiting, told)
+    }
+
+    fn held(directory: &LockDirectory, id: &str) -> File {
+        let lock = directory.open_lock(&id.parse().unwrap()).unwrap();
+        lock.lock().unwrap();
+        lock
+    }
+
+    /// Comes back once nobody has it and nobody waits for it, without a look at what would free it.
+    fn comes_free(directory: &LockDirectory, id: &str) {
+        let id = id.parse().unwrap();
+        let lock = directory.open_lock(&id).unwrap();
+        lock.lock().unwrap();
+        lock.unlock().unwrap();
+        while !std::fs::read_dir(directory.queue(&id)).unwrap().all(|entry| entry.unwrap().file_name() == ".mutex") {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn whoever_gives_up_gives_up_all_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = LockDirectory::checked(folder.path());
+        let other = held(&directory, "b");
+        let attempt = Attempt::begin(&directory, &"a,b".parse().unwrap(), &Claim::default()).unwrap();
+        let waiting = attempt.wait(false, || {}).unwrap();
+        while !attempt.missing(Tell::All).is_some_and(|missing| missing.what == "b") {
+            thread::yield_now();
+        }
+        drop((attempt, waiting));
+        comes_free(&directory, "a");
+        drop(other);
+        comes_free(&directory, "b");
+    }
+
+    #[test]
+    fn the_first_of_a_pool_decides_and_the_others_give_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = LockDirectory::checked(folder.path());
+        let [a, b] = ["a", "b"].map(|id| held(&directory, id));
+        let (attempt, mut waiting, told) = waits(&directory, "a|b");
+        assert!(waiting.if_over().is_none());
+        drop(b);
+        told.recv().unwrap();
+        let ours = attempt.finish(waiting.if_over().unwrap()).unwrap();
+        assert_eq!(ours.names(), "b");
+        drop(waiting);
+        drop(a);
+        comes_free(&directory, "a");
+        assert!(Occupancy::of(&directory, &"b".parse().unwrap()).held);
+        drop(ours);
+        comes_free(&directory, "b");
+    }
+
+    #[test]
+    fn of_two_that_are_won_in_the_same_moment_one_is_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = LockDirectory::checked(folder.path());
+        let both = ["a", "b"].map(|id| held(&directory, id));
+        let (attempt, mut waiting, told) = waits(&directory, "a|b");
+        drop(both);
+        told.recv().unwrap();
+        told.recv().unwrap();
+        let ours = attempt.finish(waiting.if_over().unwrap()).unwrap();
+        let other = if ours.names() == "a" { "b" } else { "a" };
+        comes_free(&directory, other);
+    }
+
+    #[test]
+    fn whoever_is_asked_to_give_up_answers_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = LockDirectory::checked(folder.path());
+        let _other = held(&directory, "a");
+        let (attempt, mut waiting, told) = waits(&directory, "a");
+        waiting.give_up();
+        told.recv().unwrap();
+        let outcome = waiting.if_over().unwrap();
+        assert!(matches!(attempt.finish(outcome), Err(AttemptError::Queue(QueueError::GivenUp))));
+    }
 
     #[test]
     fn only_what_is_missing_is_waited_for_and_nobody_waits_for_themselves() {

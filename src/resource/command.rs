@@ -4,11 +4,11 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::getpid;
 use serde::Serialize;
 
 use super::aside::Aside;
 use super::attempt::{Attempt, AttemptError, Held};
-pub(crate) use super::attempt::{COMMAND as WAIT, run_waiter};
 use super::claim::{Claim, Tell};
 use super::locks::Locks;
 use super::person::introduce;
@@ -17,12 +17,14 @@ use super::survey::{Certainty, Occupancy};
 use super::wanted::{ResourceId, Wanted};
 use crate::exit;
 use crate::init::exec::{ExecError, Options, exec};
-use crate::init::spawn::spawn;
-use crate::init::{Change, Ended, Signals, SpawnError, reap};
+use crate::init::{Signals, reap};
 use crate::print::say;
 
 /// Somebody who gets the resource within this time is not told about waiting.
 const UNREMARKABLE: Duration = Duration::from_millis(200);
+
+/// So long a wait may take to be given up.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// Why a command came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +32,7 @@ pub(crate) enum CommandError {
     /// The queue cannot be used.
     #[error(transparent)]
     Attempt(#[from] AttemptError),
-    /// The command, or the process that waits for its turn, cannot be started.
+    /// The command, or the thread that waits for its turn, cannot be started.
     #[error(transparent)]
     Exec(#[from] ExecError),
     /// Signals, or the lock directory, cannot be read.
@@ -117,22 +119,29 @@ fn wait(
     let attempt = locks.begin(wanted, claim)?;
     let now = manners.timeout == Some(Duration::ZERO);
     // One that waits for nobody comes back by itself.
-    let until = until.filter(|_| !now);
-    let (what, setup) = attempt.waiter(now)?;
-    let waiter = spawn(&what, setup).map_err(|error: SpawnError| ExecError::Spawn(error))?.pid;
+    let mut until = until.filter(|_| !now);
+    // It says so as a child would. All threads block that signal, so it waits to be taken.
+    let tell = || {
+        let _ = kill(getpid(), Signal::SIGCHLD);
+    };
+    let mut waiting = attempt.wait(now, tell).map_err(ExecError::Spawn)?;
     let mut remark_at = Some(Instant::now() + UNREMARKABLE).filter(|_| !now);
     let mut over = None;
     loop {
-        let next = [remark_at, until.filter(|_| over.is_none())].into_iter().flatten().min();
+        let next = [remark_at, until].into_iter().flatten().min();
         let caught = signals.wait(next.map(|next| next.saturating_duration_since(Instant::now())))?;
         let passed = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
         match caught {
-            None if over.is_none() && passed(until) => {
-                over = Some(taken(&attempt, wanted, manners));
-                remark_at = None;
-                // It may have got the hardware in this moment, which its end will say.
-                let _ = kill(waiter, Signal::SIGKILL);
-            }
+            None if passed(until) => match over.take() {
+                // It cannot answer, as where the server of its file system does not.
+                Some(over) => return Err(over),
+                None => {
+                    over = Some(taken(&attempt, wanted, manners));
+                    (remark_at, until) = (None, Instant::now().checked_add(ANSWER));
+                    // It may have got the hardware in this moment, which its answer will say.
+                    waiting.give_up();
+                }
+            },
             None if passed(remark_at) => {
                 remark_at = None;
                 if let Some(missing) = attempt.missing(Tell::All) {
@@ -141,25 +150,16 @@ fn wait(
             }
             None => {}
             Some(caught) if caught.is_child() => {
-                for change in reap() {
-                    match change {
-                        Change::Ended(pid, Ended::Signal(..)) if pid == waiter && over.is_some() => {
-                            return Err(over.take().unwrap_or(CommandError::Interrupted(0)));
-                        }
-                        Change::Ended(pid, Ended::Code(code))
-                            if pid == waiter && now && code == i32::from(exit::TAKEN) =>
-                        {
-                            return Err(taken(&attempt, wanted, manners));
-                        }
-                        Change::Ended(pid, ended) if pid == waiter => return Ok(attempt.finish(ended)?),
-                        _ => {}
-                    }
+                // Children that our caller left to us.
+                reap().for_each(drop);
+                match waiting.if_over() {
+                    None => {}
+                    Some(Err(QueueError::GivenUp)) => return Err(over.unwrap_or(CommandError::Interrupted(0))),
+                    Some(Err(QueueError::Taken)) => return Err(taken(&attempt, wanted, manners)),
+                    Some(outcome) => return Ok(attempt.finish(outcome)?),
                 }
             }
-            Some(caught) if ends_a_wait(caught.number) => {
-                let _ = kill(waiter, Signal::SIGKILL);
-                return Err(CommandError::Interrupted(caught.number));
-            }
+            Some(caught) if ends_a_wait(caught.number) => return Err(CommandError::Interrupted(caught.number)),
             Some(_) => {}
         }
     }

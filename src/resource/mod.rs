@@ -52,6 +52,12 @@
 //! between looking and sleeping. What was true before the wait (which ticket is the predecessor) is looked at again after
 //! it. A ticket has its lock before it has its name, so a named ticket without a lock is dead, never unborn. A death
 //! closes descriptors, which is a release.
+//!
+//! # Why whoever is asked to give up does
+//!
+//! It is a thread that waits, and the signal that asks it makes its next call fail, the one that it is in or the one that it is
+//! about to make ([`crate::os::interrupt`]). A lock that it won in the same moment belongs to a seat that nobody has any more, and is
+//! let go with it. No step but a wait takes long, and the mutex is let go like any lock.
 
 mod aside;
 mod attempt;

@@ -1,8 +1,7 @@
 //! Tickets and the wait, as the module's documentation describes them.
 //!
-//! The wait blocks, and a blocking `flock` cannot be given up but by ending the process. So PID 1 opens the files
-//! ([`Seat`]), and a short-lived child that inherits them waits in its place ([`draw_and_wait`]): a lock belongs to the open
-//! file, not to the process that asked for it, and is PID 1's as soon as the child has it.
+//! The wait blocks, and so a thread of its own does it ([`draw_and_wait`]), which can be asked to give up at any moment. A lock belongs
+//! to the open file, not to the thread that asked for it, and a [`Seat`] is let go by whoever has it last: the thread or who began it.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -16,6 +15,7 @@ use super::claim::Claim;
 use super::directory::LockDirectory;
 use super::shown::ShownHolder;
 use super::wanted::ResourceId;
+use crate::os::interrupt;
 
 /// What follows a killed holder waits this much longer. The kernel closes PID 1's files before it kills the other processes
 /// of its container, and those close theirs, a serial port perhaps, only after giving back their memory.
@@ -55,6 +55,9 @@ pub(crate) enum QueueError {
     /// Somebody has it, or comes first, and it was not to be waited for.
     #[error("it is taken")]
     Taken,
+    /// The thread was asked to give up, and has let go of all.
+    #[error("the wait was given up")]
+    GivenUp,
 }
 
 /// A place in a resource's queue, and later the resource itself. Dropping it gives both up.
@@ -96,7 +99,7 @@ impl Seat {
         &self.id
     }
 
-    /// The descriptor of the lock, for the process that waits to inherit.
+    /// The descriptor of the lock, for a command to inherit.
     pub(super) fn lock_descriptor(&self) -> RawFd {
         self.lock.as_raw_fd()
     }
@@ -105,7 +108,7 @@ impl Seat {
         Some(self.ticket.as_ref()?.file.as_raw_fd())
     }
 
-    /// The ticket's name before it is drawn, which the process that waits must know; nothing without a ticket.
+    /// The ticket's name before it is drawn; nothing without a ticket.
     pub(super) fn new_name(&self) -> &Path {
         self.ticket.as_ref().map_or(Path::new(""), |ticket| &ticket.new)
     }
@@ -113,6 +116,13 @@ impl Seat {
     /// The number by which the file system knows the ticket under any name.
     pub(super) fn inode(&self) -> Option<u64> {
         Some(self.ticket.as_ref()?.file.metadata().ok()?.ino())
+    }
+
+    /// Waits until the resource is this seat's, as [`draw_and_wait`] does.
+    pub(super) fn wait(&self, now: bool) -> Result<(), QueueError> {
+        let waited = draw_and_wait(&self.directory, &self.id, self.new_name(), &self.lock, now);
+        // Whatever came of it: who is asked has let the lock go.
+        if interrupt::asked() { Err(QueueError::GivenUp) } else { waited }
     }
 
     /// Replaces what the ticket says of its owner.
@@ -215,12 +225,12 @@ pub(super) fn draw_and_wait(
     if now {
         try_for_a_moment(lock)?
     } else {
-        lock.lock().map_err(unusable)?
+        interrupt::lock(lock, false).map_err(unusable)?
     }
     let holder = directory.holder(id);
     // One that let go has removed its record.
     if fs::exists(&holder).map_err(unusable)? {
-        thread::sleep(SETTLE);
+        interrupt::sleep(SETTLE).map_err(unusable)?;
         // It is about the one that was killed.
         let _ = fs::remove_file(directory.shown(id));
     }
@@ -323,7 +333,7 @@ fn draw(directory: &LockDirectory, id: &ResourceId, new: &Path) -> io::Result<u6
         Err(error) if is_full(&error) => File::open(&queue)?,
         mutex => mutex?,
     };
-    mutex.lock()?;
+    interrupt::lock(&mutex, false)?;
     sweep(&queue, new)?;
     let mut text = String::new();
     // What cannot be read counts as nothing: numbers in use are looked at in any case.
@@ -378,7 +388,7 @@ fn wait_for(ticket: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file?,
     };
-    file.lock_shared()?;
+    interrupt::lock(&file, true)?;
     // Its owner is dead if the name is still there; a holder's ticket has moved. Numbers are not used twice, so the name
     // cannot have come to mean another ticket.
     match fs::remove_file(ticket) {

@@ -37,19 +37,6 @@ pub fn assert_free(container: &Container<'_>) {
     until("the lock is free", || lock.try_lock().is_ok());
 }
 
-/// Ends the process that waits in PID 1's place.
-fn kill_waiter(container: &Container<'_>) {
-    let mut waiter = None;
-    until("the process that waits", || {
-        waiter = container.processes().into_iter().find(|pid| {
-            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&command).contains("lock-wait")
-        });
-        waiter.is_some()
-    });
-    nix::sys::signal::kill(waiter.expect("found"), Signal::SIGKILL).expect("it runs");
-}
-
 /// A job has the board, and nobody after it.
 fn works(forge: &Forge, container: &mut Container<'_>) {
     container.start();
@@ -297,24 +284,6 @@ fn for_a_job() -> Vec<Row> {
                 assert_free(container);
             },
         ),
-        Row::new(
-            Kind::GitHub,
-            Step::Hardware,
-            "the process that waits is killed",
-            "the job is failed, or waits again; the lock is free",
-            |forge, container| {
-                needs_board(container);
-                let lock = take_board(container);
-                container.start();
-                let waiting = forge.job("true");
-                container.wait_line("the job is waiting");
-                kill_waiter(container);
-                drop(lock);
-                forge.wait_job(waiting, LIMIT);
-                container.exit_code();
-                assert_free(container);
-            },
-        ),
     ]
 }
 
@@ -333,21 +302,6 @@ fn before_listening() -> Vec<Row> {
                 container.signal(Signal::SIGTERM);
                 assert_eq!(container.exit_code_within(STOP), 0);
                 assert!(forge.calls().is_empty(), "{:?}", forge.calls());
-            },
-        ),
-        Row::new(
-            Kind::Azure,
-            Step::Hardware,
-            "the process that waits is killed",
-            "it waits again, and has its board then",
-            |_, container| {
-                needs_board(container);
-                let lock = take_board(container);
-                container.start();
-                container.wait_line("a new phase: waiting");
-                kill_waiter(container);
-                drop(lock);
-                listens(container);
             },
         ),
         Row::new(
