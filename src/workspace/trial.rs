@@ -45,7 +45,9 @@ pub(crate) fn could_write(place: &Path) -> io::Result<()> {
 }
 
 fn inside(place: &Path) -> io::Result<()> {
-    let directory = place.join(format!(".oscr-trial-{}", std::process::id()));
+    // By chance, because containers that share the place try it in the same moment, and each of them is process 1.
+    let number = getrandom::u64().map_err(io::Error::other)?;
+    let directory = place.join(format!(".oscr-trial-{number:016x}"));
     fs::create_dir(&directory)?;
     let file = directory.join("file");
     // A directory can take what its own entries do not.
@@ -66,6 +68,17 @@ mod tests {
         let absent = directory.path().join("absent");
         assert_eq!(run(&[directory.path().to_owned(), absent.clone()]), 0);
         assert!(!absent.exists() && fs::read_dir(directory.path()).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn many_try_a_place_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let tried = || (0..50).try_for_each(|_| could_write(directory.path()));
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(tried)).collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+        });
+        assert!(fs::read_dir(directory.path()).unwrap().next().is_none());
     }
 
     #[test]
