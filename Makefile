@@ -138,12 +138,26 @@ lint-workflows: setup-lint ## what .github has: its form, and what an attacker c
 	.tools/lint/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	.tools/lint/bin/zizmor --offline --strict-collection --quiet .github
 
+# All but the herd, which fills the machine by itself.
+BENCHES := init_bench lock wipe_bench
+
 .PHONY: bench
-bench: export OSCR_ENTRY := $(abspath $(DIST))/oscr-entry
-bench: export OSCR_SIM_BIN_DIR := $(abspath $(DIST))/sim
+bench bench-herd: export OSCR_ENTRY := $(abspath $(DIST))/oscr-entry
+bench bench-herd: export OSCR_SIM_BIN_DIR := $(abspath $(DIST))/sim
 # What is measured is the release binary; what measures may be built as the tests are.
-bench: build ## compare with other inits, in one run
-	cargo bench $(CARGO_FLAGS) --profile dev --target $(TARGET) --workspace --bench '*'
+bench: build ## compare with other inits, flock(1) and rm -rf, in one run of less than ten minutes
+	cargo bench $(CARGO_FLAGS) --profile dev --target $(TARGET) --package oscr $(addprefix --bench ,$(BENCHES))
+
+.PHONY: bench-herd
+bench-herd: build ## 100 runners that start together, each with its own token and with a shared one
+	cargo bench $(CARGO_FLAGS) --profile dev --target $(TARGET) --package oscr --bench herd_bench
+
+.PHONY: bench-docs
+bench-docs: ## run both benches twice, and write the pages of performance from that
+	rm -rf $(DIST)/bench
+	for run in first second; do OSCR_BENCH_OUT=$(abspath $(DIST))/bench/$$run $(MAKE) bench bench-herd; done
+	OSCR_BENCH_RUNS=$(abspath $(DIST))/bench/first:$(abspath $(DIST))/bench/second UPDATE_DOCS=1 \
+	    cargo test $(CARGO_FLAGS) --target $(TARGET) --package oscr --test docs -- pages_of_performance
 
 .PHONY: clean
 clean: ## remove what the build left (images stay)

@@ -5,6 +5,9 @@
 //! a process, the release, and the start of a process in it. Meanwhile as many wait as the column says: whoever leaves is
 //! replaced while the next one holds.
 
+#[path = "goals.rs"]
+mod aims;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -58,14 +61,19 @@ fn main() {
     println!("hand-over from one holder to the next, median (and 90th percentile) in ms");
     println!("| waiting | {} |", Way::ALL.map(Way::title).join(" | "));
     println!("| --- | --- | --- | --- |");
+    let mut sheet = aims::Sheet::of("lock");
     for waiters in WAITERS {
+        let mut medians = Vec::new();
         let cells = Way::ALL.map(|way| {
             let mut gaps = hand_overs(way, waiters);
             gaps.sort_unstable();
+            medians.push(gaps[gaps.len() / 2].as_secs_f64() * 1000.0);
             let ms = |index: usize| gaps[index.min(gaps.len() - 1)].as_secs_f64() * 1000.0;
             format!("{:.2} ({:.2})", ms(gaps.len() / 2), ms(gaps.len() * 9 / 10))
         });
         println!("| {waiters} | {} |", cells.join(" | "));
+        let name = format!("hand-over with {waiters} waiting, median, ms");
+        sheet.note(&name, Some(medians[0]), Some(medians[1]));
     }
     println!("\nprocessor time of 100 waiters, measured over {} s and scaled to a minute, in ms", IDLE.as_secs());
     for way in Way::ALL {
@@ -75,6 +83,8 @@ fn main() {
             cost_of_waiting(way).as_secs_f64() * 1000.0 * 60.0 / IDLE.as_secs_f64()
         );
     }
+    print!("\n{}", sheet.table());
+    sheet.leave("");
 }
 
 /// The command that holds: says when it began and when it ends.

@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a measurement that fails is no measurement")]
 
+#[path = "../goals.rs"]
+mod aims;
 mod goals;
 mod measure;
 mod run_mode;
@@ -66,10 +68,14 @@ fn main() -> ExitCode {
     measure::idleness(&contenders, &mut figures, runner.as_ref(), &effort);
     let runner = runner.map(run_mode::Runner::end);
 
-    print!("{}", table::machine());
-    print!("{}", table::figures(&contenders, &figures, runner.as_ref(), bare, direct, effort.orphans.0));
+    let mut text = table::machine();
+    text += &table::figures(&contenders, &figures, runner.as_ref(), bare, direct, effort.orphans.0);
+    print!("{text}");
+    aims::hold_rows("init", &text);
     if effort.starts == FULL.starts {
-        print!("{}", goals::table(&contenders, &figures, runner.as_ref()));
+        let sheet = goals::sheet(&contenders, &figures, runner.as_ref());
+        print!("{}", sheet.table());
+        sheet.leave(&text);
     } else {
         println!("Too few turns, and perhaps no release binary: `make bench` judges.");
     }

@@ -1,34 +1,21 @@
 //! The figures as Markdown.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::process::Command;
 
+use crate::aims;
 use crate::measure::{Contender, Figures};
 use crate::run_mode::RunFigures;
 
 /// Where it was measured, in a sentence.
 pub fn machine() -> String {
-    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let models: Vec<&str> =
-        cpus.lines().filter_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|m| m.1).collect();
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let system = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("an unknown system");
     let version = |package: &str| {
         let output = Command::new("dpkg-query").args(["--show", "--showformat=${Version}", package]).output();
         let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         format!("{package} {}", if text.is_empty() { "(no package)" } else { &text })
     };
     let versions: Vec<String> = ["tini", "dumb-init", "catatonit"].into_iter().map(version).collect();
-    format!(
-        "Measured on {} × {}, Linux {}, {}; {}.\n\n",
-        models.len(),
-        models.first().unwrap_or(&"an unknown processor"),
-        kernel.trim(),
-        system.trim_matches('"'),
-        versions.join(", ")
-    )
+    format!("{}; {}.\n\n", aims::machine(), versions.join(", "))
 }
 
 /// One line of the table: its name, decimals, the figure, and the same of `run`.
