@@ -218,6 +218,7 @@ fn log_arrival(shared: &Shared, request: &Request, path: &str, agent: bool) -> u
             path: path.to_owned(),
             query: request.uri().query().map(str::to_owned),
             status: None,
+            answered: None,
             auth_kind,
             user_agent: text(header::USER_AGENT),
             agent,
@@ -236,7 +237,10 @@ fn with_record(shared: &Shared, n: u64, change: impl FnOnce(&mut RequestRecord))
 }
 
 fn log_status(shared: &Shared, n: u64, status: StatusCode) {
-    with_record(shared, n, |r| r.status = Some(status.as_u16()));
+    with_record(shared, n, |r| {
+        r.status = Some(status.as_u16());
+        r.answered = Some(Timestamp::now());
+    });
 }
 
 fn take_fault(shared: &Shared, n: u64, method: &Method, path: &str, agent: bool) -> Option<Fault> {

@@ -293,6 +293,8 @@ pub struct RequestRecord {
     pub query: Option<String>,
     /// The answer's status; none while in flight, or when the connection was cut.
     pub status: Option<u16>,
+    /// When that was on its way.
+    pub answered: Option<Timestamp>,
     /// `none`, `basic`, `bearer` and so on, the scheme alone.
     pub auth_kind: String,
     /// The `User-Agent` header.

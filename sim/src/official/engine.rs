@@ -15,9 +15,9 @@ const LABEL: &str = "oscr.official";
 
 /// The machine's Docker, for one run of the table.
 #[derive(Debug)]
-pub(super) struct Engine {
+pub struct Engine {
     /// All names begin with it.
-    pub(super) prefix: String,
+    pub prefix: String,
     /// Nothing more is made.
     over: AtomicBool,
     /// So many commands are just making something.
@@ -50,7 +50,7 @@ fn output(arguments: &[&str]) -> Result<Output, String> {
 }
 
 /// Runs docker, which must succeed; its standard output without the last line's end.
-pub(super) fn docker(arguments: &[&str]) -> Result<String, String> {
+pub fn docker(arguments: &[&str]) -> Result<String, String> {
     let output = output(arguments)?;
     if output.status.success() {
         return Ok(text_of(&output.stdout).trim_end().to_owned());
@@ -59,14 +59,14 @@ pub(super) fn docker(arguments: &[&str]) -> Result<String, String> {
 }
 
 /// Runs docker: whether it succeeded, and both of its outputs.
-pub(super) fn told(arguments: &[&str]) -> Result<(bool, String), String> {
+pub fn told(arguments: &[&str]) -> Result<(bool, String), String> {
     let output = output(arguments)?;
     Ok((output.status.success(), text_of(&output.stdout) + &text_of(&output.stderr)))
 }
 
 impl Engine {
     /// Asks whether Docker answers, and finds a name.
-    pub(super) fn new() -> Result<Self, String> {
+    pub fn new() -> Result<Self, String> {
         docker(&["version", "--format", "{{.Server.Version}}"])?;
         let mut number = [0; 4];
         getrandom::fill(&mut number).map_err(|error| error.to_string())?;
@@ -76,7 +76,7 @@ impl Engine {
     }
 
     /// Whether the run was ended.
-    pub(super) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
     }
 
@@ -85,7 +85,7 @@ impl Engine {
     }
 
     /// `docker VERB… --label OURS ARGUMENTS…`, unless the run is over: what it makes is removed at the end.
-    pub(super) fn make(&self, verb: &[&str], arguments: &[&str]) -> Result<String, String> {
+    pub fn make(&self, verb: &[&str], arguments: &[&str]) -> Result<String, String> {
         self.making.fetch_add(1, Ordering::SeqCst);
         let made = if self.over.load(Ordering::SeqCst) {
             Err("the run is over".to_owned())
@@ -104,7 +104,7 @@ impl Engine {
     }
 
     /// Removes the containers of one scenario, with their volumes.
-    pub(super) fn remove(&self, containers: &[String]) {
+    pub fn remove(&self, containers: &[String]) {
         if !containers.is_empty() {
             let ids: Vec<&str> = containers.iter().map(String::as_str).collect();
             // They may be gone.
@@ -113,7 +113,7 @@ impl Engine {
     }
 
     /// The jobs of the runner with this host name use the machine's Docker, with containers of this image.
-    pub(super) fn has_guests(&self, image: &str, host: &str, shell: &str) {
+    pub fn has_guests(&self, image: &str, host: &str, shell: &str) {
         let guests = Guests { image: image.to_owned(), host: host.to_owned(), shell: shell.to_owned() };
         self.guests.lock().unwrap_or_else(PoisonError::into_inner).push(guests);
     }
@@ -140,7 +140,7 @@ impl Engine {
     }
 
     /// Removes all that was made in this run.
-    pub(super) fn remove_all(&self) -> Result<(), String> {
+    pub fn remove_all(&self) -> Result<(), String> {
         self.over.store(true, Ordering::SeqCst);
         let until = Instant::now() + Duration::from_secs(30);
         loop {
@@ -172,14 +172,14 @@ impl Engine {
 }
 
 /// The lines that a docker command prints, as it prints them; the command ends with this.
-pub(super) struct Lines {
+pub struct Lines {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Lines {
     /// Both outputs of docker, in one.
-    pub(super) fn of(arguments: &[&str]) -> Result<Self, String> {
+    pub fn of(arguments: &[&str]) -> Result<Self, String> {
         let start = || -> std::io::Result<(Child, std::io::PipeReader)> {
             let (reader, writer) = std::io::pipe()?;
             let mut command = Command::new("docker");
@@ -202,7 +202,7 @@ impl Lines {
     }
 
     /// The next line that `wanted` accepts, or why there is none.
-    pub(super) fn find(&self, within: Duration, wanted: impl Fn(&str) -> bool) -> Result<String, String> {
+    pub fn find(&self, within: Duration, wanted: impl Fn(&str) -> bool) -> Result<String, String> {
         let until = Instant::now() + patient(within);
         loop {
             match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::forge::{Event, Job, JobSpec, JobStatus, RunnerView};
+use crate::forge::{Event, Job, JobSpec, JobStatus, RequestRecord, RunnerView};
 use crate::patience::{LIMIT, patient};
 use crate::protocol::JobResult;
 
@@ -33,7 +33,7 @@ struct Answer {
 }
 
 /// `official ask`: puts the questions on standard input to the forge of this container.
-pub(super) fn ask() -> Result<(), String> {
+pub fn ask() -> Result<(), String> {
     // Each question has a connection of its own: none is found closed.
     let agent = ureq::Agent::config_builder().proxy(None).http_status_as_error(false).max_idle_connections(0);
     let agent = agent.build().new_agent();
@@ -73,15 +73,15 @@ struct Asking {
 
 /// A forge in a container.
 #[derive(Debug)]
-pub(super) struct Forge {
+pub struct Forge {
     asking: Mutex<Asking>,
     /// Where runners reach it.
-    pub(super) url: String,
+    pub url: String,
 }
 
 impl Forge {
     /// The forge in a running container.
-    pub(super) fn of(container: &str, program: &str) -> Result<Self, String> {
+    pub fn of(container: &str, program: &str) -> Result<Self, String> {
         let mut command = Command::new("docker");
         command.args(["exec", "--interactive", container, program, "ask"]);
         let mut child = command
@@ -124,55 +124,63 @@ impl Forge {
     }
 
     /// Changes some of the forge's orders.
-    pub(super) fn order(&self, orders: Value) -> Result<(), String> {
+    pub fn order(&self, orders: Value) -> Result<(), String> {
         self.post("/orders", &orders).map(drop)
     }
 
     /// Has the forge give a runner up: its session is over, and its job is abandoned.
-    pub(super) fn let_go(&self, id: u64) -> Result<(), String> {
+    pub fn let_go(&self, id: u64) -> Result<(), String> {
         self.post(&format!("/runners/{id}/let-go"), &Value::Null).map(drop)
     }
 
     /// Takes a registration away as an administrator would.
-    pub(super) fn unregister(&self, id: u64) -> Result<(), String> {
+    pub fn unregister(&self, id: u64) -> Result<(), String> {
         self.exchange::<Value>("DELETE", &format!("/runners/{id}"), &Value::Null).map(drop)
     }
 
     /// Cancels a job as its user would.
-    pub(super) fn cancel(&self, id: u64) -> Result<(), String> {
+    pub fn cancel(&self, id: u64) -> Result<(), String> {
         self.post(&format!("/jobs/{id}/cancel"), &Value::Null).map(drop)
     }
 
     /// Queues a job.
-    pub(super) fn submit(&self, job: &JobSpec) -> Result<u64, String> {
+    pub fn submit(&self, job: &JobSpec) -> Result<u64, String> {
         let answer = self.post("/jobs", &json!(job))?;
         answer["id"].as_u64().ok_or_else(|| format!("forge: no job's id in {answer}"))
     }
 
     /// Queues a script for any runner.
-    pub(super) fn script(&self, name: &str, script: &str) -> Result<u64, String> {
+    pub fn script(&self, name: &str, script: &str) -> Result<u64, String> {
         self.submit(&JobSpec::script(name, script))
     }
 
-    pub(super) fn job(&self, id: u64) -> Result<Job, String> {
+    /// A job as it is now.
+    pub fn job(&self, id: u64) -> Result<Job, String> {
         self.get(&format!("/jobs/{id}"))
     }
 
-    pub(super) fn runners(&self) -> Result<Vec<RunnerView>, String> {
+    /// All registrations.
+    pub fn runners(&self) -> Result<Vec<RunnerView>, String> {
         self.get("/runners")
     }
 
-    pub(super) fn events(&self) -> Result<Vec<Event>, String> {
+    /// All that was notable, in order.
+    pub fn events(&self) -> Result<Vec<Event>, String> {
         self.get("/events")
     }
 
+    /// The requests that came, the control plane's apart.
+    pub fn requests(&self) -> Result<Vec<RequestRecord>, String> {
+        self.get("/requests")
+    }
+
     /// What broke the description of the forge's API, and secrets where none belongs.
-    pub(super) fn violations(&self) -> Result<Vec<String>, String> {
+    pub fn violations(&self) -> Result<Vec<String>, String> {
         self.get("/violations")
     }
 
     /// Waits until the job is at least so far.
-    pub(super) fn wait_job(&self, id: u64, status: JobStatus) -> Result<Job, String> {
+    pub fn wait_job(&self, id: u64, status: JobStatus) -> Result<Job, String> {
         let until = Instant::now() + patient(LIMIT);
         let word = json!(status);
         let word = word.as_str().unwrap_or_default();
@@ -193,7 +201,7 @@ impl Forge {
     }
 
     /// Waits until the job is over, which must end so.
-    pub(super) fn ends(&self, id: u64, result: JobResult) -> Result<Job, String> {
+    pub fn ends(&self, id: u64, result: JobResult) -> Result<Job, String> {
         let job = self.wait_job(id, JobStatus::Completed)?;
         if job.result == Some(result) {
             return Ok(job);
@@ -208,7 +216,7 @@ impl Forge {
     }
 
     /// Waits until `look` finds something, looking again at each of the forge's events.
-    pub(super) fn until<T>(&self, what: &str, look: impl Fn(&Self) -> Result<Option<T>, String>) -> Result<T, String> {
+    pub fn until<T>(&self, what: &str, look: impl Fn(&Self) -> Result<Option<T>, String>) -> Result<T, String> {
         let until = Instant::now() + patient(LIMIT);
         let mut seen = 0;
         loop {
@@ -226,7 +234,7 @@ impl Forge {
     }
 
     /// The listening runner of the container with this host name, if its id is greater than `after`.
-    pub(super) fn listening(&self, host: &str, after: u64) -> Result<RunnerView, String> {
+    pub fn listening(&self, host: &str, after: u64) -> Result<RunnerView, String> {
         self.until("a new runner listens", |forge| {
             let idle = |r: &RunnerView| r.name.contains(host) && r.id > after && r.status == "online" && !r.busy;
             Ok(forge.runners()?.into_iter().find(idle))
@@ -234,7 +242,7 @@ impl Forge {
     }
 
     /// Waits until no registration is left.
-    pub(super) fn empty(&self) -> Result<(), String> {
+    pub fn empty(&self) -> Result<(), String> {
         self.until("no registration is left", |forge| Ok(forge.runners()?.is_empty().then_some(())))
     }
 }
@@ -248,7 +256,7 @@ impl Drop for Forge {
 }
 
 /// The errors of a log, or its last lines, in one.
-pub(super) fn last_of(log: &str) -> String {
+pub fn last_of(log: &str) -> String {
     let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
     let errors: Vec<&str> = lines.iter().copied().filter(|line| line.starts_with("##[error]")).collect();
     let told = if errors.is_empty() { &lines } else { &errors };

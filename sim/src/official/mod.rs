@@ -4,6 +4,8 @@
 //! because GitHub's runner drops any other port; what it is told and asked goes through `docker exec`. A scenario uses what any agent
 //! meets: jobs, faults and answers of the forge, signals. Nothing of it is said to the stand-in alone, and no words are expected that only
 //! the stand-in says.
+//!
+//! The benchmark of starts makes its forge and its runners by the same means.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -24,10 +26,12 @@ mod table;
 mod world;
 
 use crate::forge::{Forge, Options, Orders};
-use engine::{Engine, docker};
-use posture::Posture;
+pub use engine::{Engine, docker};
+pub use forge::Forge as Asked;
+pub use posture::Posture;
+pub use runner::Runner;
 use scenarios::Scenario;
-use world::Site;
+pub use world::{How, Site, World};
 
 /// Let an image of OSCR's GitHub runner live through a table of scenarios against a simulated forge. Needs Docker alone.
 #[derive(Parser)]
@@ -171,7 +175,7 @@ fn run(table: &Table) -> Result<bool, String> {
 }
 
 /// The version of the agent in an image of GitHub's runner.
-fn agent_of(image: &str) -> Result<String, String> {
+pub fn agent_of(image: &str) -> Result<String, String> {
     let label = ["image", "inspect", "--format", "{{range .Config.Env}}{{println .}}{{end}}", image];
     if !docker(&label)?.lines().any(|variable| variable == "CI_PROVIDER=github") {
         return Err(format!("{image} is no image of OSCR's GitHub runner"));

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 /// How a runner's container is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Posture {
+pub enum Posture {
     /// As the README's `docker run` has it
     Default,
     /// As compose.yml with compose.hardened.yml has it
@@ -36,10 +36,11 @@ const HARDENED: [&str; 18] = [
 ];
 
 impl Posture {
-    pub(super) const ALL: [Self; 3] = [Self::Default, Self::Hardened, Self::User];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Default, Self::Hardened, Self::User];
 
     /// As it is called in the table.
-    pub(super) fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             Self::Default => "default",
             Self::Hardened => "hardened",
@@ -48,7 +49,7 @@ impl Posture {
     }
 
     /// What `docker run` is given for it.
-    pub(super) fn arguments(self) -> &'static [&'static str] {
+    pub fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Default => &[],
             Self::Hardened => &HARDENED,

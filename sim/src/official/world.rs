@@ -19,14 +19,16 @@ const PAT: &str = "ghp_official0000000000000000000000000000";
 
 /// How a runner registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum How {
+pub enum How {
+    /// With a registration token, by the agent's configure step.
     Token,
+    /// With a configuration that the forge makes just in time.
     Jit,
 }
 
 impl How {
     /// As it is called in the table.
-    pub(super) fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             Self::Token => "token",
             Self::Jit => "jit",
@@ -36,29 +38,34 @@ impl How {
 
 /// What all scenarios share.
 #[derive(Debug)]
-pub(super) struct Site {
-    pub(super) engine: Engine,
+pub struct Site {
+    /// The machine's Docker.
+    pub engine: Engine,
     /// The image under test.
-    pub(super) image: String,
+    pub image: String,
     /// The same with Docker in it.
-    pub(super) with_docker: String,
+    pub with_docker: String,
     /// The version of the agent in it.
-    pub(super) agent: String,
+    pub agent: String,
     /// All containers are on this network.
-    pub(super) network: String,
+    pub network: String,
     /// This program.
-    pub(super) program: String,
+    pub program: String,
 }
 
 /// A scenario's own.
 #[derive(Debug)]
-pub(super) struct World<'a> {
-    pub(super) site: &'a Site,
+pub struct World<'a> {
+    /// What all share.
+    pub site: &'a Site,
     /// The names of what it makes begin with this.
-    pub(super) name: String,
-    pub(super) posture: Posture,
-    pub(super) how: How,
-    pub(super) forge: Forge,
+    pub name: String,
+    /// How its runners are held.
+    pub posture: Posture,
+    /// How its runners register.
+    pub how: How,
+    /// Its forge.
+    pub forge: Forge,
     containers: Mutex<Vec<String>>,
 }
 
@@ -85,7 +92,7 @@ fn start_forge(site: &Site, name: &str, made: &mut Vec<String>) -> Result<Forge,
 
 impl<'a> World<'a> {
     /// A world in which a forge is up.
-    pub(super) fn begin(site: &'a Site, number: usize, posture: Posture, how: How) -> Result<Self, String> {
+    pub fn begin(site: &'a Site, number: usize, posture: Posture, how: How) -> Result<Self, String> {
         let name = format!("{}-{number}", site.engine.prefix);
         let mut made = Vec::new();
         let forge = start_forge(site, &name, &mut made);
@@ -101,22 +108,17 @@ impl<'a> World<'a> {
     }
 
     /// A runner of the image under test, with these settings besides those that it needs.
-    pub(super) fn runner(&self, settings: &[(&str, &str)]) -> Result<Runner, String> {
+    pub fn runner(&self, settings: &[(&str, &str)]) -> Result<Runner, String> {
         self.runner_with(settings, &[])
     }
 
     /// The same with more arguments of `docker run`.
-    pub(super) fn runner_with(&self, settings: &[(&str, &str)], arguments: &[&str]) -> Result<Runner, String> {
+    pub fn runner_with(&self, settings: &[(&str, &str)], arguments: &[&str]) -> Result<Runner, String> {
         self.runner_of(&self.site.image, settings, arguments)
     }
 
     /// The same of another image.
-    pub(super) fn runner_of(
-        &self,
-        image: &str,
-        settings: &[(&str, &str)],
-        arguments: &[&str],
-    ) -> Result<Runner, String> {
+    pub fn runner_of(&self, image: &str, settings: &[(&str, &str)], arguments: &[&str]) -> Result<Runner, String> {
         let mut containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("{}-runner-{}", self.name, containers.len());
         let registration = if self.how == How::Jit { "jit" } else { "token" };
@@ -132,6 +134,7 @@ impl<'a> World<'a> {
         if !settings.iter().any(|(name, _)| *name == "GITHUB_OWNER") {
             all.extend([("GITHUB_OWNER", "acme"), ("GITHUB_REPO", "widgets")]);
         }
+        all.retain(|(name, _)| !settings.iter().any(|(given, _)| given == name));
         all.extend(settings);
         let settings: Vec<String> = all.iter().map(|(name, value)| format!("--env={name}={value}")).collect();
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
@@ -157,7 +160,7 @@ impl<'a> World<'a> {
     }
 
     /// Another container with this program in it, as this part of it; its name.
-    pub(super) fn helper(&self, part: &str, arguments: &[&str]) -> Result<String, String> {
+    pub fn helper(&self, part: &str, arguments: &[&str]) -> Result<String, String> {
         let name = format!("{}-{part}", self.name);
         let mut containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
         start(self.site, &name, arguments, part, &mut containers)?;
@@ -165,13 +168,7 @@ impl<'a> World<'a> {
     }
 
     /// Another container, which is removed with the world; its name.
-    pub(super) fn container(
-        &self,
-        what: &str,
-        image: &str,
-        arguments: &[&str],
-        run: [&str; 2],
-    ) -> Result<String, String> {
+    pub fn container(&self, what: &str, image: &str, arguments: &[&str], run: [&str; 2]) -> Result<String, String> {
         let name = format!("{}-{what}", self.name);
         let mut containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
         containers.push(name.clone());
@@ -182,14 +179,14 @@ impl<'a> World<'a> {
     }
 
     /// A runner that listens, and its registration.
-    pub(super) fn listening(&self, settings: &[(&str, &str)]) -> Result<(Runner, RunnerView), String> {
+    pub fn listening(&self, settings: &[(&str, &str)]) -> Result<(Runner, RunnerView), String> {
         let runner = self.runner(settings)?;
         let registration = self.forge.listening(runner.host(), 0)?;
         Ok((runner, registration))
     }
 
     /// A runner whose job has begun, and goes on until it is given `/tmp/go-on`; the job's and the registration's ids.
-    pub(super) fn busy(&self, settings: &[(&str, &str)]) -> Result<(Runner, u64, u64), String> {
+    pub fn busy(&self, settings: &[(&str, &str)]) -> Result<(Runner, u64, u64), String> {
         let (runner, registration) = self.listening(settings)?;
         let job = self.forge.script("long", &gated("/tmp"))?;
         runner.file("/tmp/begun")?;
@@ -197,7 +194,7 @@ impl<'a> World<'a> {
     }
 
     /// A volume with a directory's worth of files, made by a script that is run as root in `/v`.
-    pub(super) fn volume(&self, what: &str, script: &str) -> Result<String, String> {
+    pub fn volume(&self, what: &str, script: &str) -> Result<String, String> {
         let volume = format!("{}-{what}", self.name);
         self.site.engine.make(&["volume", "create"], &[&volume])?;
         let mount = format!("{volume}:/v");
@@ -209,20 +206,20 @@ impl<'a> World<'a> {
     }
 
     /// A whole job of a runner that listens again, to show that all is well.
-    pub(super) fn works(&self, runner: &Runner, after: u64) -> Result<(), String> {
+    pub fn works(&self, runner: &Runner, after: u64) -> Result<(), String> {
         let registration = self.forge.listening(runner.host(), after)?;
         let job = JobSpec { runner: Some(registration.name), ..JobSpec::script("after", "echo fine") };
         self.forge.ends(self.forge.submit(&job)?, JobResult::Succeeded).map(drop)
     }
 
     /// What must be so at the end of every scenario.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
         let violations = self.forge.violations()?;
         if violations.is_empty() { Ok(()) } else { Err(format!("against the description: {}", violations.join("; "))) }
     }
 
     /// What was seen, for whoever must find out why a line is red.
-    pub(super) fn seen(&self) -> String {
+    pub fn seen(&self) -> String {
         let mut text = String::new();
         for event in self.forge.events().unwrap_or_default() {
             text += &format!("{}\n", crate::forge::event_line(&event));
@@ -249,6 +246,6 @@ impl Drop for World<'_> {
 }
 
 /// A script that says that it has begun, and goes on when it is told to, both by a file in a folder.
-pub(super) fn gated(folder: &str) -> String {
+pub fn gated(folder: &str) -> String {
     format!("touch {folder}/begun; until [ -e {folder}/go-on ]; do sleep 0.1; done")
 }
