@@ -5,7 +5,7 @@
 #   BASE_IMAGE    base of the runner image; scripts/base-image.sh chooses, and makes one where no registry is in reach
 #   CARGO_FLAGS   more flags for every cargo command (default: --locked)
 #   CI_PROVIDER   whose runners `make demo` shows (default: github)
-#   AGENT         for `make demo` and `make test-official`: GitHub's own agent, as a release archive of GitHub's (FILE), or the pinned
+#   AGENT         for `make demo`, `make test-official` and `make bench`: GitHub's own agent, as a release archive of GitHub's (FILE), or the pinned
 #                 release, which is fetched (official); without it the stand-in
 #   TEST_THREADS  tests at a time (default: 4)
 #   TEST_ARGS     arguments for the tests, such as a name to filter by
@@ -45,8 +45,8 @@ STAND_INS := github azure-devops
 WITH_DOCKER := docker_without_root rootless_docker hosts_docker docker_that_does_not docker_dind with_docker an_engine_of_its_own \
     container_job a_job_in_a_container containers_of two_runners_on_one_engine the_pages_commands
 
-SHELL_SCRIPTS = .ci/run $$(find scripts sim tests images demo -name '*.sh' -type f 2>/dev/null)
-DOCKERFILES = $(wildcard images/*/Dockerfile)
+SHELL_SCRIPTS = .ci/run $$(find scripts sim tests images demo benches -name '*.sh' -type f 2>/dev/null)
+DOCKERFILES = $(wildcard images/*/Dockerfile benches/*/*.Dockerfile)
 
 .PHONY: help
 help: ## list the targets
@@ -139,13 +139,14 @@ lint-workflows: setup-lint ## what .github has: its form, and what an attacker c
 	.tools/lint/bin/zizmor --offline --strict-collection --quiet .github
 
 # All but the herd, which fills the machine by itself.
-BENCHES := init_bench lock wipe_bench
+BENCHES := init_bench lock wipe_bench start_bench
 
 .PHONY: bench
 bench bench-herd: export OSCR_ENTRY := $(abspath $(DIST))/oscr-entry
 bench bench-herd: export OSCR_SIM_BIN_DIR := $(abspath $(DIST))/sim
 # What is measured is the release binary; what measures may be built as the tests are.
-bench: build ## compare with other inits, flock(1) and rm -rf, in one run of less than ten minutes
+bench: build ## compare with other inits, flock(1), rm -rf and a plain entrypoint (which needs Docker; AGENT=FILE|official), in less than ten minutes
+	if docker version >/dev/null 2>&1; then OSCR_BENCH_IMAGE=$$(scripts/agent-image.sh) && export OSCR_BENCH_IMAGE; fi; \
 	cargo bench $(CARGO_FLAGS) --profile dev --target $(TARGET) --package oscr $(addprefix --bench ,$(BENCHES))
 
 .PHONY: bench-herd

@@ -6,16 +6,9 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 
-image=oddessentials/oscr-github
-if [ -n "${AGENT:-}" ]; then
-    AGENT_ARCHIVE=$(scripts/agent-archive.sh "$AGENT")
-    export AGENT_ARCHIVE
-    scripts/images.sh github-official github-official-docker
-    set -- --image "$image:official" --docker-image "$image:official-docker" "$@"
-else
-    scripts/images.sh github github-docker
-    # What the stand-in does not do.
-    set -- --image "$image:${OSCR_SIM_TAG:-sim}" --docker-image "$image:${OSCR_SIM_TAG:-sim}-docker" --without javascript "$@"
-fi
+image=$(scripts/agent-image.sh -docker)
+# What the stand-in does not do.
+[ -n "${AGENT:-}" ] || set -- --without javascript "$@"
+set -- --image "$image" --docker-image "$image-docker" "$@"
 say "dist/sim/official $*"
 exec dist/sim/official "$@"

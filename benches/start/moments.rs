@@ -47,9 +47,7 @@ pub struct Moments(Arc<Mutex<Vec<Moment>>>);
 impl Moments {
     /// Begins to watch; the reason if the kernel does not let us.
     pub fn watch() -> Result<Self, String> {
-        let socket = subscribe().map_err(|error| {
-            format!("the kernel does not tell of processes ({error}): this needs root, and CONFIG_PROC_EVENTS")
-        })?;
+        let socket = socket_or_why()?;
         let moments = Self(Arc::default());
         let theirs = moments.clone();
         // Ends with the program.
@@ -125,6 +123,17 @@ fn identify(process: u32) -> Option<(Vec<Program>, String)> {
     }
     let group = read("cgroup")?;
     (!programs.is_empty()).then_some((programs, group))
+}
+
+/// Whether the kernel lets us watch.
+pub fn allowed() -> Result<(), String> {
+    socket_or_why().map(drop)
+}
+
+fn socket_or_why() -> Result<OwnedFd, String> {
+    subscribe().map_err(|error| {
+        format!("the kernel does not tell of processes ({error}): this needs root, and CONFIG_PROC_EVENTS")
+    })
 }
 
 /// A socket on which the kernel tells of every process.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, Signal};
 use oscr_sim::forge::{JobSpec, JobStatus};
 use oscr_sim::official::{Asked, Engine, How, Posture, Runner, Site, World, agent_of, docker};
 
@@ -58,9 +59,42 @@ fn program() -> Result<PathBuf, String> {
     found.ok_or_else(|| "there is no program `official`: cargo build -p oscr-sim --bins".to_owned())
 }
 
+/// What this machine lacks for a measurement.
+pub fn missing() -> Option<String> {
+    docker(&["version", "--format", "{{.Server.Version}}"]).and_then(|_| crate::moments::allowed()).err()
+}
+
+/// The signals that end a measurement.
+fn ends() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
+}
+
+/// Removes all that was made.
+fn remove(site: &Site, plain: &str) -> Result<(), String> {
+    site.engine.remove_all()?;
+    docker(&["rmi", plain]).map(drop)
+}
+
+/// A measurement that is broken off leaves nothing behind either.
+fn clean_up_when_told(site: &'static Site, plain: String) {
+    // Ends with the program.
+    thread::spawn(move || {
+        if let Ok(signal) = ends().wait() {
+            eprintln!("start_bench: removing all that was made");
+            if let Err(why) = remove(site, &plain) {
+                eprintln!("start_bench: {why}");
+            }
+            std::process::exit(128 + signal as i32);
+        }
+    });
+}
+
 impl Place {
     /// Builds the plain image and starts the forge.
-    pub fn new(image: &str, moments: Moments) -> Result<Self, String> {
+    pub fn new(image: &str) -> Result<Self, String> {
+        // Before any thread is there, so that none is interrupted: they wait for whoever cleans up.
+        ends().thread_block().map_err(|error| error.to_string())?;
+        let moments = Moments::watch()?;
         let agent = agent_of(image)?;
         let engine = Engine::new()?;
         let plain = format!("{}-plain", engine.prefix);
@@ -79,17 +113,14 @@ impl Place {
         };
         // Threads of the simulation may hold on to it, and the program ends with the measurement.
         let site: &'static Site = Box::leak(Box::new(site));
+        clean_up_when_told(site, plain.clone());
         let made = site
             .engine
             .make(&["network", "create"], &[&site.network])
             .and_then(|_| World::begin(site, 0, Posture::Default, How::Token));
         match made {
             Ok(world) => Ok(Self { world, site, plain, moments }),
-            Err(why) => {
-                site.engine.remove_all()?;
-                docker(&["rmi", &plain])?;
-                Err(why)
-            }
+            Err(why) => remove(site, &plain).and(Err(why)),
         }
     }
 
@@ -138,8 +169,7 @@ impl Place {
 
     /// Removes everything.
     pub fn remove(&self) -> Result<(), String> {
-        self.site.engine.remove_all()?;
-        docker(&["rmi", &self.plain]).map(drop)
+        remove(self.site, &self.plain)
     }
 
     /// Waits until a new runner of this container listens.

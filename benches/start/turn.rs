@@ -75,7 +75,7 @@ pub enum Begun {
     Job,
 }
 
-/// The median of each part.
+/// The median of each part: the whole is their sum.
 pub fn medians(turns: &[Parts]) -> Parts {
     let middle = |part: fn(&Parts) -> f64| median(turns.iter().map(part));
     Parts {
@@ -89,7 +89,7 @@ pub fn medians(turns: &[Parts]) -> Parts {
 }
 
 /// The lower one of the middle two, where there are two.
-pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
