@@ -186,6 +186,6 @@ mod tests {
         assert_eq!(slate.clean().unwrap().entries, 2, "something else is in its place");
         fs::create_dir_all(root.path().join("work/a/b")).unwrap();
         slate.trash = None;
-        assert_eq!(slate.clean().unwrap().entries, 2, "an ordinary user has none");
+        assert_eq!(slate.clean().unwrap().entries, 3, "an ordinary user has none; the home's configuration goes too");
     }
 }

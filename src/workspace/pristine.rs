@@ -3,9 +3,9 @@
 //! The copy belongs to root, or a job could write into it what the next one's shell reads. What comes back belongs to the
 //! agent.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::Path;
 
 use nix::fcntl::AT_FDCWD;
@@ -15,16 +15,43 @@ use nix::unistd::Uid;
 
 use crate::os::Identity;
 
+/// Where programs keep what they know of their user. GitHub's runner keeps there where its services are, and without the directory
+/// spends a second of each start on a place that it may not write.
+const CONFIGURATION: &str = ".config";
+
 /// Copies the content, modes and times of `from` into `to`, which exists and is empty but for mount points, and gives all of it to
-/// `agent`. A missing `from` means that the image keeps no copy, and the home stays empty.
+/// `agent`. A missing `from` means that the image keeps no copy, and the home stays empty. It has a [configuration](CONFIGURATION) in
+/// any case.
 pub(super) fn restore(from: &Path, to: &Path, agent: &Identity) -> io::Result<()> {
     match fs::symlink_metadata(from) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_configuration(to, agent);
+            Ok(())
+        }
         Err(error) => Err(error),
         Ok(meta) => {
             copy_directory(from, to, agent)?;
+            make_configuration(to, agent);
             own(to, &meta, agent)
         }
+    }
+}
+
+/// What the image put in its place stays. Without one the agent is only slower.
+fn make_configuration(home: &Path, agent: &Identity) {
+    let place = home.join(CONFIGURATION);
+    let made = DirBuilder::new().mode(0o700).create(&place).and_then(|()| {
+        if Uid::effective().is_root() {
+            lchown(&place, Some(agent.uid.as_raw()), Some(agent.gid.as_raw()))
+        } else {
+            Ok(())
+        }
+    });
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            tracing::debug!("{} cannot be made for the agent: {error}", place.display());
+        }
+        _ => {}
     }
 }
 
@@ -77,9 +104,32 @@ fn own(target: &Path, meta: &fs::Metadata, agent: &Identity) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn ourselves() -> Identity {
+        Identity { uid: nix::unistd::getuid(), gid: nix::unistd::getgid(), groups: vec![] }
+    }
+
+    #[test]
+    fn a_home_has_a_configuration_that_is_the_images_own_where_it_has_one() {
+        let to = tempfile::tempdir().unwrap();
+        let made = to.path().join(CONFIGURATION);
+        restore(&to.path().join("missing"), to.path(), &ourselves()).unwrap();
+        let meta = fs::metadata(&made).unwrap();
+        assert_eq!((meta.mode() & 0o7777, meta.uid()), (0o700, ourselves().uid.as_raw()));
+
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let images = from.path().join(CONFIGURATION);
+        fs::create_dir(&images).unwrap();
+        fs::write(images.join("tool"), "text").unwrap();
+        fs::set_permissions(&images, fs::Permissions::from_mode(0o750)).unwrap();
+        restore(from.path(), to.path(), &ourselves()).unwrap();
+        let restored = to.path().join(CONFIGURATION);
+        assert_eq!(fs::metadata(&restored).unwrap().mode() & 0o7777, 0o750);
+        assert_eq!(fs::read_to_string(restored.join("tool")).unwrap(), "text");
+    }
+
     #[test]
     fn content_modes_times_and_links_come_back_and_belong_to_the_agent() {
-        let agent = Identity { uid: nix::unistd::getuid(), gid: nix::unistd::getgid(), groups: vec![] };
+        let agent = ourselves();
         let from = tempfile::tempdir().unwrap();
         let to = tempfile::tempdir().unwrap();
         fs::create_dir(from.path().join("d")).unwrap();

@@ -140,7 +140,52 @@ fn the_home_is_what_the_image_had_for_every_job() {
         assert!(job.log.contains(&expected), "{}", job.log);
     }
     assert_eq!(container.exit_code(), 0);
-    assert_eq!(container.names("home/runner"), [".profile"]);
+    let mut names = container.names("home/runner");
+    names.sort();
+    assert_eq!(names, [".config", ".profile"]);
+}
+
+/// What a listener keeps in the home shows that it could write there from its start on.
+const KEEPS_AND_LEAVES: &str = "stat -c 'configuration %a %u' ~/.config; find ~/.config -mindepth 1 -maxdepth 1; \
+                                touch ~/.config/left; mkdir -p ~/.config/deep; chmod 0 ~/.config";
+
+#[test]
+fn every_listener_finds_a_configuration_that_it_can_write_and_nothing_of_an_earlier_jobs() {
+    let forge = Forge::start();
+    for posture in ["named", "without a home", "gone"] {
+        let mut container = Container::new(&forge);
+        if posture != "without a home" {
+            container.with_accounts();
+        }
+        if posture == "named" {
+            fs::create_dir_all(container.path("home/runner")).expect("a home");
+        }
+        for _ in 0..2 {
+            container.restart();
+            let job = forge.wait_job(forge.job(KEEPS_AND_LEAVES), LIMIT);
+            assert_eq!(job.result, Some(JobResult::Succeeded), "{posture}: {}", job.log);
+            assert!(job.log.contains(&format!("configuration 700 {}\n", container.uid)), "{posture}: {}", job.log);
+            assert!(job.log.contains("/.config/GitHubActionsService\n"), "{posture}: {}", job.log);
+            assert!(!job.log.contains("/left\n") && !job.log.contains("/deep\n"), "{posture}: {}", job.log);
+            assert_eq!(container.exit_code(), 0, "{posture}");
+        }
+    }
+}
+
+#[test]
+fn a_configuration_of_the_image_comes_back_as_it_was() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    container.with_accounts();
+    let pristine = container.path("opt/oscr/home");
+    fs::create_dir_all(pristine.join(".config/tool")).expect("a directory");
+    write(&pristine.join(".config/tool/settings"), "the image's", 0o644);
+    for _ in 0..2 {
+        container.restart();
+        let job = forge.wait_job(forge.job("cat ~/.config/tool/settings; echo evil >~/.config/tool/settings"), LIMIT);
+        assert!(job.log.contains("the image's") && !job.log.contains("evil\n"), "{}", job.log);
+        assert_eq!(container.exit_code(), 0);
+    }
 }
 
 #[test]

@@ -452,6 +452,6 @@ fn cache_locations(manners: &Manners, found: &Value) {
         if written.is_ok() {
             return;
         }
-        thread::sleep(manners.scale.ms(pause::between(10, 50)));
+        thread::sleep(manners.scale.ms(pause::between(50, 150)));
     }
 }
