@@ -68,12 +68,12 @@ fn main() -> ExitCode {
     let effort = if full && std::env::var_os("BENCH_QUICK").is_none() { FULL } else { QUICK };
     let entry =
         std::env::var_os("OSCR_ENTRY").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_oscr-entry")), PathBuf::from);
-    let herds = [false, true].map(|shared| measure(&entry, programs, &effort, shared));
-    let [Some(own), Some(shared)] = &herds else {
+    let measure = |shared| measure(&entry, programs, &effort, shared);
+    let Some((own, shared)) = measure(false).and_then(|own| Some((own, measure(true)?))) else {
         println!("herd_bench: ended before it was done");
         return ExitCode::from(130);
     };
-    let text = table(own, shared, effort.runners);
+    let text = table(&own, &shared, effort.runners);
     print!("{text}");
     aims::hold_rows("herd", &text);
     if effort.runners == FULL.runners {
@@ -93,6 +93,9 @@ fn main() -> ExitCode {
 fn measure(entry: &Path, programs: &Path, effort: &Effort, shared: bool) -> Option<Figures> {
     let mut herd = Herd::new(entry, programs, effort.runners);
     for number in 0..effort.runners {
+        if herd::ENDS.load(Ordering::Relaxed) {
+            return None;
+        }
         herd.start(number, shared);
     }
     let listened = herd.listens()?;
