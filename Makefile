@@ -158,7 +158,7 @@ bench-docs: ## run both benches twice, and write the pages of performance from t
 	rm -rf $(DIST)/bench
 	for run in first second; do OSCR_BENCH_OUT=$(abspath $(DIST))/bench/$$run $(MAKE) bench bench-herd; done
 	OSCR_BENCH_RUNS=$(abspath $(DIST))/bench/first:$(abspath $(DIST))/bench/second UPDATE_DOCS=1 \
-	    cargo test $(CARGO_FLAGS) --target $(TARGET) --package oscr --test docs -- pages_of_performance
+	    cargo test $(CARGO_FLAGS) --target $(TARGET) --package oscr --test performance
 
 .PHONY: clean
 clean: ## remove what the build left (images stay)

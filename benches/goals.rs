@@ -1,4 +1,4 @@
-//! What the benches aim at, in one table: they judge by it, and `tests/docs.rs` holds the pages against it.
+//! What the benches aim at, in one table: they judge by it, and `tests/performance.rs` holds the pages against it.
 //!
 //! Where `OSCR_BENCH_OUT` names a directory, a bench leaves there what it printed (`NAME.md`) and how it was judged
 //! (`NAME.tsv`). `make bench-docs` writes the pages from two such runs.
