@@ -14,6 +14,9 @@ pub fn sheet(contenders: &[Contender], figures: &[Figures], runner: Option<&RunF
     sheet.note("`run`, listening: Private_Dirty, kB", runner.map(|r| r.registered.0 as f64), None);
     sheet.note("`run`, an hour later: Private_Dirty, kB", runner.map(|r| r.hour.0 as f64), None);
     sheet.note("`run`, as a stretch: Private_Dirty, kB", runner.map(|r| r.registered.0 as f64), None);
+    let (first, later) = (runner.map(|r| r.registered.0 as f64), runner.map(|r| r.six_hours.0 as f64));
+    sheet.note("`run`, after 720 health checks: Private_Dirty, kB", later, first);
+    sheet.note("`run`, a hundred of them: Private_Dirty, kB", runner.map(|r| r.hundred as f64), None);
     sheet.note("added to `true`, ms", ours.map(|f| f.start), fixed.map(|f| f.start));
     sheet.note("signal to child, median, µs", ours.map(|f| f.latency.0), tini.map(|f| f.latency.0));
     sheet.note("signal to child, 99th percentile, µs", ours.map(|f| f.latency.1), tini.map(|f| f.latency.1));

@@ -30,13 +30,16 @@ pub struct Effort {
     pub orphans: (usize, usize),
     /// Seconds of idleness in which wake-ups are counted.
     pub idle: u64,
-    /// Health checks that the runner answers before its memory is read again: those of an hour.
+    /// Health checks that the runner answers before its memory is read again: those of an hour, one each 30 seconds.
     pub health_checks: usize,
+    /// Runners that listen at the same time.
+    pub runners: usize,
 }
 
 const FULL: Effort =
-    Effort { memory: 5, starts: 500, signals: 2000, orphans: (10_000, 5), idle: 60, health_checks: 120 };
-const QUICK: Effort = Effort { memory: 1, starts: 5, signals: 20, orphans: (50, 1), idle: 1, health_checks: 2 };
+    Effort { memory: 5, starts: 500, signals: 2000, orphans: (10_000, 5), idle: 60, health_checks: 120, runners: 20 };
+const QUICK: Effort =
+    Effort { memory: 1, starts: 5, signals: 20, orphans: (50, 1), idle: 1, health_checks: 2, runners: 1 };
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();

@@ -20,6 +20,10 @@ pub struct RunFigures {
     pub registered: (u64, u64),
     /// The same after an hour's health checks.
     pub hour: (u64, u64),
+    /// The same after those of six hours.
+    pub six_hours: (u64, u64),
+    /// Private_Dirty of a hundred runners, in kB, reckoned from fewer.
+    pub hundred: u64,
     /// Wake-ups in a minute.
     pub wakeups: f64,
 }
@@ -31,13 +35,40 @@ pub struct Runner {
     figures: Cell<RunFigures>,
     before: Cell<u64>,
     _forge: ForgeHandle,
-    _root: tempfile::TempDir,
+    root: tempfile::TempDir,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Starts one and reads its memory. `None`, with a line, where the stand-in agent is not built.
+/// Starts one and reads its memory, and before that the memory of several. `None`, with a line, where the stand-in agent is not built.
 pub fn listen(entry: &Path, effort: &Effort) -> Option<Runner> {
+    let others = (0..effort.runners).map(|_| start(entry)).collect::<Option<Vec<Runner>>>()?;
+    settle();
+    let together: u64 = others.iter().map(|runner| memory(runner.pid).0).sum();
+    for runner in others {
+        runner.end();
+    }
+    let runner = start(entry)?;
+    settle();
+    let registered = memory(runner.pid);
+    let checked = |times| {
+        (0..times).for_each(|_| check_health(runner.root.path()));
+        memory(runner.pid)
+    };
+    let hour = checked(effort.health_checks);
+    let six_hours = checked(5 * effort.health_checks);
+    let hundred = together * 100 / effort.runners as u64;
+    runner.figures.set(RunFigures { registered, hour, six_hours, hundred, wakeups: 0.0 });
+    Some(runner)
+}
+
+/// It lets go of what registering needed once the agent says that it listens.
+fn settle() {
+    std::thread::sleep(Duration::from_secs(2));
+}
+
+/// Starts one. `None`, with a line, where the stand-in agent is not built.
+fn start(entry: &Path) -> Option<Runner> {
     let programs = match oscr_sim::agent::programs_dir() {
         Ok(programs) => programs,
         Err(error) => {
@@ -93,23 +124,18 @@ pub fn listen(entry: &Path, effort: &Effort) -> Option<Runner> {
     }
     let text = fs::read_to_string(format!("/proc/{0}/task/{0}/children", process.id())).unwrap();
     let pid = Pid::from_raw(text.trim().parse().unwrap());
-    // It lets go of what registering needed once the agent says that it listens.
-    std::thread::sleep(Duration::from_secs(2));
-    let mut figures = RunFigures { registered: memory(pid), ..RunFigures::default() };
-    for _ in 0..effort.health_checks {
-        check_health(&ours, root);
-    }
-    figures.hour = memory(pid);
-    Some(Runner { process, pid, figures: Cell::new(figures), before: Cell::new(0), _forge: forge, _root: folder })
+    let figures = Cell::new(RunFigures::default());
+    Some(Runner { process, pid, figures, before: Cell::new(0), _forge: forge, root: folder })
 }
 
 fn open_to_all(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-fn check_health(entry: &Path, root: &Path) {
+fn check_health(root: &Path) {
     let socket: PathBuf = root.join("run/oscr/control.sock");
-    let status = Command::new(entry).args(["health", "--socket"]).arg(socket).stdout(Stdio::null()).status();
+    let status =
+        Command::new(root.join("oscr-entry")).args(["health", "--socket"]).arg(socket).stdout(Stdio::null()).status();
     assert!(status.unwrap().success(), "it listens and is not healthy");
 }
 

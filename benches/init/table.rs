@@ -41,6 +41,8 @@ pub fn figures(
         row("binary, bytes", 0, |f| f.bytes as f64, None),
         row("memory of its own (Private_Dirty), kB", 0, |f| f.private_dirty as f64, run(|r| r.registered.0 as f64)),
         row("the same after an hour's health checks, kB", 0, |_| f64::NAN, run(|r| r.hour.0 as f64)),
+        row("the same after six hours', kB", 0, |_| f64::NAN, run(|r| r.six_hours.0 as f64)),
+        row("memory of a hundred of them, kB", 0, |_| f64::NAN, run(|r| r.hundred as f64)),
         row("memory with its share (Pss), kB", 0, |f| f.pss as f64, run(|r| r.registered.1 as f64)),
         row(&format!("added to `true`, which takes {bare:.2}, ms"), 2, |f| f.start, None),
         row(&format!("signal to child, median (without init {:.1}), µs", direct.0), 1, |f| f.latency.0, None),

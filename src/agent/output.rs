@@ -21,6 +21,8 @@ use crate::plain::disturbs;
 
 /// The longest line that is relayed whole, in bytes. The rest of a longer one follows as lines of their own.
 const LONGEST: u64 = 8 * 1024;
+/// What is read at once. A runner that waits for a job has one for each pipe of its listener.
+const BUFFER: usize = 2 * 1024;
 /// How long the pipes of a process that has ended may take to be read to their end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -46,7 +48,7 @@ impl Relay {
         let Ok(receiver) = Receiver::from_owned_fd(pipe) else {
             return;
         };
-        let mut reader = BufReader::new(receiver);
+        let mut reader = BufReader::with_capacity(BUFFER, receiver);
         let mut line = Vec::new();
         // The level of a line whose rest is still to come. It is no line of its own, whatever it looks like.
         let mut unfinished: Option<Option<Level>> = None;

@@ -25,6 +25,8 @@ use super::protocol::{HookAnswer, HookEvent, HookRequest, PayloadHead, Request};
 use super::status::Phase;
 use crate::policy::{Evidence, LARGEST_PAYLOAD};
 
+/// What is read of a request at once: most are shorter.
+const BUFFER: usize = 512;
 /// The largest request, in bytes.
 const LARGEST: u64 = 16 * 1024;
 /// How long a client may take to say what it wants.
@@ -177,7 +179,7 @@ async fn answer(
 ) {
     let (reader, mut writer) = stream.split();
     let mut line = Vec::new();
-    let mut reader = BufReader::new(reader.take(LARGEST));
+    let mut reader = BufReader::with_capacity(BUFFER, reader.take(LARGEST));
     if !matches!(timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await, Ok(Ok(_))) {
         return;
     }
