@@ -338,6 +338,16 @@ fn the_example_environment_names_only_what_somebody_reads() {
 }
 
 #[test]
+fn the_example_environment_names_each_other_name_that_is_read() {
+    let example = read(".env.example");
+    for alias in settings().flat_map(|setting| setting.aliases) {
+        // Proxies are the same in small letters.
+        let named = example.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{alias}=")));
+        assert!(named || alias.ends_with("_proxy"), ".env.example does not name {alias}");
+    }
+}
+
+#[test]
 fn documented_commands_that_hand_on_dockers_socket_ask_for_control_groups_of_their_own() {
     let mut seen = 0;
     for page in pages() {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::AccessFlags;
 
 use super::interpreter::Interpreters;
+use super::system_env;
 use crate::config::{Environment, Problem};
 use crate::os::Identity;
 use crate::os::attempt::can_access;
@@ -111,10 +112,30 @@ fn interpreter(hook: &Path) -> Option<PathBuf> {
     Some(PathBuf::from(word))
 }
 
-/// The hooks that the user names to the agent: by which variable, and where.
-pub(crate) fn named(facts: &AgentFacts, environment: &Environment) -> Vec<(&'static str, PathBuf)> {
+/// A hook that the user, or the image in its `/etc/environment`, names to the agent.
+#[derive(Debug)]
+pub(crate) struct Named {
+    /// By which variable.
+    pub variable: &'static str,
+    /// Where it is.
+    pub hook: PathBuf,
+    /// What takes it away.
+    away: String,
+}
+
+/// Those hooks. `system` is the image's file: what the container's environment sets counts before it.
+pub(crate) fn named(facts: &AgentFacts, environment: &Environment, system: &Path) -> Vec<Named> {
+    // What is wrong with the file itself is said where it is used.
+    let of_image = system_env::read(system).unwrap_or_default();
     let variables = facts.hooks.iter().flat_map(|known| [known.job_started, known.job_completed]);
-    variables.filter_map(|name| Some((name, PathBuf::from(environment.get(name)?)))).collect()
+    let named = variables.filter_map(|variable| {
+        if let Some(hook) = environment.get(variable) {
+            return Some(Named { variable, hook: hook.into(), away: "unset it".to_owned() });
+        }
+        let (_, hook) = of_image.iter().rfind(|(name, hook)| name == variable && !hook.is_empty())?;
+        Some(Named { variable, hook: hook.into(), away: format!("take it out of {}", system.display()) })
+    });
+    named.collect()
 }
 
 /// What is wrong with the hooks of an agent: what cannot be run is a problem; what a job will have to find out, a warning.
@@ -127,12 +148,12 @@ pub(crate) struct HookReport {
 }
 
 /// Looks at all hooks, as `agent` (our own user where there is none) finds them. `resources` says whether those between holders of
-/// hardware run.
+/// hardware run, `system` is the image's `/etc/environment`.
 pub(crate) fn look(
     directory: &Path,
     resources: bool,
     facts: &AgentFacts,
-    environment: &Environment,
+    (environment, system): (&Environment, &Path),
     agent: Option<&Identity>,
     interpreters: &Interpreters,
 ) -> HookReport {
@@ -169,14 +190,14 @@ pub(crate) fn look(
             report.warnings.push(Problem::of("hooks", what, format!("put hooks into one of {}", EVENTS.join(", "))));
         }
     }
-    for (name, hook) in named(facts, environment) {
+    for Named { variable: name, hook, away } in named(facts, environment, system) {
         let shown = hook.display();
         if !hook.is_absolute() {
             let what = format!("{shown} is not an absolute path");
-            report.problems.push(Problem::of(name, what, "write where it is in the container, or unset it"));
+            report.problems.push(Problem::of(name, what, format!("write where it is in the container, or {away}")));
         } else if !hook.is_file() {
             let what = format!("there is no file {shown}");
-            report.problems.push(Problem::of(name, what, "put the hook there, or unset the variable"));
+            report.problems.push(Problem::of(name, what, format!("put the hook there, or {away}")));
         } else {
             found.push((name, hook));
         }

@@ -149,7 +149,7 @@ fn look_at(file: &Path, reader: &mut Reader<'_>) {
     let expired = found.der.iter().filter_map(|it| x509::facts(it)).filter(|facts| facts.ends < now);
     for facts in expired {
         let (name, day) = (plain(facts.common_name.unwrap_or("without a name")), day(facts.ends));
-        reader.warning(format!("OSCR_CA_FILE: the certificate of {name:?} in {shown} expired on {day}"));
+        reader.warning(format!("OSCR_CA_FILE: the certificate of {name:?} in {shown} expired on {day}: put its successor there, or take it out"));
     }
     if found.private_key {
         reader.warning(format!(

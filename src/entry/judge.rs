@@ -96,7 +96,7 @@ pub(super) fn judge(forges: Forges, environment: &Environment, common: &Common, 
             &common.places.hooks(),
             common.hardware.is_some(),
             provider.agent(),
-            environment,
+            (environment, &common.places.system_environment()),
             identity.as_ref(),
             &Interpreters::of(&common.places),
         );

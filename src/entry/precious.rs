@@ -139,7 +139,9 @@ impl<'a> Ground<'a> {
         all.extend(common.hardware.as_ref().map(|hardware| ("RUNNER_LOCK_DIR", hardware.place.directory.clone())));
         all.extend(self.shared().into_iter().map(|shared| (shared.setting, shared.place.to_owned())));
         all.extend(common.metrics_file.clone().map(|file| ("OSCR_METRICS_FILE", file)));
-        all.extend(hook_files::named(self.provider.agent(), self.environment));
+        let system = common.places.system_environment();
+        let hooks = hook_files::named(self.provider.agent(), self.environment, &system).into_iter();
+        all.extend(hooks.map(|named| (named.variable, named.hook)));
         // Others are told for being no paths from the root on.
         all.retain(|(_, place)| place.is_absolute());
         all

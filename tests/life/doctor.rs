@@ -433,3 +433,23 @@ fn azure_devops_is_examined_by_its_own_rules() {
         Report::of(&container).fails(topic, words);
     }
 }
+
+#[test]
+fn a_file_of_certificates_that_is_none_fails_and_one_that_has_expired_is_a_warning() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    let file = container.path("etc/ca.pem");
+    container.set("OSCR_CA_FILE", &file.display().to_string());
+    container.set("OSCR_KILL_TIMEOUT", "30");
+    write(&file, "of ours", 0o644);
+    let report = Report::of(&container);
+    report.fails("settings", &["OSCR_CA_FILE: ", "has no certificate in it", "-----BEGIN CERTIFICATE-----"]);
+    let expired = include_str!("../faults/certificates/own-expired.pem");
+    write(&file, expired, 0o644);
+    let report = Report::of(&container);
+    assert_eq!(report.code, 0, "{}", report.text);
+    let said = report.lines.iter().find(|line| line.0 == "warn" && line.2.contains("OSCR_CA_FILE")).map(|line| &line.2);
+    for words in ["the certificate of ", "expired on 2020-02-01", "put its successor there"] {
+        assert!(said.is_some_and(|said| said.contains(words)), "{words}: {}", report.text);
+    }
+}

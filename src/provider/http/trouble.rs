@@ -217,3 +217,26 @@ pub(super) fn chain(error: &reqwest::Error) -> String {
     }
     parts.join(": ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No server here can show such ones: nothing that revokes is asked, and the library has two words for each of the others.
+    #[test]
+    fn what_no_server_here_can_show_has_its_words_and_its_cure_too() {
+        for (error, words, cured) in [
+            (CertificateError::Revoked, "was revoked", ANEW),
+            (CertificateError::InvalidPurpose, "not one for servers", ANEW),
+            (CertificateError::BadEncoding, "cannot be read", ANEW),
+            (CertificateError::Expired, "has expired", CLOCK),
+            (CertificateError::NotValidYet, "not valid yet", CLOCK),
+            (CertificateError::NotValidForName, "not valid for this host", WITH_NAMES),
+            (CertificateError::ApplicationVerificationFailure, "is not valid (", ANEW),
+        ] {
+            let (why, cure) = certificate(&error);
+            assert!(why.starts_with("the server's certificate ") && why.contains(words), "{why}");
+            assert_eq!(cure, cured, "{why}");
+        }
+    }
+}

@@ -307,6 +307,12 @@ mod tests {
             ("other.pem", "other.pem", "localhost", ["not valid for this host, but for ", "host in the address"]),
             ("without-names.pem", "old-ca.pem", "localhost", ["names no host", "subjectAltName"]),
             ("own-without-names.pem", "own-without-names.pem", "localhost", ["names no host", "subjectAltName"]),
+            (
+                "of-clients.pem",
+                "ca-of-clients.pem",
+                "localhost",
+                ["not one for servers (extendedKeyUsage)", "another certificate"],
+            ),
             ("version-1.pem", "version-1.pem", "localhost", ["version 1", "subjectAltName"]),
             ("version-1.pem", "", "localhost", ["version 1", "subjectAltName"]),
         ] {

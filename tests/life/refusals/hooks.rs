@@ -79,6 +79,34 @@ fn hooks_that_cannot_be_run() {
             |c| set(c, "ACTIONS_RUNNER_HOOK_JOB_STARTED", "own.sh"),
             &["there is no file", "unset"],
         ),
+        Refusal {
+            what: "named by the image, and missing",
+            spoil: |c| {
+                let line = format!("ACTIONS_RUNNER_HOOK_JOB_STARTED=\"{}\"\n", c.text("own.sh"));
+                write(&c.path("etc/environment"), &line, 0o644);
+                String::new()
+            },
+            told: &["ACTIONS_RUNNER_HOOK_JOB_STARTED"],
+            words: &["there is no file ROOTown.sh", "put the hook there, or take it out of ROOTetc/environment"],
+            follow: |c| (write(&c.path("etc/environment"), "LANG=C.UTF-8\n", 0o644), String::new()).1,
+        },
+        Refusal {
+            what: "named by the image where all is emptied",
+            spoil: |c| {
+                write(&c.path("tmp/own.sh"), "true\n", 0o755);
+                let line = format!("ACTIONS_RUNNER_HOOK_JOB_COMPLETED={}\n", c.text("tmp/own.sh"));
+                write(&c.path("etc/environment"), &line, 0o644);
+                String::new()
+            },
+            told: &["ACTIONS_RUNNER_HOOK_JOB_COMPLETED"],
+            words: &["is emptied before and after each job"],
+            follow: |c| {
+                fs::rename(c.path("tmp/own.sh"), c.path("own.sh")).expect("a file");
+                let line = format!("ACTIONS_RUNNER_HOOK_JOB_COMPLETED={}\n", c.text("own.sh"));
+                write(&c.path("etc/environment"), &line, 0o644);
+                String::new()
+            },
+        },
         named(
             "named by half a path",
             |c| (c.set("ACTIONS_RUNNER_HOOK_JOB_STARTED", "own.sh"), String::new()).1,
