@@ -114,7 +114,7 @@ fn interpreter(hook: &Path) -> Option<PathBuf> {
 
 /// A hook that the user, or the image in its `/etc/environment`, names to the agent.
 #[derive(Debug)]
-pub(crate) struct Named {
+pub(crate) struct NamedHook {
     /// By which variable.
     pub variable: &'static str,
     /// Where it is.
@@ -124,16 +124,16 @@ pub(crate) struct Named {
 }
 
 /// Those hooks. `system` is the image's file: what the container's environment sets counts before it.
-pub(crate) fn named(facts: &AgentFacts, environment: &Environment, system: &Path) -> Vec<Named> {
+pub(crate) fn named(facts: &AgentFacts, environment: &Environment, system: &Path) -> Vec<NamedHook> {
     // What is wrong with the file itself is said where it is used.
     let of_image = system_env::read(system).unwrap_or_default();
     let variables = facts.hooks.iter().flat_map(|known| [known.job_started, known.job_completed]);
     let named = variables.filter_map(|variable| {
         if let Some(hook) = environment.get(variable) {
-            return Some(Named { variable, hook: hook.into(), away: "unset it".to_owned() });
+            return Some(NamedHook { variable, hook: hook.into(), away: "unset it".to_owned() });
         }
         let (_, hook) = of_image.iter().rfind(|(name, hook)| name == variable && !hook.is_empty())?;
-        Some(Named { variable, hook: hook.into(), away: format!("take it out of {}", system.display()) })
+        Some(NamedHook { variable, hook: hook.into(), away: format!("take it out of {}", system.display()) })
     });
     named.collect()
 }
@@ -190,7 +190,7 @@ pub(crate) fn look(
             report.warnings.push(Problem::of("hooks", what, format!("put hooks into one of {}", EVENTS.join(", "))));
         }
     }
-    for Named { variable: name, hook, away } in named(facts, environment, system) {
+    for NamedHook { variable: name, hook, away } in named(facts, environment, system) {
         let shown = hook.display();
         if !hook.is_absolute() {
             let what = format!("{shown} is not an absolute path");

@@ -437,10 +437,9 @@ fn azure_devops_is_examined_by_its_own_rules() {
 #[test]
 fn a_file_of_certificates_that_is_none_fails_and_one_that_has_expired_is_a_warning() {
     let forge = Forge::start();
-    let mut container = Container::new(&forge);
+    let mut container = healthy(&forge);
     let file = container.path("etc/ca.pem");
     container.set("OSCR_CA_FILE", &file.display().to_string());
-    container.set("OSCR_KILL_TIMEOUT", "30");
     write(&file, "of ours", 0o644);
     let report = Report::of(&container);
     report.fails("settings", &["OSCR_CA_FILE: ", "has no certificate in it", "-----BEGIN CERTIFICATE-----"]);
