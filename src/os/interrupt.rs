@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, compiler_fence};
@@ -45,7 +45,7 @@ impl Interruptible {
     /// When there is no room for a thread, or no descriptor left.
     pub(crate) fn begin(body: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         listen()?;
-        let dead_end = OwnedFd::from(open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?);
+        let dead_end = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
         let begun = thread::Builder::new().name("lock-wait".to_owned()).stack_size(STACK).spawn(move || {
             DEAD_END.set(dead_end.as_raw_fd());
             // It cannot fail. What was sent before comes now.

@@ -296,7 +296,7 @@ mod tests {
         let other = held(&directory, "b");
         let attempt = Attempt::begin(&directory, &"a,b".parse().unwrap(), &Claim::default()).unwrap();
         let waiting = attempt.wait(false, || {}).unwrap();
-        while !attempt.missing(Tell::All).is_some_and(|missing| missing.what == "b") {
+        while attempt.missing(Tell::All).is_none_or(|missing| missing.what != "b") {
             thread::yield_now();
         }
         drop((attempt, waiting));
