@@ -33,17 +33,17 @@ pub(crate) struct Held {
 
 /// Threads that wait: one for all seats in turn, or, where any will do, one for each. Dropping it has those give up that still wait.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct WaitThreads {
     threads: Vec<Interruptible>,
-    answers: UnboundedReceiver<Answer>,
+    answers: UnboundedReceiver<WaitAnswer>,
     taken: usize,
 }
 
 /// What came of a thread's wait: by which number it goes, and whether what it waited for is had.
-type Answer = (usize, Result<(), QueueError>);
+type WaitAnswer = (usize, Result<(), QueueError>);
 
 /// What came of waiting: which of the threads was the first to have what it waited for.
-pub(crate) type Outcome = Result<usize, QueueError>;
+pub(crate) type WaitResult = Result<usize, QueueError>;
 
 /// What an attempt still waits for, in words for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,9 +126,9 @@ impl Attempt {
     ///
     /// # Errors
     /// When there is no room for a thread.
-    pub(crate) fn wait(&self, now: bool, tell: impl Fn() + Send + Clone + 'static) -> Result<Waiting, SpawnError> {
+    pub(crate) fn wait(&self, now: bool, tell: impl Fn() + Send + Clone + 'static) -> Result<WaitThreads, SpawnError> {
         let (sender, answers) = unbounded_channel();
-        let mut waiting = Waiting { threads: Vec::new(), answers, taken: 0 };
+        let mut waiting = WaitThreads { threads: Vec::new(), answers, taken: 0 };
         for (index, seats) in self.seats.chunks(if self.any { 1 } else { self.seats.len() }).enumerate() {
             let (seats, sender, tell) = (seats.to_vec(), sender.clone(), tell.clone());
             let thread = Interruptible::begin(move || {
@@ -148,7 +148,7 @@ impl Attempt {
     ///
     /// # Errors
     /// [`AttemptError::Again`] when a ticket was swept, else why nothing is held.
-    pub(crate) fn finish(mut self, outcome: Outcome) -> Result<Held, AttemptError> {
+    pub(crate) fn finish(mut self, outcome: WaitResult) -> Result<Held, AttemptError> {
         match outcome {
             // The others are given up by being dropped, even one that was won in the same moment.
             Ok(index) if self.any => Ok(Held::since_now(vec![self.seats.swap_remove(index)])),
@@ -160,9 +160,9 @@ impl Attempt {
     }
 }
 
-impl Waiting {
+impl WaitThreads {
     /// Resolves once the wait is over.
-    pub(crate) async fn over(&mut self) -> Outcome {
+    pub(crate) async fn over(&mut self) -> WaitResult {
         loop {
             // Every thread answers before it ends.
             let answer = self.answers.recv().await.unwrap_or((0, Err(QueueError::GivenUp)));
@@ -173,7 +173,7 @@ impl Waiting {
     }
 
     /// The same for those who are told otherwise; `None` while the wait goes on.
-    pub(crate) fn if_over(&mut self) -> Option<Outcome> {
+    pub(crate) fn if_over(&mut self) -> Option<WaitResult> {
         loop {
             let answer = match self.answers.try_recv() {
                 Ok(answer) => answer,
@@ -187,7 +187,7 @@ impl Waiting {
     }
 
     /// The first that has what it waits for decides, and the first that cannot wait; who finds it taken only if all do.
-    fn decide(&mut self, (index, result): Answer) -> Option<Outcome> {
+    fn decide(&mut self, (index, result): WaitAnswer) -> Option<WaitResult> {
         self.taken += usize::from(matches!(result, Err(QueueError::Taken)));
         match result {
             Err(QueueError::Taken) if self.taken < self.threads.len() => None,
@@ -201,7 +201,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitThreads {
     fn drop(&mut self) {
         self.give_up();
     }
@@ -262,7 +262,7 @@ mod tests {
     use crate::resource::queue::draw_and_wait;
 
     /// Waits for what others have, and is told of each answer.
-    fn waits(directory: &LockDirectory, wanted: &str) -> (Attempt, Waiting, Receiver<()>) {
+    fn waits(directory: &LockDirectory, wanted: &str) -> (Attempt, WaitThreads, Receiver<()>) {
         let attempt = Attempt::begin(directory, &wanted.parse().unwrap(), &Claim::default()).unwrap();
         let (tell, told) = channel();
         let waiting = attempt.wait(false, move || tell.send(()).unwrap_or_default()).unwrap();
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_are_won_in_the_same_moment_one_is_let_go() {
+    fn of_two_that_are_won_in_the_same_moment_one_is_released() {
         let folder = tempfile::tempdir().unwrap();
         let directory = LockDirectory::checked(folder.path());
         let both = ["a", "b"].map(|id| held(&directory, id));

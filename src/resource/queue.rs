@@ -155,7 +155,8 @@ impl Ticket {
     fn make(directory: &LockDirectory, id: &ResourceId) -> io::Result<Self> {
         let queue = directory.make_queue(id)?;
         loop {
-            let new = queue.join(format!(".new-{:016x}", random()));
+            let random = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
+            let new = queue.join(format!(".new-{random:016x}"));
             let file = directory.create(&new)?;
             match file.try_lock() {
                 Ok(()) => return Ok(Self { file, new }),
@@ -343,15 +344,11 @@ fn draw(directory: &LockDirectory, id: &ResourceId, new: &Path) -> io::Result<u6
     let mut next = last + 1;
     if mutex.rewind().and_then(|()| mutex.write_all(name(next).as_bytes())).is_err() {
         // Nobody will know that it was drawn, so it must be one that is not drawn again.
-        next = next.max(nanoseconds());
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        next = next.max(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX - 1));
     }
     fs::rename(new, queue.join(name(next)))?;
     Ok(next)
-}
-
-fn nanoseconds() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX - 1)
 }
 
 /// Removes tickets that nobody locks. Only under the mutex: outside of it, a ticket may be about to be locked.
@@ -395,10 +392,6 @@ fn wait_for(ticket: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-fn random() -> u64 {
-    getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()))
 }
 
 #[cfg(test)]
