@@ -49,6 +49,8 @@ pub struct Place {
     site: &'static Site,
     plain: String,
     moments: Moments,
+    /// What a life of ours lasts at least.
+    least: &'static str,
 }
 
 /// The program of the simulation that is the forge in its container.
@@ -91,7 +93,7 @@ fn clean_up_when_told(site: &'static Site, plain: String) {
 
 impl Place {
     /// Builds the plain image and starts the forge.
-    pub fn new(image: &str) -> Result<Self, String> {
+    pub fn new(image: &str, least: &'static str) -> Result<Self, String> {
         // Before any thread is there, so that none is interrupted: they wait for whoever cleans up.
         ends().thread_block().map_err(|error| error.to_string())?;
         let moments = Moments::watch()?;
@@ -119,7 +121,7 @@ impl Place {
             .make(&["network", "create"], &[&site.network])
             .and_then(|_| World::begin(site, 0, Posture::Default, How::Token));
         match made {
-            Ok(world) => Ok(Self { world, site, plain, moments }),
+            Ok(world) => Ok(Self { world, site, plain, moments, least }),
             Err(why) => remove(site, &plain).and(Err(why)),
         }
     }
@@ -137,8 +139,7 @@ impl Place {
         self.world.how = contender.how;
         let image = if contender.who == Who::Ours { &self.site.image } else { &self.plain };
         let begun = now();
-        // What an incarnation of ours lasts at least is as it comes.
-        let runner = self.world.runner_of(image, &[("OSCR_MIN_UPTIME", "10s")], &["--restart=always"])?;
+        let runner = self.world.runner_of(image, &[("OSCR_MIN_UPTIME", self.least)], &["--restart=always"])?;
         let mut stand = Stand { contender, runner, registered: 0, up: begun };
         let parts = self.listens(&mut stand, begun, Begun::Command(begun))?;
         Ok((stand, parts))
