@@ -28,7 +28,7 @@ use crate::provider::LabelledBy;
 use crate::provider::finding::Finding;
 
 /// How often Docker is asked whether it is there yet.
-const ASK_AGAIN: Duration = Duration::from_millis(250);
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How long our own engine may take to end its containers and itself.
 const ENGINE_STOP: Duration = Duration::from_secs(20);
 /// Where the kernel shows control groups.
