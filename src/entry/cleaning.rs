@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::emptying::Emptier;
+use super::ending::Why;
 use super::means::Means;
 use super::outside::Outside;
 use super::patience::Patience;
@@ -88,6 +89,26 @@ impl Keeper {
         }
     }
 
+    /// Has it known, before a job can come, what everything outside of the slate should be like.
+    ///
+    /// # Errors
+    /// With why no listener may be started: what could not be read is tried again by the next [cleaning](Self::clean).
+    pub(super) async fn knows_outside(&mut self) -> Result<(), Why> {
+        let stop = self.means.stop.clone();
+        tokio::select! {
+            known = self.outside.is_known() => known.map_err(|error| {
+                tracing::warn!("{error}");
+                Why::Unclean
+            })?,
+            () = stop.reached(Urgency::Finish) => return Err(Why::Asked),
+        }
+        if let Err(error) = self.outside.all_is_well() {
+            // More will be read than needed, and no less.
+            tracing::debug!("{error}");
+        }
+        Ok(())
+    }
+
     /// Before the end: once.
     pub(super) async fn clean_at_last(&mut self) {
         self.means.board.enter(Phase::Cleaning);
@@ -113,10 +134,11 @@ impl Keeper {
                 return Err(SlateError::Sysv(format!("{left} remain ({ended})")));
             }
         }
-        let (mut slate, mut custody) = (self.slate.clone(), self.outside.take());
+        let (mut custody, looked) = self.outside.take_looked().await;
+        let mut slate = self.slate.clone();
         let (slate, custody, looked, wiped) = on_a_thread(move || {
             // Before the wipe, which changes the links of the agent's files, and so the time of their last change.
-            let looked = custody.as_mut().map_or(Ok(None), Custody::look);
+            let looked = looked.unwrap_or_else(|| custody.as_mut().map_or(Ok(None), Custody::look));
             let wiped = slate.clean();
             (slate, custody, looked, wiped)
         })

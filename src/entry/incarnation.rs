@@ -50,6 +50,7 @@ impl Incarnation {
     /// Lives, and returns the exit code.
     pub(super) async fn live(mut self) -> u8 {
         self.greet();
+        self.keeper.outside.begin();
         self.spread_start().await;
         let code = self.take_jobs().await;
         self.leave().await;
@@ -79,17 +80,22 @@ impl Incarnation {
                 return if registrar.cut_off { exit::TEMPORARY } else { exit::DONE };
             };
             docker.remember_label(&directory, &mut registrar.state);
-            if let Err(error) = keeper.outside.all_is_well() {
-                // More will be read than needed, and no less.
-                tracing::debug!("{error}");
-            }
-            let parts = Parts { means, registrar, patience, keeper, docker, gate, update };
-            let ending = listen(parts, &directory, run).await;
+            let ending = match keeper.knows_outside().await {
+                Ok(()) => {
+                    let parts = Parts { means, registrar, patience, keeper, docker, gate, update };
+                    listen(parts, &directory, run).await
+                }
+                Err(why) => Ending::Stopped(why),
+            };
             docker.stop_engine(&mut registrar.state).await;
             end_processes(&[]).await;
             gate.release().await;
             docker.sweep(&mut registrar.state).await;
             means.board.set_job(None);
+            // Cleaning comes next then, and nothing else asks for what is outside.
+            if matches!(ending, Ending::JobDone { .. }) {
+                keeper.outside.look_ahead();
+            }
             registrar.unregister(&directory, &ending).await;
             patience.hear_of(&ending);
             match ending {
@@ -165,8 +171,8 @@ impl Incarnation {
     /// Containers that were started together would ask the forge together. One that comes back after its job is alone.
     async fn spread_start(&mut self) {
         let state = &mut self.registrar.state;
+        // Written down with the registration, before its first request.
         if std::mem::take(&mut state.content.alone) {
-            state.save_or_warn();
             return;
         }
         let wait = Backoff::jitter(self.means.common.start_jitter);

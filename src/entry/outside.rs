@@ -1,9 +1,11 @@
 //! What lies outside of the slate, which no job can change without root's powers: what it was like, and whether it still is.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::means::Means;
+use super::work::Work;
 use crate::config::{Common, Taint};
 use crate::control::Phase;
 use crate::docker::engine;
@@ -16,9 +18,16 @@ use crate::workspace::{Slate, SlateError};
 pub(super) struct Outside {
     /// What it should be like; `None` where no job can change it, or we cannot tell.
     custody: Option<Custody>,
+    /// What a container that is new is like, while it is written down. Nothing is compared meanwhile: no job has run.
+    reference: Option<Work<io::Result<Custody>>>,
+    /// A comparison that was [begun ahead](Self::look_ahead).
+    ahead: Option<Work<(Custody, Looked)>>,
     /// What was changed there, if anything was and this is a reason to take no job.
     tainted: Option<String>,
 }
+
+/// What a look finds; nothing where it is the first.
+pub(super) type Looked = io::Result<Option<Findings>>;
 
 impl Outside {
     /// All but what is wiped, kept, or written by ourselves. Without another user for jobs, whose `identity` it is, nothing can be
@@ -28,7 +37,7 @@ impl Outside {
             identity.and_then(|agent| Custody::of(common.places.root(), agent, skips(common, provider, slate)));
         let refuses = common.taint == Taint::Refuse;
         let tainted = custody.as_ref().filter(|_| refuses).and_then(Custody::condemned);
-        Self { custody, tainted }
+        Self { custody, reference: None, ahead: None, tainted }
     }
 
     /// Whether it was changed, so that no further job is taken.
@@ -36,14 +45,69 @@ impl Outside {
         self.tainted.is_some()
     }
 
+    /// Begins to write down what a new container is like, beside all that comes before the first job. Whoever wants that job waits
+    /// until it [is known](Self::is_known).
+    pub(super) fn begin(&mut self) {
+        if let Some(mut new) = self.custody.clone().filter(Custody::is_new) {
+            self.reference = Some(Work::begin(move || {
+                let since = Instant::now();
+                new.establish()?;
+                let ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tracing::debug!(ms, "wrote down what this container is like");
+                Ok(new)
+            }));
+        }
+    }
+
+    /// Waits until it is known what this container should be like, if that is being written down. Safe to drop and call again.
+    ///
+    /// # Errors
+    /// When it cannot be read, or not be written down. The next [look](Custody::look) tries again.
+    pub(super) async fn is_known(&mut self) -> Result<(), SlateError> {
+        let Some(reference) = &mut self.reference else { return Ok(()) };
+        let written = reference.done().await;
+        self.reference = None;
+        let written = written.map_err(SlateError::Unreadable)?;
+        if let Some(custody) = &mut self.custody {
+            custody.learn(&written);
+        }
+        Ok(())
+    }
+
+    /// Begins to compare, beside what comes before the slate is cleaned. No process of a job may be left by now.
+    pub(super) fn look_ahead(&mut self) {
+        self.ahead = self.take().map(|mut custody| {
+            Work::begin(move || {
+                let looked = custody.look();
+                (custody, looked)
+            })
+        });
+    }
+
+    /// What does the comparing, and what it found if that was [begun ahead](Self::look_ahead).
+    pub(super) async fn take_looked(&mut self) -> (Option<Custody>, Option<Looked>) {
+        match self.ahead.take() {
+            Some(mut ahead) => {
+                let (custody, looked) = ahead.done().await;
+                (Some(custody), Some(looked))
+            }
+            None => (self.take(), None),
+        }
+    }
+
     /// What does the comparing, for as long as a thread needs it. Nothing more is compared once it is known to be changed.
     pub(super) fn take(&mut self) -> Option<Custody> {
+        if self.reference.is_some() {
+            return None;
+        }
         self.custody.take().filter(|_| self.tainted.is_none())
     }
 
     /// Gets back what was [taken](Self::take).
     pub(super) fn give_back(&mut self, custody: Option<Custody>) {
-        self.custody = custody;
+        if custody.is_some() {
+            self.custody = custody;
+        }
     }
 
     /// What new agents are recorded beside.
@@ -60,7 +124,7 @@ impl Outside {
 
     /// What changes from now on is somebody else's doing.
     pub(super) fn all_is_well(&mut self) -> Result<(), SlateError> {
-        if self.tainted.is_some() {
+        if self.tainted.is_some() || self.reference.is_some() {
             return Ok(());
         }
         self.custody.as_mut().map_or(Ok(()), Custody::mark).map_err(SlateError::Unreadable)

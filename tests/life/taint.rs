@@ -105,3 +105,69 @@ fn ordinary_jobs_taint_nothing_and_their_leftovers_go_wherever_they_are() {
     assert_eq!(container.names("opt/tools"), ["of-the-image"]);
     assert!(container.names("opt/tools/of-the-image").is_empty());
 }
+
+/// A new container that is started and whose image has a baseline that nobody can read to its end before the test opens and closes it:
+/// what the container is like stays unknown until then.
+fn with_an_endless_look(forge: &Forge) -> (Container<'_>, std::path::PathBuf) {
+    let mut container = Container::new(forge);
+    container.with_programs_of_its_own();
+    let baseline = container.path("opt/oscr/baseline");
+    fs::remove_file(&baseline).expect("the baseline of its programs");
+    nix::unistd::mkfifo(&baseline, nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("a pipe");
+    container.start();
+    // The first who reads it asks what of the work directory came with the image.
+    end_of(&baseline);
+    container.wait_line("registered with");
+    (container, baseline)
+}
+
+/// Lets whoever reads a pipe come to its end.
+fn end_of(pipe: &std::path::Path) {
+    drop(fs::OpenOptions::new().write(true).open(pipe).expect("it is being read"));
+}
+
+#[test]
+fn a_new_container_registers_while_it_looks_and_listens_when_it_knows_what_it_is_like() {
+    let forge = Forge::start();
+    let (mut container, baseline) = with_an_endless_look(&forge);
+    assert!(!container.path("opt/oscr/container/reference").exists());
+    assert_eq!(forge.requests().iter().filter(|request| request.path == "/_broker/session").count(), 0);
+    end_of(&baseline);
+    forge.listening();
+    assert!(container.path("opt/oscr/container/reference").exists());
+    assert_eq!(forge.wait_job(forge.job("true"), LIMIT).result, Some(JobResult::Succeeded));
+    assert_eq!(container.exit_code(), 0);
+    let looked = container.lines_with("wrote down what this container is like");
+    assert_eq!(looked.len(), 1, "{looked:#?}");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_the_look_at_a_new_container() {
+    let forge = Forge::start();
+    let (mut container, _baseline) = with_an_endless_look(&forge);
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code(), 0);
+    assert_eq!(forge.runners().len(), 0);
+    container.assert_state_empty();
+    assert!(!container.path("opt/oscr/container/reference").exists());
+}
+
+#[test]
+fn a_new_container_that_cannot_be_looked_at_takes_no_job_until_it_can() {
+    let forge = Forge::start();
+    let mut container = Container::new(&forge);
+    container.with_programs_of_its_own();
+    let own = container.path("opt/oscr/container");
+    write(&own, "in the way", 0o600);
+    container.start();
+    container.wait_line("no job is taken: the file system cannot be compared with what it was");
+    assert_eq!(container.wait_phase("dirty")["healthy"], false);
+    assert_eq!(forge.runners().len(), 0);
+    assert_eq!(forge.requests().iter().filter(|request| request.path == "/_broker/session").count(), 0);
+    container.signal(Signal::SIGTERM);
+    assert_eq!(container.exit_code(), 0);
+    fs::remove_file(&own).expect("root may");
+    container.start();
+    forge.listening();
+    assert!(own.join("reference").exists());
+}

@@ -12,26 +12,26 @@
 //!
 //! Reference, mark and verdict lie on the very file system that they describe, so they live exactly as long.
 
+mod lines;
 mod record;
 mod shipped;
 mod survey;
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, Metadata};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-use ring::digest::{Context, SHA256};
 
 use super::wipe::{Spare, Wiped, wipe};
 use crate::os::Identity;
 use crate::os::mounts;
+use lines::{Digesting, RecordReader, write_new};
 use record::{Record, digest};
 pub(crate) use shipped::{Shipped, shipped};
 pub(crate) use survey::{Skip, Skips};
-use survey::{Survey, is_skipped};
+use survey::{is_skipped, walk};
 
 /// Where the image keeps its baseline, from the root on.
 const BASELINE: &str = "opt/oscr/baseline";
@@ -112,20 +112,21 @@ impl Findings {
 /// When something cannot be read, or the baseline not be written.
 pub(crate) fn write_baseline(root: &Path) -> io::Result<u64> {
     let skips = [(BASELINE.into(), Skip::All), (OWN.into(), Skip::All)].into_iter().chain(mounted(root)).collect();
-    let mut survey = Survey::of(root, &skips);
     let mut count = 0;
     DirBuilder::new().recursive(true).create(root.join(ALWAYS_READ))?;
     write_new(&root.join(BASELINE), |out| {
-        while let Some((path, meta)) = survey.next()? {
-            let mut record = Record::of(&path, &meta);
-            record.digest = digest(&root.join(&path), record.kind)?;
-            record.write(out)?;
-            count += 1;
-            if record.kind == 'd' {
-                survey.enter(&path)?;
+        walk(root, &skips, |survey| {
+            while let Some((path, meta)) = survey.next() {
+                let mut record = Record::of(&path, &meta);
+                record.digest = digest(&root.join(&path), record.kind)?;
+                record.write(out)?;
+                count += 1;
+                if record.kind == 'd' {
+                    survey.enter(&path)?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     })?;
     Ok(count)
 }
@@ -135,63 +136,6 @@ fn mounted(root: &Path) -> impl Iterator<Item = (PathBuf, Skip)> {
     let inside = |mount: mounts::Mount| Some(mount.point.strip_prefix(root).ok()?.to_owned());
     let points: Vec<PathBuf> = mounts::list().unwrap_or_default().into_iter().filter_map(inside).collect();
     points.into_iter().filter(|point| !point.as_os_str().is_empty()).map(|point| (point, Skip::All))
-}
-
-/// Writes a file for root alone, in one step.
-fn write_new(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    let mut out = BufWriter::new(file);
-    write(&mut out)?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    fs::rename(&new, path)
-}
-
-/// Reads a baseline or a reference line by line, and knows its digest at the end.
-struct RecordReader {
-    reader: Option<BufReader<File>>,
-    context: Context,
-    next: Option<Record>,
-}
-
-impl RecordReader {
-    /// A missing file has no lines.
-    fn of(path: &Path) -> io::Result<Self> {
-        let reader = match File::open(path) {
-            Ok(file) => Some(BufReader::new(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        let mut lines = Self { reader, context: Context::new(&SHA256), next: None };
-        lines.advance()?;
-        Ok(lines)
-    }
-
-    fn advance(&mut self) -> io::Result<Option<Record>> {
-        let mut line = Vec::new();
-        if let Some(reader) = &mut self.reader {
-            // A path has 4096 bytes at most, each written as four.
-            reader.by_ref().take(1 << 15).read_until(b'\n', &mut line)?;
-        }
-        self.context.update(&line);
-        let next = match line.strip_suffix(b"\n") {
-            None => None,
-            Some(line) => Some(Record::parse(line).ok_or(io::ErrorKind::InvalidData)?),
-        };
-        Ok(std::mem::replace(&mut self.next, next))
-    }
-
-    /// The record of `path`, after handing all before it to `passed`.
-    fn find(&mut self, path: &Path, mut passed: impl FnMut(Record)) -> io::Result<Option<Record>> {
-        while self.next.as_ref().is_some_and(|record| record.path.as_path() < path) {
-            self.advance()?.into_iter().for_each(&mut passed);
-        }
-        if self.next.as_ref().is_some_and(|record| record.path == path) { self.advance() } else { Ok(None) }
-    }
-
-    fn digest(self) -> [u8; 32] {
-        self.context.finish().as_ref().try_into().unwrap_or_default()
-    }
 }
 
 impl Custody {
@@ -269,13 +213,24 @@ impl Custody {
         write_new(&self.own("tainted"), |out| out.write_all(why.as_bytes()))
     }
 
+    /// Whether nothing is known yet of what the container should be like: no job can have run in it.
+    #[must_use]
+    pub(crate) fn is_new(&self) -> bool {
+        self.reference.is_none() && !self.own("reference").exists()
+    }
+
+    /// Knows from now on what `other`, of the same file system, found when it [took all for what it should be](Self::establish).
+    pub(crate) fn learn(&mut self, other: &Self) {
+        (self.since, self.reference) = (other.since, other.reference);
+    }
+
     /// Compares; in the first life of a container, writes the reference. `None` then.
     ///
     /// # Errors
     /// When something cannot be read, or removed, or written.
     pub(crate) fn look(&mut self) -> io::Result<Option<Findings>> {
         let started = Instant::now();
-        if !self.own("reference").exists() && self.reference.is_none() {
+        if self.is_new() {
             self.establish()?;
             return Ok(None);
         }
@@ -318,67 +273,71 @@ impl Custody {
         }
         DirBuilder::new().recursive(true).mode(0o700).create(&self.own)?;
         let mut baseline = RecordReader::of(&self.root.join(BASELINE))?;
-        let mut survey = Survey::of(&self.root, &self.skips);
-        let reference = self.own("reference");
-        write_new(&reference, |out| {
-            while let Some((path, meta)) = survey.next()? {
-                let mut record = Record::of(&path, &meta);
-                match baseline.find(&path, drop)? {
-                    Some(known) if (Record { digest: None, ..known.clone() }) == record => record = known,
-                    _ if record.kind != 'f' || self.reads_all || path.starts_with(ALWAYS_READ) => {
-                        record.digest = digest(&self.root.join(&path), record.kind)?;
+        let mut written = None;
+        write_new(&self.own("reference"), |out| {
+            let mut out = BufWriter::new(Digesting::of(out));
+            walk(&self.root, &self.skips, |survey| {
+                while let Some((path, meta)) = survey.next() {
+                    let mut record = Record::of(&path, &meta);
+                    match baseline.find(&path, drop)? {
+                        Some(known) if known.holds_for(&record) => record = known,
+                        _ if record.kind != 'f' || self.reads_all || path.starts_with(ALWAYS_READ) => {
+                            record.digest = digest(&self.root.join(&path), record.kind)?;
+                        }
+                        _ => {}
                     }
-                    _ => {}
+                    record.write(&mut out)?;
+                    if record.kind == 'd' {
+                        survey.enter(&path)?;
+                    }
                 }
-                record.write(out)?;
-                if record.kind == 'd' {
-                    survey.enter(&path)?;
-                }
-            }
+                Ok(())
+            })?;
+            written = Some(out.into_inner().map_err(io::IntoInnerError::into_error)?.digest());
             Ok(())
         })?;
-        let mut lines = RecordReader::of(&reference)?;
-        while lines.advance()?.is_some() {}
-        self.reference = Some(lines.digest());
+        self.reference = written;
         self.mark()
     }
 
     fn compare(&mut self) -> io::Result<Findings> {
         let mut findings = Findings::default();
         let mut reference = RecordReader::of(&self.own("reference"))?;
-        let mut survey = Survey::of(&self.root, &self.skips);
         // The directories that lead to the current one, and whether the agent's user could write there.
         let mut above: Vec<(PathBuf, Reach)> = Vec::new();
         // What is missing or something else now: all that was in it is missing too, and is said once.
         let mut gone: Option<PathBuf> = None;
-        while let Some((path, meta)) = survey.next()? {
-            findings.files += 1;
-            let known = reference.find(&path, |record| self.missing(record, &mut gone, &mut findings))?;
-            while above.last().is_some_and(|(directory, _)| !path.starts_with(directory)) {
-                above.pop();
-            }
-            let reach = above.last().map_or(Reach::ROOT, |(_, reach)| *reach);
-            let Some(known) = known else {
-                if self.since.is_some_and(|since| changed(&meta) < since) {
-                    // It was there when all was well: a listing left it out.
-                    tracing::debug!("/{} is not in the reference, and older", path.display());
-                } else if reach.writes {
-                    findings.removed += remove(&self.root.join(&path), &meta)?;
-                } else {
-                    findings.differs(&path, "new");
+        walk(&self.root, &self.skips, |survey| {
+            while let Some((path, meta)) = survey.next() {
+                findings.files += 1;
+                let known = reference.find(&path, |record| self.missing(record, &mut gone, &mut findings))?;
+                while above.last().is_some_and(|(directory, _)| !path.starts_with(directory)) {
+                    above.pop();
                 }
-                continue;
-            };
-            if known.kind == 'd' && meta.is_dir() {
-                above.push((path.clone(), reach.into(&known, &self.agent)));
-                survey.enter(&path)?;
-            } else if known.kind == 'd' {
-                gone = Some(path.clone());
+                let reach = above.last().map_or(Reach::ROOT, |(_, reach)| *reach);
+                let Some(known) = known else {
+                    if self.since.is_some_and(|since| changed(&meta) < since) {
+                        // It was there when all was well: a listing left it out.
+                        tracing::debug!("/{} is not in the reference, and older", path.display());
+                    } else if reach.writes {
+                        findings.removed += remove(&self.root.join(&path), &meta)?;
+                    } else {
+                        findings.differs(&path, "new");
+                    }
+                    continue;
+                };
+                if known.kind == 'd' && meta.is_dir() {
+                    above.push((path.clone(), reach.into(&known, &self.agent)));
+                    survey.enter(&path)?;
+                } else if known.kind == 'd' {
+                    gone = Some(path.clone());
+                }
+                if let Some(how) = self.difference(&known, &meta, &mut findings.read)? {
+                    findings.differs(&path, how);
+                }
             }
-            if let Some(how) = self.difference(&known, &meta, &mut findings.read)? {
-                findings.differs(&path, how);
-            }
-        }
+            Ok(())
+        })?;
         while let Some(record) = reference.advance()? {
             self.missing(record, &mut gone, &mut findings);
         }

@@ -61,6 +61,13 @@ impl Record {
         Self { kind, mode, uid, gid, size, modified, digest: None, path: path.to_owned() }
     }
 
+    /// Whether a look at the metadata finds what is on record.
+    #[must_use]
+    pub(super) fn holds_for(&self, seen: &Self) -> bool {
+        let metadata = |of: &Self| (of.kind, of.mode, of.uid, of.gid, of.size, of.modified);
+        metadata(self) == metadata(seen) && self.path == seen.path
+    }
+
     /// Reads a line.
     #[must_use]
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
@@ -76,6 +83,14 @@ impl Record {
         };
         let path = PathBuf::from(OsString::from_vec(unescape(words.next()?)?));
         Some(Self { kind, mode, uid, gid, size, modified, digest, path })
+    }
+
+    /// The first and the last word of a line, for whoever needs no more of many.
+    #[must_use]
+    pub(super) fn kind_and_path(line: &[u8]) -> Option<(u8, PathBuf)> {
+        // A space in a path is written as a number.
+        let path = line.rsplit(|byte| *byte == b' ').next()?;
+        Some((*line.first()?, PathBuf::from(OsString::from_vec(unescape(path)?))))
     }
 
     /// Writes the line, with its end.

@@ -1,7 +1,6 @@
 //! What came with the image, as its baseline has it.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::fs;
 use std::path::Path;
 
 use super::BASELINE;
@@ -22,17 +21,16 @@ pub(crate) enum Shipped {
 /// process may read.
 #[must_use]
 pub(crate) fn shipped(root: &Path, place: &Path, but: &[&Path]) -> Option<Shipped> {
-    let mut lines = BufReader::new(File::open(root.join(BASELINE)).ok()?);
-    let (mut found, mut line) = (Shipped::Nothing, Vec::new());
-    while lines.read_until(b'\n', &mut line).ok()? > 0 {
-        let record = Record::parse(line.strip_suffix(b"\n").unwrap_or(&line));
-        let counts = |path: &Path| path.starts_with(place) && !but.iter().any(|but| path.starts_with(but));
-        match record.filter(|record| counts(&record.path)) {
-            Some(record) if record.kind == 'd' => found = Shipped::Directory,
-            Some(_) => return Some(Shipped::Files),
-            None => {}
+    let baseline = fs::read(root.join(BASELINE)).ok()?;
+    let mut found = Shipped::Nothing;
+    for line in baseline.split(|byte| *byte == b'\n') {
+        let Some((kind, path)) = Record::kind_and_path(line) else { continue };
+        if path.starts_with(place) && !but.iter().any(|but| path.starts_with(but)) {
+            match kind {
+                b'd' => found = Shipped::Directory,
+                _ => return Some(Shipped::Files),
+            }
         }
-        line.clear();
     }
     Some(found)
 }
@@ -41,7 +39,6 @@ pub(crate) fn shipped(root: &Path, place: &Path, but: &[&Path]) -> Option<Shippe
 mod tests {
     use super::super::write_baseline;
     use super::*;
-    use std::fs;
 
     #[test]
     fn what_came_with_an_image_is_told_from_what_came_later() {

@@ -1,4 +1,5 @@
 use super::*;
+use std::fs::File;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use nix::unistd::{Gid, Uid};

@@ -1,0 +1,99 @@
+//! Baselines and references as files: written in one step, read line by line, each with a digest of its own.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use ring::digest::{Context, SHA256};
+
+use super::record::Record;
+
+/// What is written, and the digest of it.
+pub(super) struct Digesting<W> {
+    out: W,
+    context: Context,
+}
+
+impl<W> Digesting<W> {
+    pub(super) fn of(out: W) -> Self {
+        Self { out, context: Context::new(&SHA256) }
+    }
+
+    pub(super) fn digest(self) -> [u8; 32] {
+        finish(self.context)
+    }
+}
+
+impl<W: Write> Write for Digesting<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.context.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+fn finish(context: Context) -> [u8; 32] {
+    context.finish().as_ref().try_into().unwrap_or_default()
+}
+
+/// Writes a file for root alone, in one step.
+pub(super) fn write_new(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let mut out = BufWriter::new(file);
+    write(&mut out)?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    fs::rename(&new, path)
+}
+
+/// Reads a baseline or a reference line by line, and knows its digest at the end.
+pub(super) struct RecordReader {
+    reader: Option<BufReader<File>>,
+    context: Context,
+    next: Option<Record>,
+}
+
+impl RecordReader {
+    /// A missing file has no lines.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let reader = match File::open(path) {
+            Ok(file) => Some(BufReader::new(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let mut lines = Self { reader, context: Context::new(&SHA256), next: None };
+        lines.advance()?;
+        Ok(lines)
+    }
+
+    pub(super) fn advance(&mut self) -> io::Result<Option<Record>> {
+        let mut line = Vec::new();
+        if let Some(reader) = &mut self.reader {
+            // A path has 4096 bytes at most, each written as four.
+            reader.by_ref().take(1 << 15).read_until(b'\n', &mut line)?;
+        }
+        self.context.update(&line);
+        let next = match line.strip_suffix(b"\n") {
+            None => None,
+            Some(line) => Some(Record::parse(line).ok_or(io::ErrorKind::InvalidData)?),
+        };
+        Ok(std::mem::replace(&mut self.next, next))
+    }
+
+    /// The record of `path`, after handing all before it to `passed`.
+    pub(super) fn find(&mut self, path: &Path, mut passed: impl FnMut(Record)) -> io::Result<Option<Record>> {
+        while self.next.as_ref().is_some_and(|record| record.path.as_path() < path) {
+            self.advance()?.into_iter().for_each(&mut passed);
+        }
+        if self.next.as_ref().is_some_and(|record| record.path == path) { self.advance() } else { Ok(None) }
+    }
+
+    pub(super) fn digest(self) -> [u8; 32] {
+        finish(self.context)
+    }
+}
