@@ -100,9 +100,13 @@ impl StateFile {
         let failed = |source| StateError { path: directory.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let path = directory.join(NAME);
+        let mut unchanged = false;
         let state = match fs::read(&path) {
-            Ok(bytes) => match serde_json::from_slice(&bytes) {
-                Ok(state) => state,
+            Ok(bytes) => match serde_json::from_slice::<State>(&bytes) {
+                Ok(state) => {
+                    unchanged = serde_json::to_vec(&state).is_ok_and(|json| json == bytes);
+                    state
+                }
                 Err(error) => {
                     tracing::warn!(
                         "{} is damaged ({error}) and was put aside: a registration of the last incarnation may remain",
@@ -117,7 +121,12 @@ impl StateFile {
         };
         let mut file = Self { directory: directory.to_owned(), content: state };
         // Now rather than when it matters: a place that cannot be written is a reason not to start.
-        file.save()?;
+        if unchanged {
+            // It is on the disk, where forcing it a second time would cost a start some milliseconds.
+            could_write(directory).map_err(failed)?;
+        } else {
+            file.save()?;
+        }
         Ok(file)
     }
 
@@ -263,6 +272,23 @@ mod tests {
         assert_eq!(next.content.leftovers, [registration("a")]);
         assert_eq!(fs::metadata(place.join(NAME)).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_file_that_is_as_it_would_be_written_is_not_written_again() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(NAME);
+        StateFile::open(directory.path()).unwrap();
+        let inode = || fs::metadata(&path).unwrap().ino();
+        let first = inode();
+        // Held, so that no other file gets its number.
+        let _held = fs::File::open(&path).unwrap();
+        StateFile::open(directory.path()).unwrap();
+        assert_eq!(inode(), first);
+        fs::write(&path, format!("{} ", fs::read_to_string(&path).unwrap())).unwrap();
+        StateFile::open(directory.path()).unwrap();
+        assert_ne!(inode(), first, "another form of it");
     }
 
     #[test]
