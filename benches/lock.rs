@@ -8,8 +8,9 @@
 #[path = "goals.rs"]
 mod aims;
 
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -58,9 +59,9 @@ fn main() {
     {
         return hold(Path::new(fifo));
     }
-    println!("hand-over from one holder to the next, median (and 90th percentile) in ms");
-    println!("| waiting | {} |", Way::ALL.map(Way::title).join(" | "));
-    println!("| --- | --- | --- | --- |");
+    let mut text = aims::machine();
+    text += "Median and, in brackets, 90th percentile, in ms.\n\n";
+    let _ = writeln!(text, "| | {} |\n| --- | --- | --- | --- |", Way::ALL.map(Way::title).join(" | "));
     let mut sheet = aims::Sheet::of("lock");
     for waiters in WAITERS {
         let mut medians = Vec::new();
@@ -71,20 +72,17 @@ fn main() {
             let ms = |index: usize| gaps[index.min(gaps.len() - 1)].as_secs_f64() * 1000.0;
             format!("{:.2} ({:.2})", ms(gaps.len() / 2), ms(gaps.len() * 9 / 10))
         });
-        println!("| {waiters} | {} |", cells.join(" | "));
+        let _ = writeln!(text, "| {waiters} waiting | {} |", cells.join(" | "));
         let name = format!("hand-over with {waiters} waiting, median, ms");
         sheet.note(&name, Some(medians[0]), Some(medians[1]));
     }
-    println!("\nprocessor time of 100 waiters, measured over {} s and scaled to a minute, in ms", IDLE.as_secs());
-    for way in Way::ALL {
-        println!(
-            "| {} | {:.1} |",
-            way.title(),
-            cost_of_waiting(way).as_secs_f64() * 1000.0 * 60.0 / IDLE.as_secs_f64()
-        );
-    }
-    print!("\n{}", sheet.table());
-    sheet.leave("");
+    let costs = Way::ALL.map(|way| {
+        let minute = cost_of_waiting(way).as_secs_f64() * 1000.0 * 60.0 / IDLE.as_secs_f64();
+        format!("{minute:.1}")
+    });
+    let _ = writeln!(text, "| processor time of 100 waiters in a minute | {} |", costs.join(" | "));
+    print!("{text}\n{}", sheet.table());
+    sheet.leave(&text);
 }
 
 /// The command that holds: says when it began and when it ends.

@@ -14,8 +14,13 @@ fn read(path: &str) -> String {
 }
 
 /// Where the figures of each bench stand.
-const FIGURES: &[(&str, &str)] =
-    &[("init", "docs/performance.md"), ("herd", "docs/performance.md"), ("wipe", "docs/performance-wipe.md")];
+const FIGURES: &[(&str, &str)] = &[
+    ("init", "docs/performance.md"),
+    ("herd", "docs/performance.md"),
+    ("lock", "docs/performance-lock.md"),
+    ("wipe", "docs/performance-wipe.md"),
+    ("start", "docs/performance-start.md"),
+];
 
 /// `make bench-docs` names the directories of two runs in `OSCR_BENCH_RUNS`, and has the pages written from them.
 #[test]

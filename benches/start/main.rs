@@ -6,13 +6,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a measurement that fails is no measurement")]
 
-mod goals;
+#[path = "../goals.rs"]
+mod aims;
 mod moments;
 mod site;
 mod turn;
 
 use std::process::ExitCode;
 
+use aims::Sheet;
 use oscr_sim::official::How;
 use site::{Contender, Place, Who};
 use turn::{Parts, medians};
@@ -98,7 +100,8 @@ fn measure(image: &str, effort: Effort) -> Result<String, String> {
     let removed = place.remove();
     let seen = done?;
     removed?;
-    let mut text = format!("{image}, agent {}, median of {} in s\n\n", place.agent(), effort.turns);
+    let mut text = aims::machine();
+    text += &format!("Image {image}, agent {}; medians of {}, in s.\n\n", place.agent(), effort.turns);
     text += "| | | whole | agent ends | Docker | entrypoint | forge | configure | listener |\n";
     text += "| --- | --- | --: | --: | --: | --: | --: | --: | --: |\n";
     let kinds: [(&str, Kind); 3] =
@@ -124,26 +127,27 @@ fn measure(image: &str, effort: Effort) -> Result<String, String> {
             text += &format!("| {contender} | {} |\n", row.join(", "));
         }
         text += "\n";
-        text += &goals::table(judged(&seen));
+        let sheet = sheet(&seen);
+        sheet.leave(&text);
+        text += &sheet.table();
     }
     Ok(text)
 }
 
-/// The figures of [`goals::GOALS`].
-fn judged(seen: &[Seen]) -> [f64; goals::GOALS.len()] {
+/// Every goal, and its figure in this very run.
+fn sheet(seen: &[Seen]) -> Sheet {
     let [token, plain_token, jit, plain_jit] = seen else { unreachable!("there are four contenders") };
     let ours = |turns: &[Parts]| medians(turns).entrypoint;
-    let whole = |turns: &[Parts]| medians(turns).whole();
-    [
-        ours(&token.later),
-        ours(&jit.later),
-        ours(&token.cycles),
-        ours(&jit.cycles),
-        whole(&token.cycles) / whole(&plain_token.cycles),
-        whole(&jit.cycles) / whole(&plain_jit.cycles),
-        ours(&token.first) - ours(&token.later),
-        ours(&jit.first) - ours(&jit.later),
-    ]
+    let whole = |turns: &[Parts]| Some(medians(turns).whole());
+    let mut sheet = Sheet::of("start");
+    for (how, seen, plain) in [("token", token, plain_token), ("JIT", jit, plain_jit)] {
+        let (first, later) = (ours(&seen.first), ours(&seen.later));
+        sheet.note(&format!("`docker start`, {how}: OSCR's own part, s"), Some(later), None);
+        sheet.note(&format!("cycle, {how}: OSCR's own part, s"), Some(ours(&seen.cycles)), None);
+        sheet.note(&format!("cycle, {how}: the whole, s"), whole(&seen.cycles), whole(&plain.cycles));
+        sheet.note(&format!("{how}: what a first start takes OSCR longer than a later one, s"), Some(first - later), None);
+    }
+    sheet
 }
 
 /// Each in turn, so that what else the machine does is everyone's.
