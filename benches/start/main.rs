@@ -145,7 +145,11 @@ fn sheet(seen: &[Seen]) -> Sheet {
         sheet.note(&format!("`docker start`, {how}: OSCR's own part, s"), Some(later), None);
         sheet.note(&format!("cycle, {how}: OSCR's own part, s"), Some(ours(&seen.cycles)), None);
         sheet.note(&format!("cycle, {how}: the whole, s"), whole(&seen.cycles), whole(&plain.cycles));
-        sheet.note(&format!("{how}: what a first start takes OSCR longer than a later one, s"), Some(first - later), None);
+        sheet.note(
+            &format!("{how}: what a first start takes OSCR longer than a later one, s"),
+            Some(first - later),
+            None,
+        );
     }
     sheet
 }
