@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Command, ExecArgs};
+use super::line::{Command, ExecArgs};
 
 /// What these words mean, the program's name first. `None` where that is for the whole parser to say: it knows the other commands,
 /// and has the words for what is wrong.
@@ -47,7 +47,7 @@ fn alone<A: Args>(line: &[OsString]) -> Option<A> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Cli;
+    use super::super::line::Cli;
     use super::*;
     use clap::Parser;
 
