@@ -14,7 +14,7 @@ use crate::table::{Row, Step};
 use crate::world::{assert_denied, assert_said, be_a_principal, believes_busy, correct, listens, restart};
 
 /// The version that the server wants in the rows about another one.
-const WANTED: &str = "4.999.0";
+const WANTED: &str = "99.999.0";
 /// The name of an agent that nobody comes back for.
 const OLD: &str = "oscr-old-0001";
 

@@ -267,8 +267,8 @@ fn exit(code: i32) -> ListenerExit {
 /// The server wants another version, and the agent ends for it, which it does only where it could rewrite its root.
 fn want_another_version(forge: &Forge) {
     forge.order(|orders| {
-        orders.wanted_azure_version = Some("4.999.0".to_owned());
-        orders.latest_azure_version = "4.999.0".to_owned();
+        orders.wanted_azure_version = Some("99.999.0".to_owned());
+        orders.latest_azure_version = "99.999.0".to_owned();
         orders.listener_exit = Some(exit(4));
     });
 }
@@ -280,7 +280,7 @@ fn an_agent_that_must_be_another_version_says_which() {
     let mut container = Container::azure(&forge);
     container.start();
     let line = container.wait_line("trying again in");
-    assert!(line.contains("version 4.999.0") && line.contains("OSCR_AGENT_UPDATE"), "{line}");
+    assert!(line.contains("version 99.999.0") && line.contains("OSCR_AGENT_UPDATE"), "{line}");
     assert_eq!(container.status()["phase"], "outdated");
     assert_eq!(container.ask(&["health"]).0, 1);
     assert_eq!(forge.runners().len(), 0);
@@ -290,8 +290,8 @@ fn an_agent_that_must_be_another_version_says_which() {
 fn an_agent_that_could_not_become_another_version_says_that_a_newer_one_is_offered() {
     let forge = Forge::start();
     forge.order(|orders| {
-        orders.wanted_azure_version = Some("4.999.0".to_owned());
-        orders.latest_azure_version = "4.999.0".to_owned();
+        orders.wanted_azure_version = Some("99.999.0".to_owned());
+        orders.latest_azure_version = "99.999.0".to_owned();
     });
     let mut container = listening(&forge, &[]);
     let line = container.wait_line("offers a newer version of the Azure Pipelines agent");
@@ -313,14 +313,14 @@ fn a_version_that_the_agent_is_told_of_while_it_listens_is_fetched_and_used() {
     let (first, _) = forge.listening();
     // It was asked before registering, and would not be asked again for hours.
     forge.order(|orders| {
-        orders.wanted_azure_version = Some("4.999.0".to_owned());
-        orders.latest_azure_version = "4.999.0".to_owned();
+        orders.wanted_azure_version = Some("99.999.0".to_owned());
+        orders.latest_azure_version = "99.999.0".to_owned();
     });
     container.wait_line("offers a newer version of the Azure Pipelines agent than ours: looking for it now");
     forge.another(first);
     assert_eq!(forge.wait_job(forge.job("true"), LIMIT).result, Some(JobResult::Succeeded));
     assert_eq!(container.exit_code(), 0);
-    assert_eq!(container.names("var/cache/oscr/agents"), ["4.999.0"]);
+    assert_eq!(container.names("var/cache/oscr/agents"), ["99.999.0"]);
     for place in WIPED {
         assert_eq!(container.names(place), Vec::<std::ffi::OsString>::new(), "{place}");
     }
@@ -330,20 +330,20 @@ fn a_version_that_the_agent_is_told_of_while_it_listens_is_fetched_and_used() {
 fn the_wanted_version_is_fetched_proved_and_used_when_asked_for() {
     let forge = Forge::start();
     forge.order(|orders| {
-        orders.wanted_azure_version = Some("4.999.0".to_owned());
-        orders.latest_azure_version = "4.999.0".to_owned();
+        orders.wanted_azure_version = Some("99.999.0".to_owned());
+        orders.latest_azure_version = "99.999.0".to_owned();
     });
     let mut container = listening(&forge, &[("OSCR_AGENT_UPDATE", "true")]);
     let work = |forge: &Forge, container: &mut Container<'_>| {
         let new = |seen: &Snapshot| {
-            seen.runners.iter().any(|r| r.status == "online" && r.version.as_deref() == Some("4.999.0"))
+            seen.runners.iter().any(|r| r.status == "online" && r.version.as_deref() == Some("99.999.0"))
         };
         forge.wait("an agent of the wanted version", LIMIT, new);
         assert_eq!(forge.wait_job(forge.job("true"), LIMIT).result, Some(JobResult::Succeeded));
         assert_eq!(container.exit_code(), 0);
     };
     work(&forge, &mut container);
-    let fetched = container.path("var/cache/oscr/agents/4.999.0");
+    let fetched = container.path("var/cache/oscr/agents/99.999.0");
     let meta = fs::metadata(fetched.join("bin/Agent.Listener")).expect("it was kept");
     assert_eq!((meta.uid(), meta.mode() & 0o022), (0, 0), "no job can change it");
     // It is there for the next incarnation, without another download.

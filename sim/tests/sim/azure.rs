@@ -303,12 +303,12 @@ fn a_stopped_agent_fails_its_job_and_skips_all_further_steps() {
 fn an_agent_that_is_told_to_update_ends_with_4_and_gets_no_job() {
     let forge = forge();
     let (agent, mut running) = listening(&forge, "old");
-    forge.order(|o| o.wanted_azure_version = Some("4.999.0".into()));
+    forge.order(|o| o.wanted_azure_version = Some("99.999.0".into()));
     let id = forge.submit(JobSpec::script("job", "true"));
     assert_eq!(running.code(), Some(4));
     for words in [
         "Agent update in progress, do not shutdown agent.",
-        "Downloading 4.999.0 agent",
+        "Downloading 99.999.0 agent",
         "Agent will exit shortly for update, should back online within 10 seconds.",
     ] {
         assert!(running.said(words), "{words}: {:#?}", running.seen);

@@ -75,13 +75,13 @@ fn an_agent_that_cannot_rewrite_its_root_says_nothing_of_it_and_listens_on() {
     });
 
     forge.order(|o| {
-        o.wanted_azure_version = Some("4.999.0".into());
+        o.wanted_azure_version = Some("99.999.0".into());
         o.poll_timeout_ms = 50;
     });
     let mut running = Running::start(as_somebody(&agent, &["run"]));
     running.expect_line("Listening for Jobs");
     running.expect_line("Agent update in progress, do not shutdown agent.");
-    running.expect_line("Downloading 4.999.0 agent");
+    running.expect_line("Downloading 99.999.0 agent");
     agent.until("the update fails", |agent| agent.diag().contains(" is denied."));
     let starved = forge.submit(JobSpec::script("starved", "true"));
     let polls =
@@ -103,13 +103,13 @@ fn an_agent_that_cannot_rewrite_its_root_says_nothing_of_it_and_listens_on() {
 #[test]
 fn an_agent_that_listens_on_after_its_jobs_ends_with_3_for_an_update() {
     let forge = forge();
-    forge.order(|o| o.wanted_azure_version = Some("4.999.0".into()));
+    forge.order(|o| o.wanted_azure_version = Some("99.999.0".into()));
     let agent = Agent::of(Kind::Azure);
     assert!(configure(&agent, &forge, "old", &[]).status.success());
     assert_eq!(agent.run(&[]).code(), Some(3));
     agent.until("the script of the update ends", |agent| agent.root.join("update.finished").exists());
     let version = agent.command(&["--version"]).output().expect("it starts");
-    assert_eq!(String::from_utf8_lossy(&version.stdout), "4.999.0\n");
+    assert_eq!(String::from_utf8_lossy(&version.stdout), "99.999.0\n");
 }
 
 #[test]
