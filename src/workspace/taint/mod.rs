@@ -279,16 +279,22 @@ impl Custody {
             walk(&self.root, &self.skips, |survey| {
                 while let Some((path, meta)) = survey.next() {
                     let mut record = Record::of(&path, &meta);
-                    match baseline.find(&path, drop)? {
-                        Some(known) if known.holds_for(&record) => record = known,
-                        _ if record.kind != 'f' || self.reads_all || path.starts_with(ALWAYS_READ) => {
-                            record.digest = digest(&self.root.join(&path), record.kind)?;
+                    let looked = match baseline.find(&path, drop)? {
+                        Some(known) if known.holds_for(&record) => {
+                            record = known;
+                            Ok(())
                         }
-                        _ => {}
-                    }
-                    record.write(&mut out)?;
-                    if record.kind == 'd' {
-                        survey.enter(&path)?;
+                        _ if record.kind != 'f' || self.reads_all || path.starts_with(ALWAYS_READ) => {
+                            digest(&self.root.join(&path), record.kind).map(|digest| record.digest = digest)
+                        }
+                        _ => Ok(()),
+                    };
+                    let entered = looked.and_then(|()| if record.kind == 'd' { survey.enter(&path) } else { Ok(()) });
+                    match entered {
+                        Ok(()) => record.write(&mut out)?,
+                        // Others go on meanwhile, and may take away what was listed.
+                        Err(_) if is_gone(&self.root.join(&path)) => {}
+                        Err(error) => return Err(error),
                     }
                 }
                 Ok(())
@@ -401,6 +407,10 @@ impl Custody {
         let same = digest(&self.root.join(&known.path), known.kind)? == known.digest;
         Ok((!same).then_some(if known.kind == 'd' { "rights" } else { "content" }))
     }
+}
+
+fn is_gone(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// The time of the last change of an inode.
