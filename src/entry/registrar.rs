@@ -330,7 +330,8 @@ impl Registrar {
         Err(if has(removal.refused) { Fault::denied(what, removal.cure) } else { Fault::Unreachable(what) })
     }
 
-    /// Lets go of what earlier incarnations could not. What is busy stays for later; what another scope refuses is given up.
+    /// Lets go of what earlier incarnations could not. What is busy or at another server stays for later; what another scope refuses is
+    /// given up.
     pub(super) async fn release_leftovers(&mut self) -> Result<(), Fault> {
         if self.state.content.leftovers.is_empty() {
             return Ok(());
@@ -360,9 +361,12 @@ impl Registrar {
     /// One by one, so that being cut short (by a stop, or a job that comes) forgets none.
     async fn release_each_leftover(&mut self, later: &mut Later) -> Result<(), Fault> {
         for registration in self.state.content.leftovers.clone() {
-            let foreign = registration.scope != self.means.provider.registration(&registration.name).scope;
-            let released = if foreign {
-                // Another forge, perhaps, and nothing that this runner waits for.
+            let ours = self.means.provider.registration(&registration.name);
+            let foreign = registration.scope != ours.scope;
+            let released = if !registration.is_at_the_server_of(&ours) {
+                Err(Fault::Unreachable("that is another server, and this runner's credential is not for it".to_owned()))
+            } else if foreign {
+                // Nothing that this runner waits for.
                 timeout(FOREIGN, self.release(&registration))
                     .await
                     .unwrap_or_else(|_| Err(Fault::Unreachable("it does not answer".to_owned())))

@@ -20,6 +20,11 @@ pub struct Registration {
 }
 
 impl Registration {
+    /// Whether it is at the server of `other`. A credential is for one server, and is no business of another.
+    pub(crate) fn is_at_the_server_of(&self, other: &Self) -> bool {
+        server(&self.scope) == server(&other.scope)
+    }
+
     /// The number of the one that the forge lists under this name, if it may be removed. Nobody here has ever been told that number:
     /// one that the forge does not see is what is left of an attempt of ours, or nobody's any more; a living one is somebody else's.
     ///
@@ -35,6 +40,13 @@ impl Registration {
         );
         Ok(id)
     }
+}
+
+/// Scheme, host and port of a scope that is an address; nothing of another.
+fn server(scope: &str) -> Option<&str> {
+    let begins = scope.find("://")? + 3;
+    let length = scope[begins..].find('/').unwrap_or(scope.len() - begins);
+    Some(&scope[..begins + length])
 }
 
 /// What a registration is wanted for.
@@ -143,5 +155,25 @@ impl Standing {
     #[must_use]
     pub fn believes_in_job(self) -> bool {
         matches!(self, Self::Busy | Self::OfflineBusy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_the_same_by_scheme_host_and_port() {
+        let at = |scope: &str| Registration { id: None, name: String::new(), scope: scope.to_owned() };
+        for (one, other, same) in [
+            ("https://api.github.com/orgs/a/actions", "https://api.github.com/repos/b/c/actions", true),
+            ("https://api.github.com/orgs/a/actions", "https://ghe.corp/api/v3/orgs/a/actions", false),
+            ("https://ghe.corp/api/v3/orgs/a", "http://ghe.corp/api/v3/orgs/a", false),
+            ("https://ghe.corp:8443/api/v3", "https://ghe.corp/api/v3", false),
+            ("https://ghe.corp", "https://ghe.corp/api/v3", true),
+            ("a pool", "another", true),
+        ] {
+            assert_eq!(at(one).is_at_the_server_of(&at(other)), same, "{one} {other}");
+        }
     }
 }

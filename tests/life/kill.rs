@@ -261,3 +261,22 @@ fn a_leftover_that_its_scope_refuses_does_not_keep_the_runner_from_working() {
     let state = container.state();
     assert_eq!(state["leftovers"], serde_json::json!([]), "{state}");
 }
+
+#[test]
+fn a_leftover_at_another_server_is_not_asked_for_with_the_credential_of_this_one_and_not_forgotten() {
+    let (forge, former) = (Forge::start(), Forge::start());
+    let mut container = Container::new(&forge);
+    let at = |forge: &Forge| {
+        format!(
+            r#"{{"version":1,"current":{{"id":7,"name":"old","scope":"{}/api/v3/orgs/o/actions"}},"leftovers":[],"failures":0}}"#,
+            forge.url()
+        )
+    };
+    crate::harness::write(&container.path("var/lib/oscr/state.json"), &at(&former), 0o600);
+    container.start();
+    let said = container.wait_line("another server");
+    assert!(said.contains("old may still be registered at") && said.contains(&former.url()), "{said}");
+    forge.listening();
+    assert_eq!(former.requests().len(), 0);
+    assert_eq!(container.state()["leftovers"][0]["name"], "old");
+}
