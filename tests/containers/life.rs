@@ -83,12 +83,12 @@ done
 echo "looked everywhere"
 "#;
 
-/// Everything about the files below a folder that a job could have changed.
+/// Everything about the files below a folder that a job could have changed, but for what the agent itself keeps there.
 fn fingerprint(container: &Container, folder: &str) -> String {
     container.must_exec(
         "0",
         &format!(
-            "cd {folder} && find . \\( -type d -printf '%p %y %m\\n' -o -printf '%p %y %m %s %l\\n' \\) | sort && find . -type f -exec sha256sum {{}} + | sort"
+            "cd {folder} && find . -path ./.config -prune -o \\( -type d -printf '%p %y %m\\n' -o -printf '%p %y %m %s %l\\n' \\) | sort && find . -path ./.config -prune -o -type f -exec sha256sum {{}} + | sort"
         ),
     )
 }
