@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use nix::sys::signal::Signal;
 
-use harness::{Container, Forge, allow, until, write, write_program};
+use harness::{Container, Forge, until, write, write_program};
 use provider::LISTENER;
 use runner::Test;
 use server::{Server, TOKEN};
@@ -64,12 +64,10 @@ fn container(forge: &Forge) -> (Container<'_>, Server) {
     }
     let agent = container.path("opt/oscr/agent");
     fs::remove_dir_all(&agent).expect("the stand-in");
-    let mailbox = container.path("mailbox");
-    fs::create_dir(&mailbox).expect("a directory");
-    allow(&mailbox, 0o777);
-    let script = AGENT.replace("MAILBOX", &container.text("mailbox")).replace("WORK", &container.text("work"));
+    let server = Server::start();
+    let mailbox = server.mailbox().to_str().expect("a path is text");
+    let script = AGENT.replace("MAILBOX", mailbox).replace("WORK", &container.text("work"));
     write_program(&agent.join(LISTENER), &script);
-    let server = Server::start(&mailbox);
     write(&container.path("run/secrets/third"), TOKEN, 0o400);
     for name in ["GITHUB_HOST", "GITHUB_OWNER", "GITHUB_REPO", "GITHUB_PAT_FILE"] {
         container.unset(name);
@@ -111,7 +109,7 @@ fn a_whole_life_and_the_next() {
     let name = listening(&container, &server);
     assert_eq!(container.status()["runner"]["name"], name.as_str());
     // The agent was given the registration and the grant when it was run.
-    let seen = fs::read_to_string(container.path("mailbox/seen")).expect("it runs");
+    let seen = fs::read_to_string(server.mailbox().join("seen")).expect("it runs");
     assert_eq!(seen, format!("{name} 1 {}", server.key(&name)));
     server.have_linger();
     server.give("number one");

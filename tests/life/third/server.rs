@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tempfile::TempDir;
 
 /// What a runner must say to be given anything.
 pub const TOKEN: &str = "third-forges-token";
@@ -18,6 +21,8 @@ pub const TOKEN: &str = "third-forges-token";
 pub struct Server {
     pub url: String,
     mailbox: PathBuf,
+    /// What the mailbox is gone with. Not the business of the threads that answer, which nobody ends.
+    _folder: Option<Arc<TempDir>>,
     records: Arc<Mutex<Records>>,
 }
 
@@ -32,12 +37,15 @@ struct Records {
 }
 
 impl Server {
-    /// A forge whose agents look into this directory.
-    pub fn start(mailbox: &Path) -> Self {
+    /// A forge with a mailbox of its own, outside of the containers, which look at what they have and tidy up.
+    pub fn start() -> Self {
+        let mailbox = tempfile::Builder::new().prefix("oscr-third-").tempdir_in("/tmp").expect("a directory in /tmp");
+        fs::set_permissions(mailbox.path(), fs::Permissions::from_mode(0o777)).expect("its mode");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let server = Self { url, mailbox: mailbox.to_owned(), records: Arc::default() };
-        let own = server.clone();
+        let (path, folder) = (mailbox.path().to_owned(), Some(Arc::new(mailbox)));
+        let server = Self { url, mailbox: path, _folder: folder, records: Arc::default() };
+        let own = Self { _folder: None, ..server.clone() };
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let own = own.clone();
@@ -49,6 +57,11 @@ impl Server {
 
     fn records(&self) -> MutexGuard<'_, Records> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where agents look.
+    pub fn mailbox(&self) -> &Path {
+        &self.mailbox
     }
 
     /// Gives out a task of this name, which the agent takes when it comes by.
