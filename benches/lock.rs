@@ -60,7 +60,7 @@ fn main() {
         return hold(Path::new(fifo));
     }
     let mut text = aims::machine();
-    text += "Median and, in brackets, 90th percentile, in ms.\n\n";
+    text += ".\nMedian and, in brackets, 90th percentile, in ms.\n\n";
     let _ = writeln!(text, "| | {} |\n| --- | --- | --- | --- |", Way::ALL.map(Way::title).join(" | "));
     let mut sheet = aims::Sheet::of("lock");
     for waiters in WAITERS {

@@ -101,7 +101,7 @@ fn measure(image: &str, effort: Effort) -> Result<String, String> {
     let seen = done?;
     removed?;
     let mut text = aims::machine();
-    text += &format!("Image {image}, agent {}; medians of {}, in s.\n\n", place.agent(), effort.turns);
+    text += &format!(".\nImage {image}, agent {}; medians of {}, in s.\n\n", place.agent(), effort.turns);
     text += "| | | whole | agent ends | Docker | entrypoint | forge | configure | listener |\n";
     text += "| --- | --- | --: | --: | --: | --: | --: | --: | --: |\n";
     let kinds: [(&str, Kind); 3] =
