@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::mem::MaybeUninit;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use oscr::os::signal::{self, SignalSet};
 use oscr_sim::forge::{Forge, ForgeHandle};
+
+use crate::runner;
+use crate::runner::set_mode;
 
 /// For so long they may take to listen.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -40,13 +42,9 @@ impl Herd {
         set_mode(place, 0o755);
         // One file for all, as the containers of an image have it: they share its pages.
         let ours = place.join("oscr-entry");
-        fs::copy(entry, &ours).unwrap();
-        fs::File::open(&ours).unwrap().sync_all().unwrap();
+        runner::copy_entry(entry, &ours);
         let stage = place.join("built");
-        fs::create_dir(&stage).unwrap();
-        for program in ["runner-listener", "runner-worker"] {
-            fs::copy(programs.join(program), stage.join(program)).unwrap();
-        }
+        runner::copy_agent(programs, &stage);
         fs::create_dir(place.join("tokens")).unwrap();
         set_mode(&place.join("tokens"), 0o700);
         let secret = place.join("github_pat");
@@ -55,12 +53,7 @@ impl Herd {
         let herd = Self { runners: Vec::new(), forge, folder, entry: ours, secret, started: None };
         // All of them before the first starts: a link changes what the kernel says of a file that the others watch.
         for number in 0..count {
-            let root = herd.root(number);
-            for directory in ["tmp", "var/tmp", "dev/shm"] {
-                fs::create_dir_all(root.join(directory)).unwrap();
-                set_mode(&root.join(directory), 0o1777);
-            }
-            oscr_sim::agent::install(oscr_sim::agent::Kind::GitHub, &stage, &root.join("opt/oscr/agent")).unwrap();
+            runner::lay_out(&herd.root(number), &stage);
         }
         herd
     }
@@ -78,21 +71,12 @@ impl Herd {
         command
             .args(["--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL", "--"])
             .arg(&self.entry)
-            .env_clear()
-            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-            .env("OSCR_ROOT", &root)
-            .env("RUNNER_WORKDIR", root.join("work"))
-            .env("OSCR_AGENT_USER", "4711")
-            .env("CI_PROVIDER", "github")
-            .env("GITHUB_HOST", self.forge.url())
-            .env("GITHUB_OWNER", "o")
-            .env("GITHUB_REPO", "r")
-            .env("GITHUB_PAT_FILE", &self.secret)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             // Ctrl-C is for this program, which ends them.
             .process_group(0);
+        runner::tell(&mut command, &root, &self.forge.url(), &self.secret);
         if shared_token {
             command.env("OSCR_TOKEN_CACHE", self.folder.path().join("tokens"));
         }
@@ -154,10 +138,6 @@ impl Drop for Herd {
     }
 }
 
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
-
 /// Sleeps; `false` when somebody wants this to end.
 pub fn rest(time: Duration) -> bool {
     let until = Instant::now() + time;
@@ -181,14 +161,4 @@ pub fn processor_time(pid: u32) -> Duration {
         time.assume_init()
     };
     Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap())
-}
-
-/// Private_Dirty and Pss of a process, in kB.
-pub fn memory(pid: u32) -> (u64, u64) {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let field = |name: &str| -> u64 {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
-    };
-    (field("Private_Dirty:"), field("Pss:"))
 }

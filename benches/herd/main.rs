@@ -9,6 +9,8 @@
 #[path = "../goals.rs"]
 mod aims;
 mod herd;
+#[path = "../runner.rs"]
+mod runner;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -107,7 +109,7 @@ fn measure(entry: &Path, programs: &Path, effort: &Effort, shared: bool) -> Opti
     if !herd::rest(effort.settling) {
         return None;
     }
-    let memory: Vec<(u64, u64)> = pids.iter().map(|pid| herd::memory(*pid)).collect();
+    let memory: Vec<(u64, u64)> = pids.iter().map(|pid| runner::memory(pid.cast_signed())).collect();
     herd.forge.clear_requests();
     let before = processor_time();
     if !herd::rest(effort.idle) {

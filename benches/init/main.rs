@@ -10,6 +10,8 @@ mod aims;
 mod goals;
 mod measure;
 mod run_mode;
+#[path = "../runner.rs"]
+mod runner;
 mod table;
 
 use std::ffi::OsString;

@@ -13,6 +13,7 @@ use oscr::os::signal::{self, SignalSet};
 
 use crate::Effort;
 use crate::run_mode::Runner;
+use crate::runner::memory;
 
 /// The first argument that makes this program a part of a measurement.
 pub const HELPER: &str = "--as-a-helper";
@@ -128,16 +129,6 @@ fn percentile(values: &mut [f64], percent: usize) -> f64 {
     values[(values.len() * percent / 100).min(values.len() - 1)]
 }
 
-/// Private_Dirty and Pss of a process, in kB.
-pub fn memory(pid: Pid) -> (u64, u64) {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
-    };
-    (field("Private_Dirty:"), field("Pss:"))
-}
-
 /// How often a process has gone to sleep and been woken.
 pub fn switches(pid: Pid) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -155,7 +146,7 @@ impl Figures {
         let (mut dirty, mut pss) = (Vec::new(), Vec::new());
         for _ in 0..effort.memory {
             let instance = Instance::over_a_sleeper(contender);
-            let (one, other) = memory(instance.pid());
+            let (one, other) = memory(instance.pid().as_raw());
             dirty.push(one as f64);
             pss.push(other as f64);
         }

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,7 +10,8 @@ use nix::unistd::Pid;
 use oscr_sim::forge::{Forge, ForgeHandle};
 
 use crate::Effort;
-use crate::measure::{memory, switches};
+use crate::measure::switches;
+use crate::runner;
 
 /// What was measured.
 #[derive(Default, Clone, Copy)]
@@ -44,22 +44,22 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn listen(entry: &Path, effort: &Effort) -> Option<Runner> {
     let others = (0..effort.runners).map(|_| start(entry)).collect::<Option<Vec<Runner>>>()?;
     settle();
-    let together: u64 = others.iter().map(|runner| memory(runner.pid).0).sum();
+    let together: u64 = others.iter().map(|other| runner::memory(other.pid.as_raw()).0).sum();
     for runner in others {
         runner.end();
     }
-    let runner = start(entry)?;
+    let one = start(entry)?;
     settle();
-    let registered = memory(runner.pid);
+    let registered = runner::memory(one.pid.as_raw());
     let checked = |times| {
-        (0..times).for_each(|_| check_health(runner.root.path()));
-        memory(runner.pid)
+        (0..times).for_each(|_| check_health(one.root.path()));
+        runner::memory(one.pid.as_raw())
     };
     let hour = checked(effort.health_checks);
     let six_hours = checked(5 * effort.health_checks);
     let hundred = together * 100 / effort.runners as u64;
-    runner.figures.set(RunFigures { registered, hour, six_hours, hundred, wakeups: 0.0 });
-    Some(runner)
+    one.figures.set(RunFigures { registered, hour, six_hours, hundred, wakeups: 0.0 });
+    Some(one)
 }
 
 /// It lets go of what registering needed once the agent says that it listens.
@@ -79,46 +79,22 @@ fn start(entry: &Path) -> Option<Runner> {
     let forge = Forge::start_at_port_80().unwrap();
     let folder = tempfile::Builder::new().prefix("oscr-bench-").tempdir_in("/tmp").unwrap();
     let root = folder.path();
-    open_to_all(root, 0o755);
-    for directory in ["tmp", "var/tmp", "dev/shm", "run/secrets"] {
-        fs::create_dir_all(root.join(directory)).unwrap();
-    }
-    for directory in ["tmp", "var/tmp", "dev/shm"] {
-        open_to_all(&root.join(directory), 0o1777);
-    }
-    // Copies: the agent's user must be able to reach what it executes.
+    runner::set_mode(root, 0o755);
     let stage = root.join("opt/built");
-    fs::create_dir_all(&stage).unwrap();
-    for program in ["runner-listener", "runner-worker"] {
-        fs::copy(programs.join(program), stage.join(program)).unwrap();
-    }
-    oscr_sim::agent::install(oscr_sim::agent::Kind::GitHub, &stage, &root.join("opt/oscr/agent")).unwrap();
+    runner::copy_agent(&programs, &stage);
+    runner::lay_out(root, &stage);
     let ours = root.join("oscr-entry");
-    fs::copy(entry, &ours).unwrap();
-    fs::File::open(&ours).unwrap().sync_all().unwrap();
+    runner::copy_entry(entry, &ours);
     let secret = root.join("run/secrets/github_pat");
+    fs::create_dir_all(root.join("run/secrets")).unwrap();
     fs::write(&secret, forge.pat()).unwrap();
-    open_to_all(&secret, 0o400);
+    runner::set_mode(&secret, 0o400);
 
     let log = fs::File::create(root.join("log")).unwrap();
-    let process = Command::new("unshare")
-        .args(["--pid", "--fork", "--mount-proc", "--kill-child", "--"])
-        .arg(&ours)
-        .env_clear()
-        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-        .env("OSCR_ROOT", root)
-        .env("RUNNER_WORKDIR", root.join("work"))
-        .env("OSCR_AGENT_USER", "4711")
-        .env("CI_PROVIDER", "github")
-        .env("GITHUB_HOST", forge.url())
-        .env("GITHUB_OWNER", "o")
-        .env("GITHUB_REPO", "r")
-        .env("GITHUB_PAT_FILE", &secret)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", "--kill-child", "--"]).arg(&ours);
+    runner::tell(&mut command, root, &forge.url(), &secret);
+    let process = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     if forge.try_wait(PATIENCE, |seen| seen.runners.iter().any(|runner| runner.status == "online")).is_none() {
         panic!("it does not listen: {}", fs::read_to_string(root.join("log")).unwrap_or_default());
     }
@@ -126,10 +102,6 @@ fn start(entry: &Path) -> Option<Runner> {
     let pid = Pid::from_raw(text.trim().parse().unwrap());
     let figures = Cell::new(RunFigures::default());
     Some(Runner { process, pid, figures, before: Cell::new(0), _forge: forge, root: folder })
-}
-
-fn open_to_all(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 fn check_health(root: &Path) {
