@@ -254,7 +254,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             kind,
             Step::Configure,
             "loses the file with its id",
-            "the id is asked for; all is well",
+            "the runner works: the id is asked for",
             |forge, container| {
                 let (file, list) = match container.kind {
                     Kind::GitHub => (".runner", "/runners"),
@@ -267,12 +267,12 @@ pub fn rows(kind: Kind) -> Vec<Row> {
                 listens(container);
             },
         ),
-        hangs(kind, Step::Configure, "hangs", "a stop interrupts it; exit 0; nothing stays"),
+        hangs(kind, Step::Configure, "hangs", "exit 0 at a stop, which interrupts it; nothing stays"),
         Row::new(
             kind,
             Step::Configure,
             "hangs, and ignores every signal",
-            "a stop kills it after `OSCR_KILL_TIMEOUT`; exit 0",
+            "exit 0 at a stop, which kills it after `OSCR_KILL_TIMEOUT`",
             |_, container| {
                 container.set("OSCR_KILL_TIMEOUT", "1");
                 once(container, "configure", "trap '' INT TERM; echo hanging; while :; do sleep 1; done");
@@ -288,7 +288,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             kind,
             Step::Listen,
             "prints 4 MB and garbage, then listens",
-            "a job runs; PID 1 stays small",
+            "the runner works; PID 1 stays small",
             |forge, container| {
                 let noise = "head -c 4194304 /dev/zero | tr '\\0' x; head -c 300000 /dev/urandom; echo";
                 once(container, "run", noise);
@@ -301,7 +301,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
                 assert_eq!(container.exit_code(), 0);
             },
         ),
-        hangs(kind, Step::Listen, "hangs before it connects", "a stop removes the registration; exit 0"),
+        hangs(kind, Step::Listen, "hangs before it connects", "exit 0 at a stop, which removes the registration"),
         Row::new(
             kind,
             Step::Listen,
@@ -343,7 +343,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
                 listens(container);
             },
         ),
-        Row::new(kind, Step::Listen, "somebody removes the registration", "a new one", |forge, container| {
+        Row::new(kind, Step::Listen, "somebody removes the registration", "a new registration", |forge, container| {
             forge.order(|orders| orders.end_polls_on_delete = true);
             container.start();
             let (first, _) = forge.listening();
@@ -355,7 +355,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             kind,
             Step::Listen,
             "the forge restarts",
-            "the same registration listens on, and takes the next job",
+            "the agent goes on; the same registration takes the next job",
             |forge, container| {
                 forge.order(|orders| orders.poll_timeout_ms = 1000);
                 container.start();
@@ -373,7 +373,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             kind,
             Step::Listen,
             "an assignment that comes to nothing",
-            "the job is taken when it is offered again",
+            "the agent goes on; it takes the job when that is offered again",
             |forge, container| {
                 let lost = LostAssignments { times: 1, status: 409, consume: false };
                 forge.order(|orders| orders.lost_assignments = Some(lost));
@@ -409,7 +409,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
         with_job(
             kind,
             "the worker is killed, as by the OOM killer",
-            "the job failed, and the forge knows; exit 0",
+            "the job fails, and the forge knows; exit 0",
             |_, container, _| kill(process(container, "Worker"), Signal::SIGKILL).expect("it runs"),
             0,
             Some(JobResult::Failed),
@@ -417,7 +417,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
         with_job(
             kind,
             "the listener is killed, as by the OOM killer",
-            "the job is lost and the log says so; exit 75; nothing stays",
+            "exit 75; the job is lost, and the log says so; nothing stays",
             |forge, container, job| {
                 let runner = forge.runner_of(job);
                 kill(process(container, "Listener"), Signal::SIGKILL).expect("it runs");
@@ -430,7 +430,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
         with_job(
             kind,
             "the forge is away when it ends, and comes back",
-            "the job succeeded; exit 0",
+            "the job finishes, and succeeded; exit 0",
             |forge, container, _| {
                 forge.go_down();
                 container.wait_line("Retrying until reconnected");
@@ -553,7 +553,7 @@ fn with_registration_tokens_and_hooks() -> [Row; 3] {
             Kind::GitHub,
             Step::Configure,
             "the registration token has expired meanwhile",
-            "`backing-off`, then with a new one",
+            "`backing-off`, then with a new token",
             |forge, container| {
                 forge.order(|orders| orders.token_lifetime_s = -1);
                 container.start();
@@ -583,7 +583,7 @@ fn with_registration_tokens_and_hooks() -> [Row; 3] {
             Kind::GitHub,
             Step::Job,
             "three in a row fail before their hook, in \"Set up job\"",
-            "a warning, `last_error` and `oscr_jobs_without_hook`; jobs are taken as long as the agent's user can work",
+            "the runner takes jobs as long as the agent's user can work; a warning, `last_error` and `oscr_jobs_without_hook`",
             |forge, container| {
                 // A file is where the directory for temporary files should be.
                 let spoil = format!(": >'{}'", container.text("work/_temp"));

@@ -87,7 +87,7 @@ fn tokens() -> Vec<Row> {
         row(
             Step::Principal,
             "the token ends before its time, while the agent listens",
-            "another one is asked for; the agent is removed at once",
+            "another token is asked for; the agent is removed at once",
             |forge, container| {
                 be_a_principal(forge, container);
                 container.start();
@@ -101,7 +101,7 @@ fn tokens() -> Vec<Row> {
         row(
             Step::Principal,
             "the token ends before its time, between two tries",
-            "another one is asked for; no denial",
+            "another token is asked for; no denial",
             |forge, container| {
                 be_a_principal(forge, container);
                 forge.fault("/pools", status(503, Some(1)));
@@ -249,7 +249,7 @@ fn listening() -> Vec<Row> {
         row(
             Step::Listen,
             "the watchdog's question is answered with 401, 503 and half an answer",
-            "nothing: the listener is well, and does its job",
+            "the runner works: the listener is well, and does its job",
             |forge, container| {
                 container.set("OSCR_WATCH_INTERVAL", "1");
                 for fault in [status(401, Some(1)), status(503, Some(1))] {
@@ -284,7 +284,7 @@ fn sweeping() -> Vec<Row> {
             assert!(forge.runners().iter().all(|runner| runner.name != OLD), "{:#?}", forge.runners());
         })
     };
-    let later = "the runner listens; it is removed later";
+    let later = "the runner listens; the registration is removed later";
     vec![
         removal("an old agent's removal: 403", later, || status(403, None)),
         removal("an old agent's removal: 503", later, || status(503, None)),
@@ -306,7 +306,7 @@ fn sweeping() -> Vec<Row> {
         row(
             Step::Sweep,
             "an old agent is gone when it is removed",
-            "that is what was wanted; the runner listens",
+            "the runner listens: that is what was wanted",
             |forge, container| {
                 plant_old(forge, container);
                 forge.fault("/agents/", status(404, Some(1)));
@@ -367,7 +367,8 @@ fn updating() -> Vec<Row> {
             &["SHA-256"],
         ),
     ];
-    let limited = "so long no registration is made; then `outdated`: one line with the cause, unhealthy, slow";
+    let limited =
+        "`outdated`, after no registration was made for as long as asked: one line with the cause, unhealthy, slow";
     rows.push(row(Step::Update, "the list of packages: 429 with Retry-After", limited, |forge, container| {
         offer_another_version(forge, container);
         end_for_it(forge);

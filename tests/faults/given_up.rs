@@ -67,7 +67,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             kind,
             Step::Job,
             "its worker is stopped again and again",
-            "it is killed, and the listener tells the forge that the job failed; exit 0, `stopped` in the summary",
+            "the job fails: the worker is killed, and the listener tells the forge; exit 0, `stopped` in the summary",
             |forge, container| {
                 let (job, _gate) = container.start_with_job();
                 let worker = process(container, "Worker");

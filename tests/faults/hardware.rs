@@ -95,7 +95,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
 
 /// The disk of the lock directory is full. `fill` leaves more or less room in what is mounted at PLACE.
 fn full(kind: Kind, fault: &str, options: &'static str, fill: &'static str) -> Row {
-    let must = "the lock is had without a record for people, and that is said";
+    let must = "the runner works: the lock is had without a record for people, and that is said";
     Row::new(kind, Step::Hardware, fault, must, move |forge, container| {
         needs_board(container);
         let place = container.text("boards");
@@ -144,7 +144,7 @@ fn for_a_job() -> Vec<Row> {
             Kind::GitHub,
             Step::Hardware,
             "the lock directory's disk has become read-only",
-            "the lock is had without a record for people, and that is said",
+            "the runner works: the lock is had without a record for people, and that is said",
             |forge, container| {
                 needs_board(container);
                 let place = container.text("boards");
@@ -217,7 +217,7 @@ fn for_a_job() -> Vec<Row> {
             Kind::GitHub,
             Step::Hardware,
             "the holder's file is damaged",
-            "it is only words: the job has its board",
+            "the runner works: the job has its board, for the file is only words",
             |forge, container| {
                 needs_board(container);
                 write(&container.path("boards/board-1.holder"), "\u{0}{\"who\":", 0o600);
@@ -258,7 +258,7 @@ fn for_a_job() -> Vec<Row> {
             Kind::GitHub,
             Step::Hardware,
             "the record of what failed is damaged",
-            "it sets nothing aside: the job has its board",
+            "the runner works: the job has its board, for nothing is set aside by it",
             |forge, container| {
                 needs_board(container);
                 write(&container.path("boards/board-1.aside-0123456789abcdef"), "\u{0}{\"jobs\":", 0o600);
@@ -269,7 +269,7 @@ fn for_a_job() -> Vec<Row> {
             Kind::GitHub,
             Step::Hardware,
             "a job that waits is cancelled",
-            "its place is gone at once; it ends with its log, which says why; the lock is as it was",
+            "its place in the queue is gone at once; it ends with its log, which says why; the lock is as it was",
             |forge, container| {
                 needs_board(container);
                 let lock = take_board(container);
@@ -308,7 +308,7 @@ fn before_listening() -> Vec<Row> {
             Kind::Azure,
             Step::Hardware,
             "the listener dies while it holds it",
-            "the lock is free while nobody listens; a new registration",
+            "a new registration; the lock is free while nobody listens",
             |forge, container| {
                 needs_board(container);
                 container.start();

@@ -60,7 +60,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             kind,
             Step::Listen,
             "the forge gives out a job that never was",
-            "asked once whether it may go, and ended; its registration goes later, and nobody's job is reported",
+            "asked once whether it may go, and ended; the registration goes later, and nobody's job is reported",
             |forge, container| {
                 container.set("OSCR_MAX_IDLE", "1");
                 let matching = Match { method: Some("DELETE".to_owned()), ..Match::default() };
@@ -78,7 +78,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             kind,
             Step::Listen,
             "standard output is not read",
-            "hooks, jobs, signals and the end go on; what does not fit is counted, and said once it is read again",
+            "the runner works on: hooks, jobs, signals, the end; what does not fit is counted, and said once it is read again",
             |forge, container| {
                 container.start_unread();
                 forge.listening();
@@ -117,7 +117,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             kind,
             Step::Job,
             "its listener does not end after it, and has to be killed",
-            "the result that the forge was told stands, in its summary too; exit 0",
+            "exit 0; the result that the forge was told stands, in its summary too",
             |forge, container| {
                 forge.order(|orders| {
                     orders.listener_trouble = Some(ListenerTrouble { kind: Trouble::Deaf, times: 1 });
@@ -233,7 +233,7 @@ fn refused_polls() -> [Row; 3] {
             Kind::GitHub,
             Step::Listen,
             "its polls are refused again and again: 403 without a cause",
-            "after three in a row `denied`: one line with all that it can mean, unhealthy, slow; no registration stays meanwhile",
+            "`denied` after three in a row: one line with all that it can mean, unhealthy, slow; no registration stays meanwhile",
             move |forge, container| {
                 refuse(forge, None);
                 container.start();

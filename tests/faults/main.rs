@@ -1,7 +1,7 @@
 //! Faults by table: each step of a life at each forge × each thing that can go wrong there. Every row runs the real binary as PID 1 of a PID
 //! namespace against the simulated forge, and ends with a life in which nothing goes wrong and after which nothing may be left.
 //!
-//! The table is in docs/reliability.md; `UPDATE_DOCS=1 cargo test --test faults -- the_table` writes it anew. `cargo test --test
+//! The table is in docs/faults.md, as matrices; `UPDATE_DOCS=1 cargo test --test faults -- the_table` writes it anew. `cargo test --test
 //! faults -- grant::` runs the rows of one step, `-- azure::` those of one forge.
 
 #[allow(dead_code, reason = "shared with the life tests, which use all of it")]
@@ -90,13 +90,13 @@ fn main() -> ExitCode {
             let names: BTreeSet<String> = rows.iter().map(Row::name).collect();
             assert_eq!(names.len(), rows.len(), "two rows have one name");
             let mut text = table::markdown(&rows);
-            text.push_str("\n### In containers too\n\n| row | test in `tests/containers/` |\n| --- | --- |\n");
+            text.push_str("\n## In containers too\n\n| row | test in `tests/containers/` |\n| --- | --- |\n");
             for (row, test) in IN_CONTAINERS {
                 assert!(names.contains(row), "there is no row {row}");
                 assert!(in_containers(test), "there is no test {test}");
                 text.push_str(&format!("| `{row}` | `{test}` |\n"));
             }
-            page::keep("docs/reliability.md", "faults", &text);
+            page::keep("docs/faults.md", "faults", &text);
         }),
     };
     let tests = std::iter::once(documented).chain(rows().into_iter().map(Row::test)).collect();

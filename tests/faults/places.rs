@@ -41,7 +41,7 @@ fn damaged(fault: &str, content: fn() -> Vec<u8>) -> Row {
         Kind::GitHub,
         Step::Start,
         fault,
-        "put aside and said in one line; the runner works",
+        "the runner works; the file is put aside, and one line says so",
         move |_, container| {
             write(&container.path(STATE), "", 0o600);
             fs::write(container.path(STATE), content()).expect("our own file");
@@ -65,7 +65,7 @@ fn no_secret(kind: Kind, fault: &str, spoil: fn(&Container<'_>), words: &'static
 
 /// The forge's clock differs from ours.
 fn clock(kind: Kind, fault: &str, offset: i64) -> Row {
-    Row::new(kind, first_request(kind).step, fault, "said once; jobs run", move |forge, container| {
+    Row::new(kind, first_request(kind).step, fault, "the runner works; it is said once", move |forge, container| {
         forge.order(|orders| orders.clock_offset_s = offset);
         container.start();
         forge.listening();
@@ -104,7 +104,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             kind,
             Step::Start,
             "the state names ten thousand registrations",
-            "a hundred of them are removed, no more are remembered; the runner works",
+            "the runner works; a hundred of them are removed, no more are remembered",
             |forge, container| {
                 let scope = match container.kind {
                     Kind::GitHub => format!("{}/api/v3/repos/o/r/actions", forge.url()),
@@ -200,7 +200,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             kind,
             Step::Start,
             "the work directory is mounted noexec",
-            "one line with the cure; the runner works",
+            "the runner works; one line has the cure",
             |_, container| {
                 fs::create_dir_all(container.path("work")).expect("a directory");
                 let place = container.text("work");
@@ -243,7 +243,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             kind,
             first_request(kind).step,
             "the state's disk fills up",
-            "no registration is made that could not be remembered: `denied`, with the place and the cure",
+            "`denied`, with the place and the cure: no registration is made that could not be remembered",
             |forge, container| {
                 let place = small_disk(container, "var/lib/oscr");
                 forge.fault(
@@ -408,7 +408,7 @@ fn at_any_forge() -> Vec<Row> {
             Kind::GitHub,
             Step::Grant,
             "a limit's reset by a clock that is an hour ahead",
-            "waited for by the forge's clock, not by ours",
+            "it is waited for, by the forge's clock and not by ours",
             |forge, container| {
                 forge.order(|orders| orders.clock_offset_s = 3600);
                 let reset = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);

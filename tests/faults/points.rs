@@ -382,7 +382,7 @@ pub fn rows(kind: Kind) -> Vec<Row> {
         let must = if job {
             "the forge gives the job up by itself; the next incarnation removes the registration; no lock stays"
         } else {
-            "the next incarnation removes what is registered; no lock stays"
+            "killed: the next incarnation removes what is registered; no lock stays"
         };
         rows.push(Row::new(kind, Step::Killed, point.name, must, |forge, container| killed(point, forge, container)));
         let must = if job { "the job finishes; exit 0; nothing stays" } else { "exit 0; nothing stays" };
@@ -391,8 +391,11 @@ pub fn rows(kind: Kind) -> Vec<Row> {
             // Where no job runs a second signal only shortens what the first one began.
             continue;
         }
-        let must =
-            if job { "the job is cancelled, and its log says why; exit 0; nothing stays" } else { "the same, at once" };
+        let must = if job {
+            "the job is cancelled, and its log says why; exit 0; nothing stays"
+        } else {
+            "exit 0 at once; nothing stays"
+        };
         rows.push(Row::new(kind, Step::StoppedTwice, point.name, must, |forge, container| {
             stopped_twice(point, forge, container)
         }));

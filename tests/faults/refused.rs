@@ -192,7 +192,7 @@ fn renamed(kind: Kind) -> [Row; 3] {
             kind,
             Step::Leftovers,
             what,
-            "it is removed once the setting is corrected",
+            "the registration is removed once the setting is corrected",
             move |forge, container| {
                 let id = killed(forge, container);
                 let settings = rename(forge, kind);
@@ -201,22 +201,29 @@ fn renamed(kind: Kind) -> [Row; 3] {
                 forge.another(id);
             },
         ),
-        Row::new(kind, Step::Stop, what, "it is removed, and the log says the new name", move |forge, container| {
-            container.start();
-            forge.listening();
-            let settings = rename(forge, kind);
-            container.signal(Signal::SIGTERM);
-            assert_eq!(container.exit_code_within(STOP), 0);
-            assert_said(container, &["by now", name]);
-            assert!(forge.runners().is_empty(), "{:?}", forge.calls());
-            set(container, &settings);
-        }),
+        Row::new(
+            kind,
+            Step::Stop,
+            what,
+            "the registration is removed, and the log says the new name",
+            move |forge, container| {
+                container.start();
+                forge.listening();
+                let settings = rename(forge, kind);
+                container.signal(Signal::SIGTERM);
+                assert_eq!(container.exit_code_within(STOP), 0);
+                assert_said(container, &["by now", name]);
+                assert!(forge.runners().is_empty(), "{:?}", forge.calls());
+                set(container, &settings);
+            },
+        ),
     ]
 }
 
 /// Somebody at another origin would be given the credential.
 fn leads_elsewhere(kind: Kind) -> Row {
-    let must = "nothing is sent there; the log says where; the next incarnation removes it";
+    let must =
+        "left to the next incarnation, which removes the registration; nothing is sent there; the log says where";
     Row::new(kind, Step::Stop, "a redirect to another origin", must, move |forge, container| {
         let elsewhere = Forge::start();
         container.start();

@@ -249,11 +249,11 @@ fn must(step: Step, outcome: Outcome) -> &'static str {
     match (step, outcome) {
         (Step::Unregister | Step::Stop, Outcome::Retry) => "asked again within `OSCR_KILL_TIMEOUT`, then gone",
         (Step::Unregister | Step::Stop, Outcome::Denied(_)) => {
-            "the log names the cause; exit 0; the next incarnation removes it"
+            "left to the next incarnation, which removes the registration; exit 0; the log names the cause"
         }
         (Step::Unregister | Step::Stop, Outcome::Limited(3)) => "silence for as long as asked, then gone",
         (Step::Unregister | Step::Stop, Outcome::Limited(_)) => {
-            "not asked again; exit 0; the next incarnation removes it"
+            "left to the next incarnation, which removes the registration; exit 0; not asked again"
         }
         (Step::Unregister | Step::Stop, Outcome::Busy) => "asked again until it is gone",
         (_, Outcome::Retry) => "`backing-off`, tried again in seconds",
@@ -263,12 +263,12 @@ fn must(step: Step, outcome: Outcome) -> &'static str {
         (Step::Unregister | Step::Stop, Outcome::Grown) => "silence for two seconds, then for longer each time; gone",
         (_, Outcome::Grown) => "`backing-off` for two seconds, then for longer each time; on",
         (_, Outcome::Limited(_)) => "`backing-off` for a minute",
-        (_, Outcome::NewName) => "another name is tried; nothing stays of the first",
+        (_, Outcome::NewName) => "a new registration under another name; nothing stays of the first",
         (Step::Kept, Outcome::Gone) => "a new registration",
-        (_, Outcome::Gone) => "it is gone, as wanted",
-        (_, Outcome::Busy) => "the next runner listens; it is removed later",
+        (_, Outcome::Gone) => "the registration is gone, as wanted",
+        (_, Outcome::Busy) => "the runner listens; the registration is removed later",
         (_, Outcome::Nothing) => "it is waited for",
-        (_, Outcome::Told) => "one line with the cause; the runner listens all the same",
+        (_, Outcome::Told) => "the runner listens all the same; one line has the cause",
         (_, Outcome::Slower) => "the next registration waits for as long as asked, after a restart too",
     }
 }
