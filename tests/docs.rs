@@ -1,4 +1,4 @@
-//! The documentation says what the code does: its tables are the code's own, and its links lead somewhere.
+//! The documentation says what the code does: its tables are the code's own, its links lead somewhere, and its lines are short.
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs` writes the tables anew.
 
@@ -8,6 +8,7 @@ mod page;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use oscr::agent::worker::WorkerWatch;
 use oscr::config::table::{COMMON, Setting, SettingKind, markdown};
@@ -54,6 +55,77 @@ const FOREIGN: &[&str] = &[
 /// What is read of Docker's client, whose settings come from the compose files for Docker.
 const OF_DOCKER: &[&str] = &["DOCKER_TLS_VERIFY"];
 
+/// The settings of every runner by what they are about, in the order in which docs/configuration.md has them.
+const GROUPS: &[(&str, &[&str])] = &[
+    (
+        "name",
+        &[
+            "CI_PROVIDER",
+            "RUNNER_LABELS",
+            "RUNNER_NAME_PREFIX",
+            "RUNNER_NAME",
+            "OSCR_ALLOW_FIXED_NAME",
+            "RUNNER_PERSISTENT",
+        ],
+    ),
+    ("slate", &["RUNNER_WORKDIR", "OSCR_CACHE_DIRS", "OSCR_CACHE_MAX", "OSCR_MIN_FREE", "OSCR_TAINT"]),
+    (
+        "rights",
+        &[
+            "OSCR_AGENT_USER",
+            "OSCR_JOB_ENV",
+            "OSCR_SUDO",
+            "OSCR_ALLOW_FORKS",
+            "OSCR_ALLOW_REPOS",
+            "OSCR_ALLOW_EVENTS",
+            "OSCR_ALLOW_REFS",
+        ],
+    ),
+    (
+        "time",
+        &[
+            "OSCR_STOP_TIMEOUT",
+            "OSCR_KILL_TIMEOUT",
+            "OSCR_JOB_MAX",
+            "OSCR_MAX_IDLE",
+            "OSCR_MIN_UPTIME",
+            "OSCR_START_JITTER",
+        ],
+    ),
+    ("watch", &["OSCR_WATCH_INTERVAL", "OSCR_OFFLINE_TIMEOUT", "OSCR_JOB_OFFLINE_TIMEOUT", "OSCR_WORKER_TIMEOUT"]),
+    ("agent", &["OSCR_AGENT_UPDATE", "OSCR_AGENT_CACHE"]),
+    (
+        "docker",
+        &[
+            "DOCKER_HOST",
+            "OSCR_DOCKER_WAIT",
+            "OSCR_DOCKER_GID0",
+            "OSCR_DOCKERD",
+            "OSCR_DOCKERD_MIRRORS",
+            "OSCR_DOCKERD_MTU",
+            "OSCR_DOCKERD_STORAGE",
+        ],
+    ),
+    (
+        "hardware",
+        &[
+            "RUNNER_RESOURCE_ID",
+            "RUNNER_LOCK_DIR",
+            "OSCR_LOCK_SCOPE",
+            "OSCR_LOCK_TIMEOUT",
+            "OSCR_LOCK_IDLE",
+            "OSCR_LOCK_HOOK_TIMEOUT",
+            "OSCR_LOCK_TELL",
+            "OSCR_LOCK_ALLOW_NFS",
+        ],
+    ),
+    ("network", &["OSCR_CA_FILE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"]),
+    ("seen", &["OSCR_LOG", "OSCR_LOG_LEVEL", "OSCR_METRICS_ADDR", "OSCR_METRICS_FILE", "OSCR_ROOT"]),
+];
+
+/// What a line of prose may have: more is no line that anybody reads in a diff. Tables and code have the width of what they show.
+const LONGEST_LINE: usize = 200;
+
 fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -74,7 +146,7 @@ fn settings() -> impl Iterator<Item = &'static Setting> {
 /// The pages that people read, relative to the project.
 fn pages() -> Vec<PathBuf> {
     let mut pages: Vec<PathBuf> =
-        ["README.md", "CONTRIBUTING.md", "SECURITY.md", "sim/README.md"].map(PathBuf::from).to_vec();
+        ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "sim/README.md"].map(PathBuf::from).to_vec();
     let docs = fs::read_dir(project().join("docs")).expect("docs/ is there");
     for entry in docs {
         let name = entry.expect("docs/ can be read").file_name();
@@ -86,9 +158,57 @@ fn pages() -> Vec<PathBuf> {
 
 #[test]
 fn the_tables_of_settings_are_the_codes_own() {
-    for (name, settings) in tables() {
+    let mut ungrouped: BTreeSet<&str> = COMMON.iter().map(|setting| setting.name).collect();
+    for (group, names) in GROUPS {
+        let of_group = names.iter().map(|name| {
+            assert!(
+                ungrouped.remove(name),
+                "{name} of the group {group} is no setting of every runner, or in two groups"
+            );
+            *COMMON.iter().find(|setting| setting.name == *name).expect("it was in the list")
+        });
+        let settings: Vec<Setting> = of_group.collect();
+        page::keep("docs/configuration.md", &format!("settings:{group}"), &markdown(&settings));
+    }
+    assert!(ungrouped.is_empty(), "in no group of docs/configuration.md: {ungrouped:?}");
+    for (name, settings) in tables().filter(|(name, _)| *name != "common") {
         page::keep("docs/configuration.md", &format!("settings:{name}"), &markdown(settings));
     }
+}
+
+#[test]
+fn every_command_that_help_names_is_explained() {
+    let help = Command::new(env!("CARGO_BIN_EXE_oscr-entry")).arg("--help").output().expect("oscr-entry runs");
+    let help = String::from_utf8(help.stdout).expect("text");
+    let (_, commands) = help.split_once("Commands:\n").expect("it names its commands");
+    let names = commands.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
+    let names: Vec<&str> = names.filter(|name| *name != "help").collect();
+    assert!(names.contains(&"lock") && names.len() > 6, "{help}");
+    let page = read("docs/configuration.md");
+    for name in names {
+        let row = format!("| `oscr-entry {name}");
+        let alone = format!("`oscr-entry {name}` |");
+        assert!(
+            page.contains(&row) || page.contains(&alone),
+            "docs/configuration.md has no row for `oscr-entry {name}`"
+        );
+    }
+}
+
+#[test]
+fn no_line_of_prose_is_longer_than_a_person_reads() {
+    let mut long = Vec::new();
+    for page in pages() {
+        let mut code = false;
+        for (number, line) in read(&page.to_string_lossy()).lines().enumerate() {
+            code ^= line.trim_start().starts_with("```");
+            let length = line.chars().count();
+            if !code && !line.trim_start().starts_with('|') && length > LONGEST_LINE {
+                long.push(format!("{}:{}: {length} characters", page.display(), number + 1));
+            }
+        }
+    }
+    assert!(long.is_empty(), "longer than {LONGEST_LINE} characters:\n{}", long.join("\n"));
 }
 
 /// The first column of a table, without the quotes.
