@@ -195,8 +195,10 @@ fn table(own: &Figures, shared: &Figures, runners: usize) -> String {
             for request in requests {
                 *kinds.entry(kind(request)).or_default() += 1;
             }
-            let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} × `{kind}`")).collect();
-            let _ = writeln!(text, "- {whose}: {}", if kinds.is_empty() { "none".into() } else { kinds.join(", ") });
+            let _ = writeln!(text, "- {whose}:{}", if kinds.is_empty() { " none" } else { "" });
+            for (kind, count) in kinds {
+                let _ = writeln!(text, "  - {count} × `{kind}`");
+            }
         }
     }
     text.push('\n');
