@@ -2,14 +2,19 @@
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs` writes the tables anew.
 
+#[path = "docs/groups.rs"]
+mod groups;
 #[path = "life/page.rs"]
 mod page;
+#[path = "docs/prose.rs"]
+mod prose;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use groups::GROUPS;
 use oscr::agent::worker::WorkerWatch;
 use oscr::config::table::{COMMON, Setting, SettingKind, markdown};
 use oscr::control::{AgentAge, Board, Job, LeftInDocker, Phase, Runner};
@@ -54,78 +59,6 @@ const FOREIGN: &[&str] = &[
 
 /// What is read of Docker's client, whose settings come from the compose files for Docker.
 const OF_DOCKER: &[&str] = &["DOCKER_TLS_VERIFY"];
-
-/// The settings of every runner by what they are about, in the order in which docs/configuration.md has them.
-const GROUPS: &[(&str, &[&str])] = &[
-    (
-        "name",
-        &[
-            "CI_PROVIDER",
-            "RUNNER_LABELS",
-            "RUNNER_NAME_PREFIX",
-            "RUNNER_NAME",
-            "OSCR_ALLOW_FIXED_NAME",
-            "RUNNER_PERSISTENT",
-        ],
-    ),
-    ("slate", &["RUNNER_WORKDIR", "OSCR_CACHE_DIRS", "OSCR_CACHE_MAX", "OSCR_MIN_FREE", "OSCR_TAINT"]),
-    (
-        "rights",
-        &[
-            "OSCR_AGENT_USER",
-            "OSCR_JOB_ENV",
-            "OSCR_SUDO",
-            "OSCR_ALLOW_FORKS",
-            "OSCR_ALLOW_REPOS",
-            "OSCR_ALLOW_EVENTS",
-            "OSCR_ALLOW_REFS",
-        ],
-    ),
-    (
-        "time",
-        &[
-            "OSCR_STOP_TIMEOUT",
-            "OSCR_KILL_TIMEOUT",
-            "OSCR_JOB_MAX",
-            "OSCR_MAX_IDLE",
-            "OSCR_MIN_UPTIME",
-            "OSCR_START_JITTER",
-        ],
-    ),
-    ("watch", &["OSCR_WATCH_INTERVAL", "OSCR_OFFLINE_TIMEOUT", "OSCR_JOB_OFFLINE_TIMEOUT", "OSCR_WORKER_TIMEOUT"]),
-    ("agent", &["OSCR_AGENT_UPDATE", "OSCR_AGENT_CACHE"]),
-    (
-        "docker",
-        &[
-            "DOCKER_HOST",
-            "OSCR_DOCKER_WAIT",
-            "OSCR_DOCKER_GID0",
-            "OSCR_DOCKERD",
-            "OSCR_DOCKERD_MIRRORS",
-            "OSCR_DOCKERD_MTU",
-            "OSCR_DOCKERD_STORAGE",
-        ],
-    ),
-    (
-        "hardware",
-        &[
-            "RUNNER_RESOURCE_ID",
-            "RUNNER_LOCK_DIR",
-            "OSCR_LOCK_SCOPE",
-            "OSCR_LOCK_TIMEOUT",
-            "OSCR_LOCK_IDLE",
-            "OSCR_LOCK_HOOK_TIMEOUT",
-            "OSCR_LOCK_TELL",
-            "OSCR_LOCK_ALLOW_NFS",
-        ],
-    ),
-    ("network", &["OSCR_CA_FILE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"]),
-    ("seen", &["OSCR_LOG", "OSCR_LOG_LEVEL", "OSCR_METRICS_ADDR", "OSCR_METRICS_FILE", "OSCR_ROOT"]),
-];
-
-/// What a line of prose may have: more is no line that anybody reads in a diff. Tables and code have the width of what they show, and
-/// benches write the names of machine and programs, however long, above their figures.
-const LONGEST_LINE: usize = 200;
 
 fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -194,23 +127,6 @@ fn every_command_that_help_names_is_explained() {
             "docs/configuration.md has no row for `oscr-entry {name}`"
         );
     }
-}
-
-#[test]
-fn no_line_of_prose_is_longer_than_a_person_reads() {
-    let mut long = Vec::new();
-    for page in pages() {
-        let (mut code, mut figures) = (false, false);
-        for (number, line) in read(&page.to_string_lossy()).lines().enumerate() {
-            code ^= line.trim_start().starts_with("```");
-            figures = line.starts_with("<!-- figures:") || figures && !line.starts_with("<!-- /figures:");
-            let length = line.chars().count();
-            if !code && !figures && !line.trim_start().starts_with('|') && length > LONGEST_LINE {
-                long.push(format!("{}:{}: {length} characters", page.display(), number + 1));
-            }
-        }
-    }
-    assert!(long.is_empty(), "longer than {LONGEST_LINE} characters:\n{}", long.join("\n"));
 }
 
 /// The first column of a table, without the quotes.
@@ -558,53 +474,6 @@ fn every_hostile_attempt_is_named_with_its_end() {
         all += rows.len();
     }
     assert!(all >= 40, "{all}");
-}
-
-#[test]
-fn links_lead_somewhere() {
-    for page in pages() {
-        let text = read(&page.to_string_lossy());
-        for target in links(&text) {
-            if target.contains("://") || target.starts_with("mailto:") {
-                continue;
-            }
-            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
-            let path = match file {
-                "" => page.clone(),
-                file => page.parent().unwrap_or(Path::new("")).join(file),
-            };
-            assert!(project().join(&path).exists(), "{}: {target} leads nowhere", page.display());
-            if !anchor.is_empty() {
-                let anchors = anchors(&read(&path.to_string_lossy()));
-                assert!(
-                    anchors.iter().any(|known| known == anchor),
-                    "{}: {target} leads to no heading: {anchors:?}",
-                    page.display()
-                );
-            }
-        }
-    }
-}
-
-/// The targets of `[text](target)`.
-fn links(text: &str) -> impl Iterator<Item = &str> {
-    text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target)
-}
-
-/// What GitHub makes of headings: lower case, no punctuation, dashes for spaces.
-fn anchors(text: &str) -> Vec<String> {
-    text.lines()
-        .filter(|line| line.starts_with('#'))
-        .map(|line| {
-            line.trim_start_matches('#')
-                .trim()
-                .to_lowercase()
-                .chars()
-                .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
-                .map(|c| if c == ' ' { '-' } else { c })
-                .collect()
-        })
-        .collect()
 }
 
 /// Not even `--version` is answered before the directory of the agent's logs is there, and its root is another user's.
