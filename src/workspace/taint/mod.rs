@@ -18,20 +18,23 @@ mod shipped;
 mod survey;
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, Metadata};
+use std::fs::{self, DirBuilder};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::stat::{FileStat, lstat};
 
 use super::wipe::{Spare, Wiped, wipe};
 use crate::os::Identity;
 use crate::os::mounts;
 use lines::{Digesting, RecordReader, write_new};
-use record::{Record, digest};
+use record::{Record, Seen, digest};
 pub(crate) use shipped::{Shipped, shipped};
 pub(crate) use survey::{Skip, Skips};
-use survey::{is_skipped, walk};
+use survey::{is_directory, is_skipped, walk};
 
 /// Where the image keeps its baseline, from the root on.
 const BASELINE: &str = "opt/oscr/baseline";
@@ -116,13 +119,13 @@ pub(crate) fn write_baseline(root: &Path) -> io::Result<u64> {
     DirBuilder::new().recursive(true).create(root.join(ALWAYS_READ))?;
     write_new(&root.join(BASELINE), |out| {
         walk(root, &skips, |survey| {
-            while let Some((path, meta)) = survey.next() {
-                let mut record = Record::of(&path, &meta);
-                record.digest = digest(&root.join(&path), record.kind)?;
+            while let Some(stat) = survey.next() {
+                let mut record = Record::of(survey.path(), &stat);
+                record.digest = digest(&root.join(&record.path), record.seen.kind)?;
                 record.write(out)?;
                 count += 1;
-                if record.kind == 'd' {
-                    survey.enter(&path)?;
+                if record.seen.kind == 'd' {
+                    survey.enter()?;
                 }
             }
             Ok(())
@@ -235,12 +238,12 @@ impl Custody {
             return Ok(None);
         }
         if self.since.is_none() {
-            self.since = fs::symlink_metadata(self.own("mark")).ok().map(|meta| changed(&meta));
+            self.since = written(&self.own("mark")).ok();
         }
         let mut findings = self.compare()?;
         if let Some(beside) = &mut self.beside {
             if beside.since.is_none() {
-                beside.since = fs::symlink_metadata(beside.own("mark")).ok().map(|meta| changed(&meta));
+                beside.since = written(&beside.own("mark")).ok();
             }
             findings.take(beside.compare()?);
         }
@@ -259,7 +262,7 @@ impl Custody {
         let mark = self.own("mark");
         // By the clock that makes the ctimes, whichever that is.
         fs::write(&mark, "all was well when this was written\n")?;
-        self.since = Some(changed(&fs::symlink_metadata(&mark)?));
+        self.since = Some(written(&mark)?);
         Ok(())
     }
 
@@ -277,23 +280,24 @@ impl Custody {
         write_new(&self.own("reference"), |out| {
             let mut out = BufWriter::new(Digesting::of(out));
             walk(&self.root, &self.skips, |survey| {
-                while let Some((path, meta)) = survey.next() {
-                    let mut record = Record::of(&path, &meta);
-                    let looked = match baseline.find(&path, drop)? {
+                while let Some(stat) = survey.next() {
+                    let mut record = Record::of(survey.path(), &stat);
+                    let path = self.root.join(&record.path);
+                    let looked = match baseline.find(&record.path, drop)? {
                         Some(known) if known.holds_for(&record) => {
                             record = known;
                             Ok(())
                         }
-                        _ if record.kind != 'f' || self.reads_all || path.starts_with(ALWAYS_READ) => {
-                            digest(&self.root.join(&path), record.kind).map(|digest| record.digest = digest)
+                        _ if record.seen.kind != 'f' || self.reads_all || record.path.starts_with(ALWAYS_READ) => {
+                            digest(&path, record.seen.kind).map(|digest| record.digest = digest)
                         }
                         _ => Ok(()),
                     };
-                    let entered = looked.and_then(|()| if record.kind == 'd' { survey.enter(&path) } else { Ok(()) });
+                    let entered = looked.and_then(|()| if record.seen.kind == 'd' { survey.enter() } else { Ok(()) });
                     match entered {
                         Ok(()) => record.write(&mut out)?,
                         // Others go on meanwhile, and may take away what was listed.
-                        Err(_) if is_gone(&self.root.join(&path)) => {}
+                        Err(_) if is_gone(&path) => {}
                         Err(error) => return Err(error),
                     }
                 }
@@ -314,32 +318,34 @@ impl Custody {
         // What is missing or something else now: all that was in it is missing too, and is said once.
         let mut gone: Option<PathBuf> = None;
         walk(&self.root, &self.skips, |survey| {
-            while let Some((path, meta)) = survey.next() {
+            while let Some(stat) = survey.next() {
+                let path = survey.path();
                 findings.files += 1;
-                let known = reference.find(&path, |record| self.missing(record, &mut gone, &mut findings))?;
+                let known = reference.find(path, |record| self.missing(record, &mut gone, &mut findings))?;
                 while above.last().is_some_and(|(directory, _)| !path.starts_with(directory)) {
                     above.pop();
                 }
                 let reach = above.last().map_or(Reach::ROOT, |(_, reach)| *reach);
                 let Some(known) = known else {
-                    if self.since.is_some_and(|since| changed(&meta) < since) {
+                    if self.since.is_some_and(|since| changed(&stat) < since) {
                         // It was there when all was well: a listing left it out.
                         tracing::debug!("/{} is not in the reference, and older", path.display());
                     } else if reach.writes {
-                        findings.removed += remove(&self.root.join(&path), &meta)?;
+                        findings.removed += remove(&self.root.join(path), &stat)?;
                     } else {
-                        findings.differs(&path, "new");
+                        findings.differs(path, "new");
                     }
                     continue;
                 };
-                if known.kind == 'd' && meta.is_dir() {
-                    above.push((path.clone(), reach.into(&known, &self.agent)));
-                    survey.enter(&path)?;
-                } else if known.kind == 'd' {
-                    gone = Some(path.clone());
+                if let Some(how) = self.difference(&known, &stat, &mut findings.read)? {
+                    findings.differs(path, how);
                 }
-                if let Some(how) = self.difference(&known, &meta, &mut findings.read)? {
-                    findings.differs(&path, how);
+                if known.seen.kind == 'd' && is_directory(&stat) {
+                    survey.enter()?;
+                    let reach = reach.into(&known.seen, &self.agent);
+                    above.push((known.path, reach));
+                } else if known.seen.kind == 'd' {
+                    gone = Some(known.path);
                 }
             }
             Ok(())
@@ -366,9 +372,9 @@ impl Custody {
         if is_skipped(&self.skips, &record.path) || gone.as_ref().is_some_and(|gone| record.path.starts_with(gone)) {
             return;
         }
-        let how = match fs::symlink_metadata(self.root.join(&record.path)) {
+        let how = match lstat(&self.root.join(&record.path)) {
             // A listing left it out. What is in it is compared by the next look.
-            Ok(meta) => match self.difference(&record, &meta, &mut findings.read) {
+            Ok(stat) => match self.difference(&record, &stat, &mut findings.read) {
                 Ok(how) => how,
                 Err(_) => Some("unreadable"),
             },
@@ -381,41 +387,46 @@ impl Custody {
     }
 
     /// How a file differs from its record.
-    fn difference(&self, known: &Record, meta: &Metadata, read: &mut u64) -> io::Result<Option<&'static str>> {
-        let now = Record::of(&known.path, meta);
-        if now.kind != known.kind {
+    fn difference(&self, known: &Record, stat: &FileStat, read: &mut u64) -> io::Result<Option<&'static str>> {
+        let (now, then) = (Seen::of(stat), &known.seen);
+        if now.kind != then.kind {
             return Ok(Some("another kind of file"));
         }
-        if now.mode != known.mode {
+        if now.mode != then.mode {
             return Ok(Some("mode"));
         }
-        if (now.uid, now.gid) != (known.uid, known.gid) {
+        if (now.uid, now.gid) != (then.uid, then.gid) {
             return Ok(Some("owner"));
         }
-        if now.size != known.size {
+        if now.size != then.size {
             return Ok(Some("content"));
         }
-        let touched = self.since.is_some_and(|since| changed(meta) >= since);
-        if !touched && now.modified == known.modified {
+        let touched = self.since.is_some_and(|since| changed(stat) >= since);
+        if !touched && now.modified == then.modified {
             return Ok(None);
         }
-        if known.kind == 'f' && known.digest.is_none() {
+        if then.kind == 'f' && known.digest.is_none() {
             // It was there when the container was made, and nobody read it then.
             return Ok(Some("changed"));
         }
         *read += 1;
-        let same = digest(&self.root.join(&known.path), known.kind)? == known.digest;
-        Ok((!same).then_some(if known.kind == 'd' { "rights" } else { "content" }))
+        let same = digest(&self.root.join(&known.path), then.kind)? == known.digest;
+        Ok((!same).then_some(if then.kind == 'd' { "rights" } else { "content" }))
     }
 }
 
 fn is_gone(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    lstat(path) == Err(Errno::ENOENT)
 }
 
 /// The time of the last change of an inode.
-fn changed(meta: &Metadata) -> (i64, i64) {
-    (meta.ctime(), meta.ctime_nsec())
+fn changed(stat: &FileStat) -> (i64, i64) {
+    (stat.st_ctime, stat.st_ctime_nsec)
+}
+
+/// The same of a mark.
+fn written(mark: &Path) -> io::Result<(i64, i64)> {
+    Ok(changed(&lstat(mark)?))
 }
 
 /// What the agent's user can do in a directory.
@@ -430,7 +441,7 @@ impl Reach {
 
     /// In a directory inside this one, as its permissions were before any job. Lists of access rights (ACLs) are not looked
     /// at: what somebody writes by their grace alone counts as root's doing.
-    fn into(self, directory: &Record, agent: &Identity) -> Self {
+    fn into(self, directory: &Seen, agent: &Identity) -> Self {
         let digit = if directory.uid == agent.uid.as_raw() {
             directory.mode >> 6
         } else if agent.groups.iter().chain([&agent.gid]).any(|gid| gid.as_raw() == directory.gid) {
@@ -443,9 +454,9 @@ impl Reach {
     }
 }
 
-fn remove(path: &Path, meta: &Metadata) -> io::Result<Wiped> {
+fn remove(path: &Path, stat: &FileStat) -> io::Result<Wiped> {
     let mut wiped = Wiped::default();
-    if meta.is_dir() {
+    if is_directory(stat) {
         wiped = wipe(path, &Spare::default())?;
         if let Some(failure) = wiped.failures.first() {
             return Err(io::Error::other(failure.clone()));
@@ -453,7 +464,7 @@ fn remove(path: &Path, meta: &Metadata) -> io::Result<Wiped> {
         fs::remove_dir(path)?;
     } else {
         fs::remove_file(path)?;
-        wiped.bytes += meta.blocks() * 512;
+        wiped.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
     }
     wiped.entries += 1;
     Ok(wiped)

@@ -1,14 +1,14 @@
 //! What is remembered of one file.
 
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use nix::sys::stat::{FileStat, SFlag};
 use ring::digest::{Context, SHA256};
 
 use crate::os::xattr;
@@ -16,9 +16,9 @@ use crate::os::xattr;
 /// Attributes that give rights: to a program, or to people.
 const RIGHTS: [&std::ffi::CStr; 3] = [c"security.capability", xattr::ACCESS, xattr::DEFAULT];
 
-/// One line of a baseline: `f 755 0 0 1234 1700000000 <digest> usr/bin/tool`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Record {
+/// What a look at the metadata tells of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
     /// `f`ile, `d`irectory, `l`ink, `p`ipe, `s`ocket, `c`haracter or `b`lock device.
     pub kind: char,
     /// Permissions with set-id and sticky bits.
@@ -31,6 +31,12 @@ pub(super) struct Record {
     pub size: u64,
     /// When the content of a file or link was changed last, in whole seconds, which is all that images keep; 0 for all else.
     pub modified: i64,
+}
+
+/// One line of a baseline: `f 755 0 0 1234 1700000000 <digest> usr/bin/tool`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Record {
+    pub seen: Seen,
     /// SHA-256 of a file's content or a link's target, and of attributes that give rights. `None` when nobody looked, and for
     /// what has neither content nor such attributes.
     pub digest: Option<[u8; 32]>,
@@ -38,34 +44,34 @@ pub(super) struct Record {
     pub path: PathBuf,
 }
 
+impl Seen {
+    #[must_use]
+    pub(super) fn of(stat: &FileStat) -> Self {
+        let (kind, size) = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFREG => ('f', u64::try_from(stat.st_size).unwrap_or(0)),
+            SFlag::S_IFDIR => ('d', 0),
+            SFlag::S_IFLNK => ('l', 0),
+            SFlag::S_IFIFO => ('p', 0),
+            SFlag::S_IFSOCK => ('s', 0),
+            SFlag::S_IFCHR => ('c', stat.st_rdev),
+            _ => ('b', stat.st_rdev),
+        };
+        let modified = if matches!(kind, 'f' | 'l') { stat.st_mtime } else { 0 };
+        Self { kind, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, size, modified }
+    }
+}
+
 impl Record {
     /// What a look at the metadata tells, without the digest.
     #[must_use]
-    pub(super) fn of(path: &Path, meta: &Metadata) -> Self {
-        let kind = meta.file_type();
-        let (kind, size) = if kind.is_file() {
-            ('f', meta.size())
-        } else if kind.is_dir() {
-            ('d', 0)
-        } else if kind.is_symlink() {
-            ('l', 0)
-        } else if kind.is_fifo() {
-            ('p', 0)
-        } else if kind.is_socket() {
-            ('s', 0)
-        } else {
-            (if kind.is_char_device() { 'c' } else { 'b' }, meta.rdev())
-        };
-        let modified = if matches!(kind, 'f' | 'l') { meta.mtime() } else { 0 };
-        let (mode, uid, gid) = (meta.mode() & 0o7777, meta.uid(), meta.gid());
-        Self { kind, mode, uid, gid, size, modified, digest: None, path: path.to_owned() }
+    pub(super) fn of(path: &Path, stat: &FileStat) -> Self {
+        Self { seen: Seen::of(stat), digest: None, path: path.to_owned() }
     }
 
     /// Whether a look at the metadata finds what is on record.
     #[must_use]
-    pub(super) fn holds_for(&self, seen: &Self) -> bool {
-        let metadata = |of: &Self| (of.kind, of.mode, of.uid, of.gid, of.size, of.modified);
-        metadata(self) == metadata(seen) && self.path == seen.path
+    pub(super) fn holds_for(&self, other: &Self) -> bool {
+        (self.seen, &self.path) == (other.seen, &other.path)
     }
 
     /// Reads a line.
@@ -82,7 +88,7 @@ impl Record {
             text => Some(BASE64.decode(text).ok()?.try_into().ok()?),
         };
         let path = PathBuf::from(OsString::from_vec(unescape(words.next()?)?));
-        Some(Self { kind, mode, uid, gid, size, modified, digest, path })
+        Some(Self { seen: Seen { kind, mode, uid, gid, size, modified }, digest, path })
     }
 
     /// The first and the last word of a line, for whoever needs no more of many.
@@ -98,7 +104,7 @@ impl Record {
     /// # Errors
     /// Those of `out`.
     pub(super) fn write(&self, out: &mut impl io::Write) -> io::Result<()> {
-        let Self { kind, mode, uid, gid, size, modified, digest, path } = self;
+        let Self { seen: Seen { kind, mode, uid, gid, size, modified }, digest, path } = self;
         let digest = digest.map_or_else(|| "-".to_owned(), |digest| BASE64.encode(digest));
         write!(out, "{kind} {mode:o} {uid} {gid} {size} {modified} {digest} ")?;
         for byte in path.as_os_str().as_bytes() {
@@ -168,8 +174,8 @@ mod tests {
     fn a_line_is_read_as_it_was_written() {
         let path = PathBuf::from(OsString::from_vec(b"usr/a b\n\\\xff/x".to_vec()));
         for digest in [None, Some([7; 32])] {
-            let record =
-                Record { kind: 'f', mode: 0o4755, uid: 1, gid: 2, size: 3, modified: -4, digest, path: path.clone() };
+            let seen = Seen { kind: 'f', mode: 0o4755, uid: 1, gid: 2, size: 3, modified: -4 };
+            let record = Record { seen, digest, path: path.clone() };
             let mut line = Vec::new();
             record.write(&mut line).unwrap();
             assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);

@@ -1,11 +1,19 @@
 //! All files below a root, in one order, so that two lists of them can be compared while both are read.
 
 use std::collections::HashMap;
-use std::fs::{self, Metadata};
+use std::ffi::{CStr, OsStr};
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, lstat};
+
+use crate::os::directory;
 
 /// What is not looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,16 +37,26 @@ const HELPERS: usize = 3;
 /// How many entries are known ahead, at most, before helpers rest.
 const AHEAD: usize = 1 << 13;
 
-/// A file and what the file system says of it.
-type Entry = (PathBuf, Metadata);
+/// How much of a directory is read at once, in bytes.
+const READ: usize = 1 << 14;
 
 /// A walk. Parents come before their children, and names in the order of their bytes, which is the order of `Path`.
 pub(super) struct Survey<'a> {
-    root: &'a Path,
-    skips: &'a Skips,
+    tree: &'a Tree<'a>,
     listings: &'a Listings,
-    /// What is still to come, the next last.
-    stack: Vec<Entry>,
+    /// The path of the one that came last.
+    path: Vec<u8>,
+    /// The root, until it has come.
+    top: Option<FileStat>,
+    /// The directories that lead to what comes next, the root first.
+    above: Vec<Level>,
+}
+
+/// A directory, and what of it is still to come.
+struct Level {
+    content: Listing,
+    /// How long the path of the directory is.
+    length: usize,
 }
 
 /// Goes through everything below `root`, which itself comes first and has an empty path. Helpers are there until `visit` returns.
@@ -50,17 +68,16 @@ pub(super) fn walk<T>(
     skips: &Skips,
     visit: impl FnOnce(&mut Survey<'_>) -> io::Result<T>,
 ) -> io::Result<T> {
-    let listings = Listings::default();
-    let stack = match fs::symlink_metadata(root) {
-        Ok(top) => vec![(PathBuf::new(), top)],
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(within(Path::new(""), error)),
+    let (tree, listings) = (Tree::of(root, skips), Listings::default());
+    let top = match lstat(root) {
+        Err(Errno::ENOENT) => None,
+        top => Some(top.map_err(|error| within(Path::new(""), error.into()))?),
     };
     thread::scope(|scope| {
         // Ends the helpers when it is dropped.
-        let mut survey = Survey { root, skips, listings: &listings, stack };
+        let mut survey = Survey { tree: &tree, listings: &listings, path: Vec::new(), top, above: Vec::new() };
         for _ in 0..HELPERS {
-            let helper = thread::Builder::new().spawn_scoped(scope, || listings.help(root, skips));
+            let helper = thread::Builder::new().spawn_scoped(scope, || listings.help(&tree));
             if helper.is_err() {
                 break;
             }
@@ -70,23 +87,42 @@ pub(super) fn walk<T>(
 }
 
 impl Survey<'_> {
-    /// The next, with what the file system says of it. A directory's content follows only after [`Survey::enter`].
-    pub(super) fn next(&mut self) -> Option<Entry> {
-        self.stack.pop()
+    /// The next: what the file system says of it. A directory's content follows only after [`Survey::enter`].
+    pub(super) fn next(&mut self) -> Option<FileStat> {
+        if let Some(top) = self.top.take() {
+            return Some(top);
+        }
+        loop {
+            let level = self.above.last_mut()?;
+            self.path.truncate(level.length);
+            if let Some(entry) = level.content.entries.pop() {
+                if level.length > 0 {
+                    self.path.push(b'/');
+                }
+                self.path.extend_from_slice(level.content.name(&entry).to_bytes());
+                return Some(entry.stat);
+            }
+            self.above.pop();
+        }
     }
 
-    /// Has the content of a directory follow.
+    /// Where the one is that came last, from the root on.
+    pub(super) fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.path))
+    }
+
+    /// Has the content of the directory follow that came last.
     ///
     /// # Errors
     /// When it cannot be read, or something in it not be looked at.
-    pub(super) fn enter(&mut self, directory: &Path) -> io::Result<()> {
-        if self.skips.contains_key(directory) {
+    pub(super) fn enter(&mut self) -> io::Result<()> {
+        let directory = self.path();
+        if self.tree.skips.contains_key(directory) {
             return Ok(());
         }
-        let entries = self.listings.take(directory, || list(self.root, directory, self.skips))?;
-        let inner = entries.iter().filter(|(path, meta)| meta.is_dir() && !self.skips.contains_key(path));
-        self.listings.want(inner.map(|(path, _)| path.clone()));
-        self.stack.extend(entries);
+        let content = self.listings.take(directory, || self.tree.list(directory))?;
+        self.listings.want(directory, &content);
+        self.above.push(Level { content, length: self.path.len() });
         Ok(())
     }
 }
@@ -94,15 +130,23 @@ impl Survey<'_> {
 impl Drop for Survey<'_> {
     fn drop(&mut self) {
         self.listings.lock().over = true;
-        self.listings.changed.notify_all();
+        self.listings.wanted.notify_all();
     }
+}
+
+/// Whether it is a directory.
+pub(super) fn is_directory(stat: &FileStat) -> bool {
+    stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()
 }
 
 /// Directories that are listed ahead of the walk.
 #[derive(Default)]
 struct Listings {
     ahead: Mutex<Ahead>,
-    changed: Condvar,
+    /// Something is wanted, or there is room for what is, or all is over.
+    wanted: Condvar,
+    /// What the walk waits for is there.
+    listed: Condvar,
 }
 
 #[derive(Default)]
@@ -110,9 +154,13 @@ struct Ahead {
     /// What will be entered, the next last.
     wanted: Vec<PathBuf>,
     /// What a helper is at; `None` until it is done.
-    begun: HashMap<PathBuf, Option<io::Result<Vec<Entry>>>>,
+    begun: HashMap<PathBuf, Option<io::Result<Listing>>>,
     /// How many entries wait to be taken.
     entries: usize,
+    /// How many helpers rest. To wake one takes a system call, be there one or not.
+    resting: usize,
+    /// What the walk waits for.
+    awaited: Option<PathBuf>,
     /// Nothing will be entered any more.
     over: bool,
 }
@@ -122,24 +170,31 @@ impl Listings {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, ahead: MutexGuard<'a, Ahead>) -> MutexGuard<'a, Ahead> {
-        self.changed.wait(ahead).unwrap_or_else(PoisonError::into_inner)
+    /// Wakes as many of those who rest as there is work for.
+    fn wake(&self, ahead: &Ahead) {
+        if ahead.entries < AHEAD {
+            (0..ahead.resting.min(ahead.wanted.len())).for_each(|_| self.wanted.notify_one());
+        }
     }
 
-    fn want(&self, directories: impl Iterator<Item = PathBuf>) {
-        self.lock().wanted.extend(directories);
-        self.changed.notify_all();
+    /// All in a directory that will be entered.
+    fn want(&self, directory: &Path, content: &Listing) {
+        let mut ahead = self.lock();
+        let inner = content.entries.iter().filter(|entry| entry.enters);
+        ahead.wanted.extend(inner.map(|entry| directory.join(OsStr::from_bytes(content.name(entry).to_bytes()))));
+        self.wake(&ahead);
     }
 
     /// What is in a directory, from a helper if one has begun with it.
-    fn take(&self, directory: &Path, list: impl FnOnce() -> io::Result<Vec<Entry>>) -> io::Result<Vec<Entry>> {
+    fn take(&self, directory: &Path, list: impl FnOnce() -> io::Result<Listing>) -> io::Result<Listing> {
         let mut ahead = self.lock();
         while matches!(ahead.begun.get(directory), Some(None)) {
-            ahead = self.wait(ahead);
+            ahead.awaited = Some(directory.to_owned());
+            ahead = self.listed.wait(ahead).unwrap_or_else(PoisonError::into_inner);
         }
         if let Some(listing) = ahead.begun.remove(directory).flatten() {
-            ahead.entries -= listing.as_ref().map_or(0, Vec::len);
-            self.changed.notify_all();
+            ahead.entries -= listing.as_ref().map_or(0, |listing| listing.entries.len());
+            self.wake(&ahead);
             return listing;
         }
         if let Some(place) = ahead.wanted.iter().rposition(|wanted| wanted == directory) {
@@ -150,53 +205,120 @@ impl Listings {
     }
 
     /// Lists what is wanted until the walk is over.
-    fn help(&self, root: &Path, skips: &Skips) {
+    fn help(&self, tree: &Tree<'_>) {
         let mut ahead = self.lock();
         while !ahead.over {
             let next = if ahead.entries < AHEAD { ahead.wanted.pop() } else { None };
             let Some(directory) = next else {
-                ahead = self.wait(ahead);
+                ahead.resting += 1;
+                ahead = self.wanted.wait(ahead).unwrap_or_else(PoisonError::into_inner);
+                ahead.resting -= 1;
                 continue;
             };
             ahead.begun.insert(directory.clone(), None);
             drop(ahead);
-            let listing = list(root, &directory, skips);
+            let listing = tree.list(&directory);
             ahead = self.lock();
-            ahead.entries += listing.as_ref().map_or(0, Vec::len);
+            ahead.entries += listing.as_ref().map_or(0, |listing| listing.entries.len());
+            if ahead.awaited.as_ref() == Some(&directory) {
+                ahead.awaited = None;
+                self.listed.notify_one();
+            }
             ahead.begun.insert(directory, Some(listing));
-            self.changed.notify_all();
         }
     }
 }
 
-/// What is in a directory, the first last, but for what is skipped and what goes meanwhile.
-fn list(root: &Path, directory: &Path, skips: &Skips) -> io::Result<Vec<Entry>> {
-    let failed = |error| within(directory, error);
-    let mut listed = Vec::new();
-    for _ in 0..LISTINGS {
-        listed = fs::read_dir(root.join(directory)).map_err(failed)?.collect::<io::Result<Vec<_>>>().map_err(failed)?;
-        let mut names: Vec<_> = listed.iter().map(fs::DirEntry::file_name).collect();
-        names.sort_unstable();
-        names.dedup();
-        if names.len() == listed.len() {
-            break;
+/// What is looked at.
+struct Tree<'a> {
+    root: &'a Path,
+    skips: &'a Skips,
+    /// The same by the directory in which they are.
+    skips_in: HashMap<&'a Path, Vec<(&'a OsStr, Skip)>>,
+}
+
+/// What is in a directory. The names are in one piece of memory, and so are the rest: there are thousands, and four threads.
+#[derive(Default)]
+struct Listing {
+    /// Each with the zero that ends it.
+    names: Vec<u8>,
+    /// The first last.
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    /// Where its name begins.
+    name: usize,
+    stat: FileStat,
+    /// Whether it is a directory whose content is looked at.
+    enters: bool,
+}
+
+impl Listing {
+    fn name(&self, entry: &Entry) -> &CStr {
+        name_at(&self.names, entry.name)
+    }
+}
+
+/// One of the names that follow each other.
+fn name_at(names: &[u8], place: usize) -> &CStr {
+    names.get(place..).and_then(|name| CStr::from_bytes_until_nul(name).ok()).unwrap_or_default()
+}
+
+impl<'a> Tree<'a> {
+    fn of(root: &'a Path, skips: &'a Skips) -> Self {
+        let mut skips_in: HashMap<&Path, Vec<_>> = HashMap::new();
+        for (path, skip) in skips {
+            if let (Some(directory), Some(name)) = (path.parent(), path.file_name()) {
+                skips_in.entry(directory).or_default().push((name, *skip));
+            }
+        }
+        Self { root, skips, skips_in }
+    }
+
+    /// A directory, the names in it, and where each begins, the last name first.
+    fn names(&self, directory: &Path) -> io::Result<(OwnedFd, Vec<u8>, Vec<usize>)> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let place = self.root.join(directory);
+        let mut listings = 0;
+        loop {
+            let handle = open(&place, flags, Mode::empty())?;
+            let (mut names, mut places, mut buffer) = (Vec::new(), Vec::new(), [0; READ]);
+            while let filled @ 1.. = directory::read(&handle, &mut buffer)? {
+                for entry in directory::entries(&buffer[..filled]) {
+                    places.push(names.len());
+                    names.extend_from_slice(entry.name.to_bytes_with_nul());
+                }
+            }
+            places.sort_unstable_by(|a, b| name_at(&names, *b).cmp(name_at(&names, *a)));
+            let listed = places.len();
+            places.dedup_by(|a, b| name_at(&names, *a) == name_at(&names, *b));
+            listings += 1;
+            if places.len() == listed || listings == LISTINGS {
+                return Ok((handle, names, places));
+            }
         }
     }
-    let mut entries: Vec<Entry> = Vec::with_capacity(listed.len());
-    for entry in listed {
-        let path = directory.join(entry.file_name());
-        if skips.get(&path) == Some(&Skip::All) {
-            continue;
+
+    /// What is in a directory, but for what is skipped and what goes meanwhile.
+    fn list(&self, directory: &Path) -> io::Result<Listing> {
+        let (handle, names, places) = self.names(directory).map_err(|error| within(directory, error))?;
+        let skips = self.skips_in.get(directory).map_or(&[][..], Vec::as_slice);
+        let mut entries = Vec::with_capacity(places.len());
+        for place in places {
+            let name = name_at(&names, place);
+            let skip = skips.iter().find(|(skipped, _)| skipped.as_bytes() == name.to_bytes()).map(|(_, skip)| *skip);
+            if skip == Some(Skip::All) {
+                continue;
+            }
+            match fstatat(&handle, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(stat) => entries.push(Entry { name: place, enters: skip.is_none() && is_directory(&stat), stat }),
+                Err(Errno::ENOENT) => {}
+                Err(error) => return Err(within(&directory.join(OsStr::from_bytes(name.to_bytes())), error.into())),
+            }
         }
-        match entry.metadata() {
-            Ok(meta) => entries.push((path, meta)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(within(&path, error)),
-        }
+        Ok(Listing { names, entries })
     }
-    entries.sort_unstable_by(|(a, _), (b, _)| b.as_os_str().cmp(a.as_os_str()));
-    entries.dedup_by(|(a, _), (b, _)| a == b);
-    Ok(entries)
 }
 
 /// Whether a path is one that is not looked at, or lies in one.
@@ -210,6 +332,8 @@ fn within(path: &Path, error: io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -223,11 +347,11 @@ mod tests {
         let skips: Skips = [("mnt".into(), Skip::All), ("tmp".into(), Skip::Content)].into();
         let mut seen = Vec::new();
         let walked = walk(root.path(), &skips, |survey| {
-            while let Some((path, meta)) = survey.next() {
-                if meta.is_dir() {
-                    survey.enter(&path)?;
+            while let Some(stat) = survey.next() {
+                seen.push(survey.path().to_owned());
+                if is_directory(&stat) {
+                    survey.enter()?;
                 }
-                seen.push(path);
             }
             Ok(())
         });

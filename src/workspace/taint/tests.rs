@@ -199,9 +199,7 @@ fn only_what_changed_since_the_last_look_is_read() {
     let findings = custody.look().unwrap().unwrap();
     assert_eq!(findings.changed, 0, "{findings:?}");
     assert!(findings.read > 0, "{findings:?}");
-    while fs::metadata(image.at("opt/oscr/agent/bin/Listener"))
-        .is_ok_and(|meta| changed(&meta) >= custody.since.unwrap())
-    {
+    while written(&image.at("opt/oscr/agent/bin/Listener")).unwrap() >= custody.since.unwrap() {
         custody.mark().unwrap();
     }
     custody.mark().unwrap();
