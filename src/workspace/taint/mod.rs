@@ -313,8 +313,8 @@ impl Custody {
     fn compare(&mut self) -> io::Result<Findings> {
         let mut findings = Findings::default();
         let mut reference = RecordReader::of(&self.own("reference"))?;
-        // The directories that lead to the current one, and whether the agent's user could write there.
-        let mut above: Vec<(PathBuf, Reach)> = Vec::new();
+        // Of the directories that lead to the current one: whether the agent's user could write there.
+        let mut above: Vec<Reach> = Vec::new();
         // What is missing or something else now: all that was in it is missing too, and is said once.
         let mut gone: Option<PathBuf> = None;
         walk(&self.root, &self.skips, |survey| {
@@ -322,10 +322,8 @@ impl Custody {
                 let path = survey.path();
                 findings.files += 1;
                 let known = reference.find(path, |record| self.missing(record, &mut gone, &mut findings))?;
-                while above.last().is_some_and(|(directory, _)| !path.starts_with(directory)) {
-                    above.pop();
-                }
-                let reach = above.last().map_or(Reach::ROOT, |(_, reach)| *reach);
+                above.truncate(survey.depth());
+                let reach = above.last().copied().unwrap_or(Reach::ROOT);
                 let Some(known) = known else {
                     if self.since.is_some_and(|since| changed(&stat) < since) {
                         // It was there when all was well: a listing left it out.
@@ -342,8 +340,7 @@ impl Custody {
                 }
                 if known.seen.kind == 'd' && is_directory(&stat) {
                     survey.enter()?;
-                    let reach = reach.into(&known.seen, &self.agent);
-                    above.push((known.path, reach));
+                    above.push(reach.into(&known.seen, &self.agent));
                 } else if known.seen.kind == 'd' {
                     gone = Some(known.path);
                 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -99,7 +100,7 @@ impl Survey<'_> {
                 if level.length > 0 {
                     self.path.push(b'/');
                 }
-                self.path.extend_from_slice(level.content.name(&entry).to_bytes());
+                self.path.extend_from_slice(level.content.name(&entry));
                 return Some(entry.stat);
             }
             self.above.pop();
@@ -109,6 +110,11 @@ impl Survey<'_> {
     /// Where the one is that came last, from the root on.
     pub(super) fn path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.path))
+    }
+
+    /// How many directories lead to the one that came last.
+    pub(super) fn depth(&self) -> usize {
+        self.above.len()
     }
 
     /// Has the content of the directory follow that came last.
@@ -181,7 +187,7 @@ impl Listings {
     fn want(&self, directory: &Path, content: &Listing) {
         let mut ahead = self.lock();
         let inner = content.entries.iter().filter(|entry| entry.enters);
-        ahead.wanted.extend(inner.map(|entry| directory.join(OsStr::from_bytes(content.name(entry).to_bytes()))));
+        ahead.wanted.extend(inner.map(|entry| directory.join(OsStr::from_bytes(content.name(entry)))));
         self.wake(&ahead);
     }
 
@@ -247,22 +253,17 @@ struct Listing {
 }
 
 struct Entry {
-    /// Where its name begins.
-    name: usize,
+    /// Where its name is.
+    name: Range<usize>,
     stat: FileStat,
     /// Whether it is a directory whose content is looked at.
     enters: bool,
 }
 
 impl Listing {
-    fn name(&self, entry: &Entry) -> &CStr {
-        name_at(&self.names, entry.name)
+    fn name(&self, entry: &Entry) -> &[u8] {
+        &self.names[entry.name.clone()]
     }
-}
-
-/// One of the names that follow each other.
-fn name_at(names: &[u8], place: usize) -> &CStr {
-    names.get(place..).and_then(|name| CStr::from_bytes_until_nul(name).ok()).unwrap_or_default()
 }
 
 impl<'a> Tree<'a> {
@@ -276,8 +277,8 @@ impl<'a> Tree<'a> {
         Self { root, skips, skips_in }
     }
 
-    /// A directory, the names in it, and where each begins, the last name first.
-    fn names(&self, directory: &Path) -> io::Result<(OwnedFd, Vec<u8>, Vec<usize>)> {
+    /// A directory, the names in it, and where each is, the last name first.
+    fn names(&self, directory: &Path) -> io::Result<(OwnedFd, Vec<u8>, Vec<Range<usize>>)> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let place = self.root.join(directory);
         let mut listings = 0;
@@ -286,13 +287,14 @@ impl<'a> Tree<'a> {
             let (mut names, mut places, mut buffer) = (Vec::new(), Vec::new(), [0; READ]);
             while let filled @ 1.. = directory::read(&handle, &mut buffer)? {
                 for entry in directory::entries(&buffer[..filled]) {
-                    places.push(names.len());
+                    let start = names.len();
                     names.extend_from_slice(entry.name.to_bytes_with_nul());
+                    places.push(start..names.len() - 1);
                 }
             }
-            places.sort_unstable_by(|a, b| name_at(&names, *b).cmp(name_at(&names, *a)));
+            places.sort_unstable_by(|a, b| names[b.clone()].cmp(&names[a.clone()]));
             let listed = places.len();
-            places.dedup_by(|a, b| name_at(&names, *a) == name_at(&names, *b));
+            places.dedup_by(|a, b| names[a.clone()] == names[b.clone()]);
             listings += 1;
             if places.len() == listed || listings == LISTINGS {
                 return Ok((handle, names, places));
@@ -306,15 +308,17 @@ impl<'a> Tree<'a> {
         let skips = self.skips_in.get(directory).map_or(&[][..], Vec::as_slice);
         let mut entries = Vec::with_capacity(places.len());
         for place in places {
-            let name = name_at(&names, place);
-            let skip = skips.iter().find(|(skipped, _)| skipped.as_bytes() == name.to_bytes()).map(|(_, skip)| *skip);
+            let name = &names[place.clone()];
+            let skip = skips.iter().find(|(skipped, _)| skipped.as_bytes() == name).map(|(_, skip)| *skip);
             if skip == Some(Skip::All) {
                 continue;
             }
-            match fstatat(&handle, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            // With the zero after it.
+            let c_name = CStr::from_bytes_with_nul(&names[place.start..=place.end]).unwrap_or_default();
+            match fstatat(&handle, c_name, AtFlags::AT_SYMLINK_NOFOLLOW) {
                 Ok(stat) => entries.push(Entry { name: place, enters: skip.is_none() && is_directory(&stat), stat }),
                 Err(Errno::ENOENT) => {}
-                Err(error) => return Err(within(&directory.join(OsStr::from_bytes(name.to_bytes())), error.into())),
+                Err(error) => return Err(within(&directory.join(OsStr::from_bytes(name)), error.into())),
             }
         }
         Ok(Listing { names, entries })
