@@ -31,7 +31,7 @@ use super::wipe::{Spare, Wiped, wipe};
 use crate::os::Identity;
 use crate::os::mounts;
 use lines::{Digesting, RecordReader, write_new};
-use record::{Record, Seen, digest};
+use record::{Attributes, Record, digest};
 pub(crate) use shipped::{Shipped, shipped};
 pub(crate) use survey::{Skip, Skips};
 use survey::{is_directory, is_skipped, walk};
@@ -385,7 +385,7 @@ impl Custody {
 
     /// How a file differs from its record.
     fn difference(&self, known: &Record, stat: &FileStat, read: &mut u64) -> io::Result<Option<&'static str>> {
-        let (now, then) = (Seen::of(stat), &known.seen);
+        let (now, then) = (Attributes::of(stat), &known.seen);
         if now.kind != then.kind {
             return Ok(Some("another kind of file"));
         }
@@ -438,7 +438,7 @@ impl Reach {
 
     /// In a directory inside this one, as its permissions were before any job. Lists of access rights (ACLs) are not looked
     /// at: what somebody writes by their grace alone counts as root's doing.
-    fn into(self, directory: &Seen, agent: &Identity) -> Self {
+    fn into(self, directory: &Attributes, agent: &Identity) -> Self {
         let digit = if directory.uid == agent.uid.as_raw() {
             directory.mode >> 6
         } else if agent.groups.iter().chain([&agent.gid]).any(|gid| gid.as_raw() == directory.gid) {

@@ -18,7 +18,7 @@ const RIGHTS: [&std::ffi::CStr; 3] = [c"security.capability", xattr::ACCESS, xat
 
 /// What a look at the metadata tells of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct Attributes {
     /// `f`ile, `d`irectory, `l`ink, `p`ipe, `s`ocket, `c`haracter or `b`lock device.
     pub kind: char,
     /// Permissions with set-id and sticky bits.
@@ -36,7 +36,7 @@ pub(super) struct Seen {
 /// One line of a baseline: `f 755 0 0 1234 1700000000 <digest> usr/bin/tool`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
-    pub seen: Seen,
+    pub seen: Attributes,
     /// SHA-256 of a file's content or a link's target, and of attributes that give rights. `None` when nobody looked, and for
     /// what has neither content nor such attributes.
     pub digest: Option<[u8; 32]>,
@@ -44,7 +44,7 @@ pub(super) struct Record {
     pub path: PathBuf,
 }
 
-impl Seen {
+impl Attributes {
     #[must_use]
     pub(super) fn of(stat: &FileStat) -> Self {
         let (kind, size) = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
@@ -65,7 +65,7 @@ impl Record {
     /// What a look at the metadata tells, without the digest.
     #[must_use]
     pub(super) fn of(path: &Path, stat: &FileStat) -> Self {
-        Self { seen: Seen::of(stat), digest: None, path: path.to_owned() }
+        Self { seen: Attributes::of(stat), digest: None, path: path.to_owned() }
     }
 
     /// Whether a look at the metadata finds what is on record.
@@ -93,7 +93,7 @@ impl Record {
             }
         };
         let path = PathBuf::from(OsString::from_vec(unescape(words.next()?)?));
-        Some(Self { seen: Seen { kind, mode, uid, gid, size, modified }, digest, path })
+        Some(Self { seen: Attributes { kind, mode, uid, gid, size, modified }, digest, path })
     }
 
     /// The first and the last word of a line, for whoever needs no more of many.
@@ -109,7 +109,7 @@ impl Record {
     /// # Errors
     /// Those of `out`.
     pub(super) fn write(&self, out: &mut impl io::Write) -> io::Result<()> {
-        let Self { seen: Seen { kind, mode, uid, gid, size, modified }, digest, path } = self;
+        let Self { seen: Attributes { kind, mode, uid, gid, size, modified }, digest, path } = self;
         let digest = digest.map_or_else(|| "-".to_owned(), |digest| BASE64.encode(digest));
         write!(out, "{kind} {mode:o} {uid} {gid} {size} {modified} {digest} ")?;
         for byte in path.as_os_str().as_bytes() {
@@ -179,7 +179,7 @@ mod tests {
     fn a_line_is_read_as_it_was_written() {
         let path = PathBuf::from(OsString::from_vec(b"usr/a b\n\\\xff/x".to_vec()));
         for digest in [None, Some([7; 32])] {
-            let seen = Seen { kind: 'f', mode: 0o4755, uid: 1, gid: 2, size: 3, modified: -4 };
+            let seen = Attributes { kind: 'f', mode: 0o4755, uid: 1, gid: 2, size: 3, modified: -4 };
             let record = Record { seen, digest, path: path.clone() };
             let mut line = Vec::new();
             record.write(&mut line).unwrap();

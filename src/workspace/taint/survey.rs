@@ -43,7 +43,7 @@ const READ: usize = 1 << 14;
 
 /// A walk. Parents come before their children, and names in the order of their bytes, which is the order of `Path`.
 pub(super) struct Survey<'a> {
-    tree: &'a Tree<'a>,
+    tree: &'a Surveyed<'a>,
     listings: &'a Listings,
     /// The path of the one that came last.
     path: Vec<u8>,
@@ -69,7 +69,7 @@ pub(super) fn walk<T>(
     skips: &Skips,
     visit: impl FnOnce(&mut Survey<'_>) -> io::Result<T>,
 ) -> io::Result<T> {
-    let (tree, listings) = (Tree::of(root, skips), Listings::default());
+    let (tree, listings) = (Surveyed::of(root, skips), Listings::default());
     let top = match lstat(root) {
         Err(Errno::ENOENT) => None,
         top => Some(top.map_err(|error| within(Path::new(""), error.into()))?),
@@ -211,7 +211,7 @@ impl Listings {
     }
 
     /// Lists what is wanted until the walk is over.
-    fn help(&self, tree: &Tree<'_>) {
+    fn help(&self, tree: &Surveyed<'_>) {
         let mut ahead = self.lock();
         while !ahead.over {
             let next = if ahead.entries < AHEAD { ahead.wanted.pop() } else { None };
@@ -236,7 +236,7 @@ impl Listings {
 }
 
 /// What is looked at.
-struct Tree<'a> {
+struct Surveyed<'a> {
     root: &'a Path,
     skips: &'a Skips,
     /// The same by the directory in which they are.
@@ -266,7 +266,7 @@ impl Listing {
     }
 }
 
-impl<'a> Tree<'a> {
+impl<'a> Surveyed<'a> {
     fn of(root: &'a Path, skips: &'a Skips) -> Self {
         let mut skips_in: HashMap<&Path, Vec<_>> = HashMap::new();
         for (path, skip) in skips {
