@@ -23,6 +23,7 @@ use super::board::Board;
 use super::job::Job;
 use super::protocol::{HookAnswer, HookEvent, HookRequest, PayloadHead, Request};
 use super::status::Phase;
+use crate::os::memory;
 use crate::policy::{Evidence, LARGEST_PAYLOAD};
 
 /// What is read of a request at once: most are shorter.
@@ -94,8 +95,17 @@ pub(crate) async fn serve(listener: UnixListener, board: Board, orders: mpsc::Un
     let places = Arc::new(Semaphore::new(CLIENTS));
     // Payloads are large, and a runner has one job at a time.
     let payloads = Arc::new(Semaphore::new(1));
+    let served = Rc::new(Notify::new());
     loop {
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // What it took is free by now, as it is not within its own task.
+            () = served.notified() => {
+                memory::give_back();
+                continue;
+            }
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of descriptors, most likely; those in use are given back in time.
@@ -111,6 +121,7 @@ pub(crate) async fn serve(listener: UnixListener, board: Board, orders: mpsc::Un
             Err(_) => continue,
         };
         let (board, orders, payloads) = (board.clone(), orders.clone(), Arc::clone(&payloads));
+        let served = Rc::clone(&served);
         tokio::task::spawn_local(async move {
             let peer = match peer {
                 Some(peer) => peer,
@@ -118,6 +129,7 @@ pub(crate) async fn serve(listener: UnixListener, board: Board, orders: mpsc::Un
             };
             answer(stream, &peer, &board, &orders, &payloads).await;
             drop(place);
+            served.notify_one();
         });
     }
 }

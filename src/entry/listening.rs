@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::admission::{Objection, turn_away_stranger};
 use super::docker::JobsDocker;
@@ -26,7 +26,7 @@ use crate::control::server::Hooked;
 use crate::control::{HookAnswer, Job, Phase};
 use crate::init::Ended;
 use crate::metrics::JobResult;
-use crate::os::memory::give_stack_back;
+use crate::os::memory;
 use crate::provider::{Sign, Step};
 use crate::resource::Held;
 
@@ -34,6 +34,8 @@ use crate::resource::Held;
 const FAREWELL: Duration = Duration::from_secs(60);
 /// The same where it has to tell the forge of the job's end first, and tries again if that fails.
 const REPORT: Duration = Duration::from_secs(120);
+/// So long after the agent listens for the first time, what was begun beside its start is over.
+const SETTLED: Duration = Duration::from_secs(1);
 /// A listener that has listened for so long, and has not lost its connection, is well: earlier failures are history.
 const WELL_AFTER: Duration = Duration::from_secs(30);
 /// After how long they are tried again at most.
@@ -207,8 +209,12 @@ impl Session<'_> {
                 if !self.job.seen() && !self.retirement.begun() {
                     self.parts.means.board.enter(Phase::Listening);
                     self.yielding.begin();
-                    // What led here is the most that a life does until its job, and this is where a runner waits.
-                    give_stack_back();
+                    // What led here is the most that a life does until its job, and this is where a runner waits. Not at once: what was
+                    // done beside it ends in these moments.
+                    tokio::task::spawn_local(async {
+                        sleep(SETTLED).await;
+                        memory::give_back();
+                    });
                 }
             }
             Marker::Version(version) if self.connected.is_none() => self.parts.means.board.set_agent(version),

@@ -1,9 +1,11 @@
 //! Memory that holds nothing once it is given back, and is given back.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::fs;
+use std::fs::File;
 use std::hint::black_box;
+use std::io::Read;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
 /// The system's allocator, overwriting what is freed. Types that wipe themselves cover what this crate holds; this covers the
 /// copies in between, which libraries make: buffers of HTTP and TLS, of JSON and of keys, and vectors that grew.
@@ -33,17 +35,80 @@ unsafe impl GlobalAlloc for Wiping {
 
 /// What a page is at most, on the machines that this program is for.
 const LARGEST_PAGE: usize = 64 * 1024;
-/// What this function and the call that it makes take of the stack at most, and more.
+/// What every page is a multiple of.
+const PIECE: usize = 4096;
+/// What this function and the calls that it makes take of the stack at most, and more.
 const FOR_A_CALL: usize = 4096;
+/// As much of the kernel's list of mappings is read. Ours has some twenty, of at most a hundred bytes.
+const LIST: usize = 8 * 1024;
 
-/// Gives back what the main thread's stack needed at its deepest, below where it is now: its pages would stay this process' own for
-/// ever. The deepest are a request with all its layers and the reading of the settings. Does nothing in other threads.
-pub(crate) fn give_stack_back() {
-    let here = black_box(0_u8);
-    let here = (&raw const here).addr();
-    let Some(stack) = main_stack(&fs::read_to_string("/proc/self/maps").unwrap_or_default()) else { return };
+/// Gives back what this process owns of memory and has no use for: its pages would stay its own for ever. That is what the main thread's
+/// stack needed at its deepest, which is a request with all its layers or the reading of the settings, and pages of the heap
+/// in which nothing is left. Leaves the stack alone when another thread calls, and the heap while there is another one.
+pub(crate) fn give_back() {
     // SAFETY: sysconf takes an integer.
     let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(LARGEST_PAGE);
+    if is_alone() {
+        give_heap_back(page);
+    }
+    give_stack_back(page);
+}
+
+/// Whether this is the only thread.
+fn is_alone() -> bool {
+    // A directory for each, and the two links that every directory has.
+    nix::sys::stat::stat(c"/proc/self/task").is_ok_and(|tasks| tasks.st_nlink == 3)
+}
+
+/// What is mapped, in the words of `/proc/PID/maps`. Nothing is allocated, so it stays as it is while somebody goes through it.
+fn mappings(text: &mut [u8]) -> &str {
+    let mut length = 0;
+    if let Ok(mut list) = File::open("/proc/self/maps") {
+        while let Ok(read @ 1..) = list.read(&mut text[length..]) {
+            length += read;
+        }
+    }
+    // What did not fit is left as it is, the last line in part.
+    let whole = text[..length].iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+    std::str::from_utf8(&text[..whole]).unwrap_or_default()
+}
+
+#[inline(never)]
+fn give_heap_back(page: usize) {
+    let Ok(memory) = File::open("/proc/self/mem") else { return };
+    let mut text = [0; LIST];
+    for mapping in mappings(&mut text).lines().filter_map(anonymous) {
+        // SAFETY: it is memory without a file and not shared. This is the only thread, no handler of a signal writes to memory (the one
+        // that there is runs on threads that wait for locks), and nothing is allocated or freed meanwhile.
+        unsafe { give_zeros_back(&memory, mapping, page) };
+    }
+}
+
+/// Gives back each page of a mapping that has nothing but zeros, as what was freed has here: the kernel gives zeros when it is used again,
+/// and so nobody can tell.
+///
+/// # Safety
+/// The mapping is anonymous and private, and nobody writes to it meanwhile.
+unsafe fn give_zeros_back(memory: &File, mapping: Range<usize>, page: usize) {
+    let is_zeros = |start: usize| {
+        // By the kernel, because what the heap has in it is nobody's to read, and part of it may never have been written.
+        let mut content = [0; PIECE];
+        memory.read_exact_at(&mut content, start as u64).is_ok() && content.iter().all(|byte| *byte == 0)
+    };
+    for start in mapping.step_by(page) {
+        if (start..start + page).step_by(PIECE).all(is_zeros) {
+            // SAFETY: the page has zeros before and after.
+            unsafe { libc::madvise(std::ptr::without_provenance_mut(start), page, libc::MADV_DONTNEED) };
+        }
+    }
+}
+
+/// Below where it is now.
+#[inline(never)]
+fn give_stack_back(page: usize) {
+    let here = black_box(0_u8);
+    let here = (&raw const here).addr();
+    let Some(stack) = stack() else { return };
     let end = here.saturating_sub(FOR_A_CALL) / page * page;
     if stack.contains(&here) && end > stack.start {
         let start = std::ptr::without_provenance_mut(stack.start);
@@ -53,10 +118,27 @@ pub(crate) fn give_stack_back() {
     }
 }
 
-/// Where the main thread's stack is, in the words of `/proc/PID/maps`.
-fn main_stack(maps: &str) -> Option<Range<usize>> {
-    let line = maps.lines().find(|line| line.ends_with("[stack]"))?;
-    let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+/// The main thread's. In a call of its own, whose part of the stack is given back too.
+#[inline(never)]
+fn stack() -> Option<Range<usize>> {
+    let mut text = [0; LIST];
+    mappings(&mut text).lines().find_map(main_stack)
+}
+
+/// Where the main thread's stack is, if this is its line.
+fn main_stack(line: &str) -> Option<Range<usize>> {
+    line.strip_suffix("[stack]").and_then(place)
+}
+
+/// Where a mapping is that has no file and is ours alone, if this line is one's.
+fn anonymous(line: &str) -> Option<Range<usize>> {
+    let mut words = line.split_ascii_whitespace();
+    let (place_of, rights, inode) = (words.next()?, words.next()?, words.nth(2)?);
+    (rights == "rw-p" && inode == "0" && matches!(words.next(), None | Some("[heap]"))).then(|| place(place_of))?
+}
+
+fn place(line: &str) -> Option<Range<usize>> {
+    let (start, end) = line.split_ascii_whitespace().next()?.split_once('-')?;
     Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
 }
 
@@ -64,10 +146,49 @@ fn main_stack(maps: &str) -> Option<Range<usize>> {
 mod tests {
     use super::*;
 
+    const MAPS: &str = "00400000-00401000 r--p 00000000 fe:00 1                  /oscr-entry
+00858000-0085c000 rw-p 00458000 fe:00 1                  /oscr-entry
+0085c000-0085e000 rw-p 00000000 00:00 0
+19523000-19525000 rw-p 00000000 00:00 0                  [heap]
+7f0000000000-7f0000001000 ---p 00000000 00:00 0
+7f0000001000-7f0000002000 rw-s 00000000 00:01 7          /memfd:x (deleted)
+7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0          [stack]
+7ffc00021000-7ffc00023000 r-xp 00000000 00:00 0          [vdso]";
+
     #[test]
-    fn the_stack_is_where_the_kernel_says() {
-        let maps = "00400000-00401000 r--p 00000000 fe:00 1 /oscr-entry\n7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0   [stack]\n";
-        assert_eq!(main_stack(maps), Some(0x7ffc_0000_0000..0x7ffc_0002_1000));
-        assert_eq!(main_stack("00400000-00401000 r--p 00000000 fe:00 1 /x\n"), None);
+    fn the_stack_and_the_heap_are_where_the_kernel_says() {
+        assert_eq!(MAPS.lines().find_map(main_stack), Some(0x7ffc_0000_0000..0x7ffc_0002_1000));
+        let heap: Vec<_> = MAPS.lines().filter_map(anonymous).collect();
+        assert_eq!(heap, [0x0085_c000..0x0085_e000, 0x1952_3000..0x1952_5000]);
+        let mut text = [0; LIST];
+        assert!(mappings(&mut text).lines().any(|line| line.ends_with("[stack]")));
+        let mut little = [0; 200];
+        assert!(mappings(&mut little).lines().all(|line| place(line).is_some()), "a line in part is none");
+    }
+
+    #[test]
+    fn pages_of_zeros_are_given_back_and_no_byte_changes() {
+        let page = 4096;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping at a place that the kernel chooses touches nothing that is there.
+        let memory =
+            unsafe { libc::mmap(std::ptr::null_mut(), 4 * page, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        assert_ne!(memory, libc::MAP_FAILED);
+        // SAFETY: it is this long, of bytes that are zero, and this test's own.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(memory.cast::<u8>(), 4 * page) };
+        bytes.fill(7);
+        bytes[page..3 * page].fill(0);
+        bytes[3 * page - 1] = 1;
+        let before = bytes.to_vec();
+        let all = File::open("/proc/self/mem").unwrap();
+        // SAFETY: as above, and nobody writes to it.
+        unsafe { give_zeros_back(&all, memory.addr()..memory.addr() + 4 * page, page) };
+        let mut resident = [0_u8; 4];
+        // SAFETY: a byte for each page of the mapping.
+        assert_eq!(unsafe { libc::mincore(memory, 4 * page, resident.as_mut_ptr()) }, 0);
+        assert_eq!(resident.map(|flags| flags & 1), [1, 0, 1, 1]);
+        assert_eq!(bytes, before);
+        // SAFETY: nobody uses it any more.
+        unsafe { libc::munmap(memory, 4 * page) };
     }
 }

@@ -22,7 +22,7 @@ use super::reply::Reply;
 use super::request::{Authorization, Body};
 use super::trouble::{Obstacle, chain, not_the_forge, unreachable};
 use crate::config::Network;
-use crate::os::memory::give_stack_back;
+use crate::os::memory;
 use crate::provider::fault::Fault;
 use crate::provider::pace::Pace;
 
@@ -288,7 +288,7 @@ impl Http {
     /// Lets connections, certificates, buffers and the stack that they needed go until the next request.
     pub fn rest(&self) {
         self.client.take();
-        give_stack_back();
+        memory::give_back();
     }
 
     pub(super) fn client(&self) -> Result<Client, Fault> {
