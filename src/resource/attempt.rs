@@ -34,7 +34,8 @@ pub(crate) struct Held {
 /// Threads that wait: one for all seats in turn, or, where any will do, one for each. Dropping it has those give up that still wait.
 #[derive(Debug)]
 pub(crate) struct WaitThreads {
-    threads: Vec<Interruptible>,
+    /// Those that have answered are nobody any more.
+    threads: Vec<Option<Interruptible>>,
     answers: UnboundedReceiver<WaitAnswer>,
     taken: usize,
 }
@@ -139,7 +140,7 @@ impl Attempt {
                 tell();
             });
             let error = |error| SpawnError::Other(PathBuf::from("the thread that waits"), error);
-            waiting.threads.push(thread.map_err(error)?);
+            waiting.threads.push(Some(thread.map_err(error)?));
         }
         Ok(waiting)
     }
@@ -188,6 +189,9 @@ impl WaitThreads {
 
     /// The first that has what it waits for decides, and the first that cannot wait; who finds it taken only if all do.
     fn decide(&mut self, (index, result): WaitAnswer) -> Option<WaitResult> {
+        if let Some(thread) = self.threads.get_mut(index) {
+            *thread = None;
+        }
         self.taken += usize::from(matches!(result, Err(QueueError::Taken)));
         match result {
             Err(QueueError::Taken) if self.taken < self.threads.len() => None,
@@ -197,7 +201,7 @@ impl WaitThreads {
 
     /// Asks all to give up; each answers.
     pub(crate) fn give_up(&self) {
-        self.threads.iter().for_each(Interruptible::interrupt);
+        self.threads.iter().flatten().for_each(Interruptible::interrupt);
     }
 }
 

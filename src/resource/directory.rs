@@ -176,8 +176,12 @@ impl LockDirectory {
 
     /// A file that those may read who may read the directory, in the place of one of that name.
     pub(super) fn create_shown(&self, path: &Path) -> io::Result<File> {
-        let _ = fs::remove_file(path);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let file = match create() {
+            // One that was killed left it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::remove_file(path).and_then(|()| create()),
+            created => created,
+        }?;
         sharing::with_readers(&self.path, &file)?;
         Ok(file)
     }
