@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
+use nix::sys::stat::{FileStat, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::opening::{allow, reopen, to_errno};
@@ -43,8 +43,11 @@ impl<'a> Walk<'a> {
 
     /// Removes a subtree that was moved to the top.
     pub(super) fn subtree(&mut self, number: u64, path: &Path) {
-        if let Err(errno) = self.directory(&self.all.top, &name_of(number), path, 0) {
-            self.all.failed(path, errno);
+        let name = name_of(number);
+        let stat = fstatat(&self.all.top, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        match stat.and_then(|stat| self.directory(&self.all.top, &name, &stat, path, 0)) {
+            Ok(_) | Err(Errno::ENOENT) => {}
+            Err(errno) => self.all.failed(path, errno),
         }
     }
 
@@ -124,11 +127,18 @@ impl<'a> Walk<'a> {
                 other => return other,
             }
         }
-        self.directory(parent, name, &path, depth)
+        self.directory(parent, name, &stat, &path, depth)
     }
 
     /// Empties and removes a directory.
-    fn directory(&mut self, parent: &OwnedFd, name: &CStr, path: &Path, depth: usize) -> Result<Fate, Errno> {
+    fn directory(
+        &mut self,
+        parent: &OwnedFd,
+        name: &CStr,
+        stat: &FileStat,
+        path: &Path,
+        depth: usize,
+    ) -> Result<Fate, Errno> {
         let directory = match self.all.open_directory(parent, name, path) {
             Ok(directory) => directory,
             // It was replaced between our look and now; what it became is seen in the next round.
@@ -136,7 +146,7 @@ impl<'a> Walk<'a> {
             Err(Errno::EXDEV) => return Ok(self.all.left_mounted(path)),
             Err(errno) => return Err(errno),
         };
-        if fstat(&directory)?.st_mode & 0o700 != 0o700 {
+        if stat.st_mode & 0o700 != 0o700 {
             // Needed when we are not root; for root without DAC_OVERRIDE as well. A failure shows at the first unlink.
             let _ = allow(&directory);
         }
