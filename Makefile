@@ -7,6 +7,7 @@
 #   CI_PROVIDER   whose runners `make demo` shows (default: github)
 #   AGENT         for `make demo`, `make test-official` and `make bench`: GitHub's own agent, as a release archive of GitHub's (FILE), or the pinned
 #                 release, which is fetched (official); without it the stand-in
+#   ENGINE        own: `make bench` starts containers with the machine's Docker, whatever its storage driver
 #   TEST_THREADS  tests at a time (default: 4)
 #   TEST_ARGS     arguments for the tests, such as a name to filter by
 #   DIST          where the results go (default: dist; the images are built from there)
@@ -138,16 +139,20 @@ lint-workflows: setup-lint ## what .github has: its form, and what an attacker c
 	.tools/lint/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	.tools/lint/bin/zizmor --offline --strict-collection --quiet .github
 
-# All but the herd, which fills the machine by itself.
-BENCHES := init_bench lock wipe_bench start_bench
+# Those that need no Docker. The herd fills the machine by itself.
+BENCHES := init_bench lock wipe_bench
 
 .PHONY: bench
 bench bench-herd: export OSCR_ENTRY := $(abspath $(DIST))/oscr-entry
 bench bench-herd: export OSCR_SIM_BIN_DIR := $(abspath $(DIST))/sim
-# What is measured is the release binary; what measures may be built as the tests are.
+# What is measured is the release binary; what measures may be built as the tests are. A start is measured with overlay2, which nearly every
+# engine has: where the machine's has another storage driver, on a second one (ENGINE=own: on the machine's all the same).
 bench: build ## compare with other inits, flock(1), rm -rf and a plain entrypoint (which needs Docker; AGENT=FILE|official), in less than ten minutes
-	if docker version >/dev/null 2>&1; then OSCR_BENCH_IMAGE=$$(scripts/agent-image.sh) && export OSCR_BENCH_IMAGE; fi; \
 	cargo bench $(CARGO_FLAGS) --profile dev --target $(TARGET) --package oscr $(addprefix --bench ,$(BENCHES))
+	beside=; if docker version >/dev/null 2>&1; then \
+	    OSCR_BENCH_IMAGE=$$(scripts/agent-image.sh); export OSCR_BENCH_IMAGE OSCR_TEST_IMAGE=$$OSCR_BENCH_IMAGE; \
+	    case $(ENGINE)$$(docker info --format '{{.Driver}}') in own* | overlay*) ;; *) beside="scripts/test-engines.sh --outside" ;; esac; fi; \
+	$$beside cargo bench $(CARGO_FLAGS) --profile dev --target $(TARGET) --package oscr --bench start_bench
 
 .PHONY: bench-herd
 bench-herd: build ## 100 runners that start together, each with its own token and with a shared one

@@ -4,6 +4,7 @@
 # loaded into it. With the command all of it ends and is removed.
 #
 #   scripts/test-engines.sh cargo test --test containers -- docker
+#   scripts/test-engines.sh --outside COMMAND     the command itself stays outside of the namespaces, and DOCKER_HOST names the engine
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
@@ -19,7 +20,7 @@ serve() {
     unset DOCKER_HOST DOCKER_CONTEXT
     # The machine's settings are not this one's.
     echo '{}' >"$folder/daemon.json"
-    dockerd --config-file "$folder/daemon.json" --host unix:///run/docker.sock --data-root "$folder/data" --exec-root /run/docker --pidfile /run/docker.pid \
+    dockerd --config-file "$folder/daemon.json" --host unix:///run/docker.sock --host "unix://$folder/docker.sock" --data-root "$folder/data" --exec-root /run/docker --pidfile /run/docker.pid \
         --storage-driver overlay2 --log-level warn </dev/null >"$folder/log" 2>&1 &
     local daemon=$! tries=0
     until docker version >/dev/null 2>&1; do
@@ -33,6 +34,7 @@ serve() {
     docker load --quiet >/dev/null
     say "a second engine: $(docker info --format '{{.ServerVersion}}, {{.Driver}}, control groups of version {{.CgroupVersion}}')"
     local code=0
+    touch "$folder/ready"
     "$@" </dev/null || code=$?
     kill "$daemon"
     wait "$daemon" || true
@@ -46,13 +48,42 @@ if [ "${1:-}" = --serve ]; then
 fi
 [ "$(id -u)" = 0 ] || die "namespaces and an engine take root"
 image=${OSCR_TEST_IMAGE:-oddessentials/oscr-github:sim}
-images=("$image" "$image-docker" "${OSCR_TEST_FORGE_IMAGE:-oscr/forge}")
+images=("$image")
+outside=()
+if [ "${1:-}" = --outside ]; then
+    shift
+    outside=("$@")
+    set -- tail -f /dev/null
+else
+    images+=("$image-docker" "${OSCR_TEST_FORGE_IMAGE:-oscr/forge}")
+fi
 # Not in memory, and not on layers: those cannot be stacked.
 folder=$(mktemp --directory --tmpdir=/var/tmp oscr-engine.XXXXXX)
 made=()
 for place in /srv /runner; do
     [ -d "$place" ] || { mkdir "$place" && made+=("$place"); }
 done
-trap 'rm -rf "$folder"; for place in "${made[@]}"; do rmdir "$place" 2>/dev/null || true; done' EXIT
-docker save "${images[@]}" |
-    unshare --net --mount --propagation private --uts --ipc --pid --fork --kill-child --mount-proc "$0" --serve "$folder" "$@"
+engine=
+end() {
+    if [ -n "$engine" ]; then
+        # unshare(1) heeds no milder one. With it goes all that the namespaces have.
+        kill -KILL "$engine" 2>/dev/null || true
+        wait "$engine" 2>/dev/null || true
+    fi
+    rm -rf "$folder"
+    for place in "${made[@]}"; do rmdir "$place" 2>/dev/null || true; done
+}
+trap end EXIT
+in_namespaces=(unshare --net --mount --propagation private --uts --ipc --pid --fork --kill-child --mount-proc "$0" --serve "$folder")
+if [ ${#outside[@]} = 0 ]; then
+    docker save "${images[@]}" | "${in_namespaces[@]}" "$@"
+    exit
+fi
+docker save "${images[@]}" | "${in_namespaces[@]}" "$@" &
+# The last of the pipe, with which all in the namespaces ends.
+engine=$!
+until [ -e "$folder/ready" ]; do
+    kill -0 "$engine" 2>/dev/null || die "the second engine has ended"
+    sleep 0.1
+done
+DOCKER_HOST=unix://$folder/docker.sock "${outside[@]}"

@@ -101,7 +101,8 @@ fn measure(image: &str, effort: Effort) -> Result<String, String> {
     let seen = done?;
     removed?;
     let mut text = aims::machine();
-    text += &format!(".\nImage {image}, agent {}; medians of {}, in s.\n\n", place.agent(), effort.turns);
+    let (agent, turns) = (place.agent(), effort.turns);
+    text += &format!(".\nImage {image}, agent {agent}, {}; medians of {turns}, in s.\n\n", site::engine()?);
     text += "| | | whole | agent ends | Docker | entrypoint | forge | configure | listener |\n";
     text += "| --- | --- | --: | --: | --: | --: | --: | --: | --: |\n";
     let kinds: [(&str, Kind); 3] =

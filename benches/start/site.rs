@@ -66,6 +66,12 @@ pub fn missing() -> Option<String> {
     docker(&["version", "--format", "{{.Server.Version}}"]).and_then(|_| crate::moments::allowed()).err()
 }
 
+/// The engine, in words for people.
+pub fn engine() -> Result<String, String> {
+    let info = docker(&["info", "--format", "{{.ServerVersion}} with {{.Driver}}"])?;
+    Ok(format!("Docker {}", info.trim()))
+}
+
 /// The signals that end a measurement.
 fn ends() -> SigSet {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
