@@ -27,6 +27,16 @@ impl Places {
         &self.root
     }
 
+    /// Where the runtime that gives this container NVIDIA's GPUs, if one does, writes at each start: where libraries are looked for, and
+    /// what ldconfig keeps of its last look.
+    #[must_use]
+    pub(crate) fn of_gpus(&self) -> Vec<PathBuf> {
+        if !self.at("dev/nvidiactl").exists() {
+            return Vec::new();
+        }
+        vec![self.at("etc/ld.so.conf.d"), self.at("var/cache/ldconfig")]
+    }
+
     /// A place where a container engine writes.
     #[must_use]
     pub(crate) fn of_engine(&self, path: &str) -> PathBuf {

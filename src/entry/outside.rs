@@ -199,6 +199,9 @@ fn skips(common: &Common, provider: &dyn Provider, slate: &Slate) -> Skips {
     // A file is replaced by another, which has a name of its own for a moment.
     let directory = common.metrics_file.as_deref().and_then(Path::parent).map(Path::to_owned);
     skips.extend(directory.map(|directory| (directory, Skip::Content)));
+    // At each start, the runtime that gives a container GPUs has ldconfig look for their libraries. What programs go by then is
+    // /etc/ld.so.cache, which is compared.
+    skips.extend(places.of_gpus().into_iter().map(|place| (place, Skip::Content)));
     if common.docker.engine.is_some() {
         // What an engine writes besides its data. A job with an engine of its own is root in this container anyway.
         skips.extend(

@@ -61,6 +61,34 @@ fn what_was_changed_before_a_kill_is_found_before_the_next_registration() {
 }
 
 #[test]
+fn what_a_runtime_writes_at_each_start_for_gpus_taints_nothing_and_without_gpus_it_does() {
+    for gpus in [true, false] {
+        let forge = Forge::start();
+        let mut container = Container::new(&forge);
+        container.with_programs_of_its_own();
+        write(&container.path("etc/ld.so.conf.d/libc.conf"), "/usr/local/lib\n", 0o644);
+        write(&container.path("var/cache/ldconfig/aux-cache"), "first", 0o600);
+        if gpus {
+            write(&container.path("dev/nvidiactl"), "", 0o666);
+        }
+        let (job, mut gate) = container.start_with_job();
+        gate.open();
+        assert_eq!(forge.wait_job(job, LIMIT).result, Some(JobResult::Succeeded));
+        assert_eq!(container.exit_code(), 0);
+        write(&container.path("etc/ld.so.conf.d/00-nvcr-1.conf"), "/usr/lib/x86_64-linux-gnu\n", 0o644);
+        write(&container.path("var/cache/ldconfig/aux-cache"), "second", 0o600);
+        container.start();
+        if gpus {
+            forge.listening();
+        } else {
+            container.wait_line("this container is tainted");
+            let reason = container.wait_phase("tainted")["reason"].to_string();
+            assert!(reason.contains("00-nvcr-1.conf (new)") && reason.contains("aux-cache (content)"), "{reason}");
+        }
+    }
+}
+
+#[test]
 fn with_warn_it_is_said_once_and_the_next_job_runs() {
     let forge = Forge::start();
     let (mut container, mut gate, job) = with_a_job(&forge, &[("OSCR_TAINT", "warn")]);

@@ -40,8 +40,10 @@ use survey::{is_directory, is_skipped, walk};
 const BASELINE: &str = "opt/oscr/baseline";
 /// Where the container keeps what it knows of itself.
 const OWN: &str = "opt/oscr/container";
-/// Files here are read even where the baseline does not know them: PID 1 links to them, which changes their ctime.
-const ALWAYS_READ: &str = "opt/oscr";
+/// Files of ours are read even where the baseline does not know them: PID 1 links to them, which changes their ctime.
+const OURS: &str = "opt/oscr";
+/// What the runtime that gives a container GPUs writes anew at each start, with the same content.
+const OF_THE_RUNTIME: &str = "etc/ld.so.cache";
 /// How many changes are described; the rest is counted only.
 const DESCRIBED: usize = 20;
 
@@ -116,7 +118,7 @@ impl Findings {
 pub(crate) fn write_baseline(root: &Path) -> io::Result<u64> {
     let skips = [(BASELINE.into(), Skip::All), (OWN.into(), Skip::All)].into_iter().chain(mounted(root)).collect();
     let mut count = 0;
-    DirBuilder::new().recursive(true).create(root.join(ALWAYS_READ))?;
+    DirBuilder::new().recursive(true).create(root.join(OURS))?;
     write_new(&root.join(BASELINE), |out| {
         walk(root, &skips, |survey| {
             while let Some(stat) = survey.next() {
@@ -288,7 +290,7 @@ impl Custody {
                             record = known;
                             Ok(())
                         }
-                        _ if record.seen.kind != 'f' || self.reads_all || record.path.starts_with(ALWAYS_READ) => {
+                        _ if record.seen.kind != 'f' || self.reads_all || is_always_read(&record.path) => {
                             digest(&path, record.seen.kind).map(|digest| record.digest = digest)
                         }
                         _ => Ok(()),
@@ -410,6 +412,10 @@ impl Custody {
         let same = digest(&self.root.join(&known.path), then.kind)? == known.digest;
         Ok((!same).then_some(if then.kind == 'd' { "rights" } else { "content" }))
     }
+}
+
+fn is_always_read(path: &Path) -> bool {
+    path.starts_with(OURS) || path == Path::new(OF_THE_RUNTIME)
 }
 
 fn is_gone(path: &Path) -> bool {

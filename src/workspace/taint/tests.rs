@@ -166,6 +166,21 @@ fn what_later_build_steps_and_the_runtime_added_belongs_to_the_container() {
 }
 
 #[test]
+fn what_the_runtime_writes_anew_at_each_start_is_compared_by_its_content() {
+    let image = Image::new().built();
+    let write = |text: &str| {
+        fs::remove_file(image.at("etc/ld.so.cache")).ok();
+        fs::write(image.at("etc/ld.so.cache"), text).unwrap();
+    };
+    write("libcuda");
+    image.first_life();
+    write("libcuda");
+    assert_eq!(differences(&mut image.custody()), [""; 0]);
+    write("libevil");
+    assert_eq!(differences(&mut image.custody()), ["/etc/ld.so.cache (content)"]);
+}
+
+#[test]
 fn what_appears_where_the_agent_can_write_is_a_leftover_and_goes() {
     let image = Image::new().built();
     let mut custody = image.first_life();
