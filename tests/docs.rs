@@ -31,6 +31,8 @@ const NOT_IN_COMPOSE: &[(&str, &str)] = &[
     ("DOCKER_HOST", "in a shell it is the machine's; the compose files for Docker set it"),
     ("OSCR_DOCKERD", "compose.docker-own.yml sets it, with all else that it needs"),
     ("OSCR_SUDO", "the image sets it: it says whether there is a sudo"),
+    ("OSCR_ADD_LABELS_*", "each compose file that adds labels has a name of its own for them"),
+    ("OSCR_ADD_JOB_ENV_*", "the same"),
     ("OSCR_ROOT", "for tests"),
 ];
 
@@ -346,16 +348,12 @@ fn the_example_environment_names_only_what_somebody_reads() {
             }
         }
     }
-    for file in [
-        "compose.yml",
-        "compose.docker-socket.yml",
-        "compose.hardened.yml",
-        "compose.docker-dind.yml",
-        "compose.docker-own.yml",
-        "compose.boards.yml",
-        "compose.monitoring.yml",
-    ] {
-        let text = read(file);
+    for entry in fs::read_dir(project()).expect("the project is there").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with("compose.") {
+            continue;
+        }
+        let text = read(&name);
         for part in text.split("${").skip(1) {
             let end = part.find([':', '}']).expect("${ is closed");
             known.insert(part[..end].to_owned());

@@ -35,6 +35,8 @@ pub struct Common {
     pub naming: Naming,
     /// Labels, or `None` for the default ones.
     pub labels: Option<Vec<String>>,
+    /// Labels besides, each with the setting that adds it.
+    pub added_labels: Vec<(String, String)>,
     /// Where jobs work.
     pub work_directory: PathBuf,
     /// Directories whose content survives jobs.
@@ -105,12 +107,14 @@ impl Common {
     pub(crate) fn read(reader: &mut Reader<'_>) -> Self {
         let naming = Naming::read(reader);
         let labels = reader.list("RUNNER_LABELS");
-        for label in labels.iter().flatten() {
+        let added_labels = reader.lists("OSCR_ADD_LABELS_*");
+        let own = labels.iter().flatten().map(|label| ("RUNNER_LABELS", label));
+        for (setting, label) in own.chain(added_labels.iter().map(|(setting, label)| (setting.as_str(), label))) {
             if label.chars().any(char::is_control) || label.chars().count() > LONGEST_LABEL {
                 let cure = format!("use words of {LONGEST_LABEL} characters at most, separated by commas");
-                reader.problem("RUNNER_LABELS", format!("{} is no label", quoted(label)), cure);
+                reader.problem(setting, format!("{} is no label", quoted(label)), cure);
             } else {
-                look_at_label(reader, "RUNNER_LABELS", label);
+                look_at_label(reader, setting, label);
             }
         }
         let work_directory: PathBuf = Path::new(&work_directory(reader)).components().collect();
@@ -138,6 +142,8 @@ impl Common {
         if persistent.is_some() && ephemeral.is_some() && persistent == ephemeral {
             reader.problem("RUNNER_PERSISTENT", "and EPHEMERAL contradict each other", "keep RUNNER_PERSISTENT only");
         }
+        let mut job_env = reader.list("OSCR_JOB_ENV").unwrap_or_default();
+        job_env.extend(reader.lists("OSCR_ADD_JOB_ENV_*").into_iter().map(|(_, name)| name));
         let caches = caches(reader);
         let agent_cache = reader.text("OSCR_AGENT_CACHE").map(PathBuf::from);
         if agent_cache.as_ref().is_some_and(|directory| !directory.is_absolute()) {
@@ -149,6 +155,7 @@ impl Common {
         Self {
             naming,
             labels,
+            added_labels,
             work_directory,
             persistent: persistent.or(ephemeral.map(|ephemeral| !ephemeral)).unwrap_or(false),
             agent_user: reader.text("OSCR_AGENT_USER").unwrap_or_else(|| "runner".to_owned()),
@@ -166,7 +173,7 @@ impl Common {
             ),
             agent_update: AgentUpdate::read(reader),
             agent_cache,
-            job_env: reader.list("OSCR_JOB_ENV").unwrap_or_default(),
+            job_env,
             docker: DockerForJobs::read(reader),
             sudo: reader.flag("OSCR_SUDO").unwrap_or(false),
             policy: policy::read(reader),

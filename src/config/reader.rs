@@ -206,11 +206,27 @@ impl<'a> Reader<'a> {
     /// A list separated by commas or ends of lines.
     pub(crate) fn list(&mut self, name: &'static str) -> Option<Vec<String>> {
         let value = self.text(name)?;
-        let (entries, dressed) = reading::list(&value);
+        Some(self.entries(name, &value))
+    }
+
+    /// The entries of all lists whose names begin as `family` does (`NAME_*`), each with the setting that has it.
+    pub(crate) fn lists(&mut self, family: &'static str) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for name in self.given_like(family) {
+            if let Some(value) = self.foreign(&name) {
+                self.effective.insert(name.clone(), shown(&value));
+                found.extend(self.entries(&name, &value).into_iter().map(|entry| (name.clone(), entry)));
+            }
+        }
+        found
+    }
+
+    fn entries(&mut self, name: &str, value: &str) -> Vec<String> {
+        let (entries, dressed) = reading::list(value);
         if dressed {
             self.note(format!("{name}: the quotes and brackets around its entries are no part of them"));
         }
-        Some(entries.into_iter().map(str::to_owned).collect())
+        entries.into_iter().map(str::to_owned).collect()
     }
 
     /// A secret from `NAME_FILE` or `NAME`, under its own name or an alias. A file that is empty counts as unset, because
@@ -283,11 +299,7 @@ impl<'a> Reader<'a> {
 
     /// The variables that are set with this name, or that begin so (`*`).
     pub(crate) fn given_like(&self, pattern: &str) -> Vec<String> {
-        let fits = |name: &str| match pattern.strip_suffix('*') {
-            Some(begin) => name.starts_with(begin),
-            None => name == pattern,
-        };
-        let set = self.environment.iter().map(|(name, _)| name).filter(|name| fits(name));
+        let set = self.environment.iter().map(|(name, _)| name).filter(|name| fits(pattern, name));
         set.filter(|name| self.environment.get(name).is_some()).map(str::to_owned).collect()
     }
 
@@ -325,7 +337,7 @@ impl<'a> Reader<'a> {
     }
 
     fn setting(&self, name: &str) -> Option<&'static Setting> {
-        self.tables.iter().flat_map(|table| table.iter()).find(|setting| setting.name == name)
+        self.tables.iter().flat_map(|table| table.iter()).find(|setting| fits(setting.name, name))
     }
 
     fn names(&self, name: &'static str) -> Vec<String> {
@@ -354,6 +366,14 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Whether a variable's name is this one, or begins so (`*`).
+fn fits(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(begin) => name.starts_with(begin),
+        None => name == pattern,
+    }
+}
+
 /// What a complete reading left behind.
 #[derive(Debug)]
 pub(crate) struct Read {
@@ -374,6 +394,7 @@ mod tests {
         Setting { name: "PLACE", kind: SettingKind::Text, default: "", about: "", aliases: &["SPOT"] },
         Setting { name: "KEY", kind: SettingKind::Secret, default: "", about: "", aliases: &["OTHER_KEY"] },
         Setting { name: "WAIT", kind: SettingKind::Duration, default: "", about: "", aliases: &[] },
+        Setting { name: "OSCR_MORE_*", kind: SettingKind::List, default: "", about: "", aliases: &[] },
     ];
 
     #[test]
@@ -403,6 +424,18 @@ mod tests {
         let mut reader = Reader::new(&environment, vec![TABLE]);
         reader.text("PLACE");
         assert_eq!(reader.finish().unwrap_err().len(), 1);
+    }
+
+    #[test]
+    fn every_list_of_a_family_is_read_and_says_who_has_it() {
+        let environment = Environment::from([("OSCR_MORE_B", "x, y"), ("OSCR_MORE_A", "z"), ("OSCR_MORES", "w")]);
+        let mut reader = Reader::new(&environment, vec![TABLE]);
+        let entry = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        let entries = [entry("OSCR_MORE_A", "z"), entry("OSCR_MORE_B", "x"), entry("OSCR_MORE_B", "y")];
+        assert_eq!(reader.lists("OSCR_MORE_*"), entries);
+        let read = reader.finish().unwrap();
+        assert_eq!(read.effective["OSCR_MORE_B"], "x, y");
+        assert!(read.notes.len() == 1 && read.notes[0].starts_with("OSCR_MORES is no setting"), "{:?}", read.notes);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub enum SettingKind {
 /// One setting.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// The variable's name.
+    /// The variable's name; of several variables, what their names begin with, and `*`.
     pub name: &'static str,
     /// How its value is read.
     pub kind: SettingKind,
@@ -77,6 +77,13 @@ pub const COMMON: &[Setting] = &[
         default: "`linux,docker,self-hosted`",
         about: "Labels that jobs select the runner by, besides what the agent adds.",
         aliases: &["LABELS"],
+    },
+    Setting {
+        name: "OSCR_ADD_LABELS_*",
+        kind: SettingKind::List,
+        default: "unset",
+        about: "More labels, whatever `RUNNER_LABELS` or `AGENT_LABELS` says: any number of such settings, each named by who adds, such as `OSCR_ADD_LABELS_GPU`. [More](#what-compose-files-add).",
+        aliases: &[],
     },
     Setting {
         name: "RUNNER_WORKDIR",
@@ -209,6 +216,13 @@ pub const COMMON: &[Setting] = &[
         kind: SettingKind::List,
         default: "empty",
         about: "More variables to hand to the agent and its jobs: names, or prefixes ending in `*`. Never settings that hold a secret.",
+        aliases: &[],
+    },
+    Setting {
+        name: "OSCR_ADD_JOB_ENV_*",
+        kind: SettingKind::List,
+        default: "unset",
+        about: "The same, whatever `OSCR_JOB_ENV` says: any number of such settings, as with labels.",
         aliases: &[],
     },
     Setting {

@@ -283,22 +283,27 @@ fn capabilities(reader: &mut Reader<'_>, common: &Common) -> Vec<(String, String
     let labels = reader.list("AGENT_LABELS");
     let setting = if labels.is_some() { "AGENT_LABELS" } else { "RUNNER_LABELS" };
     let labels = labels.or_else(|| common.labels.clone()).unwrap_or_default();
-    let mut capabilities = Vec::new();
-    for label in labels {
-        let (name, value) = label.split_once('=').unwrap_or((&label, "true"));
+    let own: Vec<(String, String)> = labels.into_iter().map(|label| (setting.to_owned(), label)).collect();
+    let mut capabilities: Vec<(String, String)> = Vec::new();
+    for (number, (setting, label)) in own.iter().chain(&common.added_labels).enumerate() {
+        let (name, value) = label.split_once('=').unwrap_or((label, "true"));
         let (name, value) = (name.trim(), value.trim());
         let plain = |text: &str| !text.is_empty() && !text.chars().any(char::is_control);
         if !plain(name) || !plain(value) || name.eq_ignore_ascii_case(OURS) {
             // What is no label of any forge's is told already.
             if setting == "AGENT_LABELS" || !label.chars().any(char::is_control) {
-                reader.problem(setting, format!("{} is no capability", quoted(&label)), "write name or name=value");
+                reader.problem(setting, format!("{} is no capability", quoted(label)), "write name or name=value");
             }
             continue;
         }
         if setting == "AGENT_LABELS" {
             look_at_label(reader, setting, name);
         }
-        capabilities.push((name.to_owned(), value.to_owned()));
+        // The value that the user gave it stays.
+        let known = |(known, _): &(String, String)| known.eq_ignore_ascii_case(name);
+        if number < own.len() || !capabilities.iter().any(known) {
+            capabilities.push((name.to_owned(), value.to_owned()));
+        }
     }
     capabilities
 }
@@ -439,5 +444,21 @@ mod tests {
         let names = capabilities(&mut reader, &common);
         let names: Vec<(&str, &str)> = names.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(names, [("gpu", "true"), ("java", "17"), ("board", "a b")]);
+    }
+
+    #[test]
+    fn labels_are_added_to_the_users_whose_values_stay() {
+        for setting in ["AGENT_LABELS", "RUNNER_LABELS"] {
+            let environment = Environment::from([
+                (setting, "GPU=a100"),
+                ("OSCR_ADD_LABELS_GPU", "gpu"),
+                ("OSCR_ADD_LABELS_OLLAMA", "ai-review"),
+            ]);
+            let mut reader = Reader::new(&environment, vec![table::COMMON, TABLE]);
+            let common = Common::read(&mut reader);
+            let capabilities = capabilities(&mut reader, &common);
+            let expected = [("GPU", "a100"), ("ai-review", "true")].map(|(name, value)| (name.into(), value.into()));
+            assert_eq!(capabilities, expected, "{setting}");
+        }
     }
 }

@@ -35,11 +35,7 @@ impl Settings {
         let mut labels = self.labels.clone();
         let architecture = architecture().to_ascii_uppercase();
         let own = if self.no_default_labels { &[][..] } else { &["self-hosted", "Linux", &architecture] };
-        for label in own {
-            if !labels.iter().any(|known| known.eq_ignore_ascii_case(label)) {
-                labels.push((*label).to_owned());
-            }
-        }
+        own.iter().for_each(|label| add(&mut labels, label));
         labels
     }
 
@@ -51,6 +47,13 @@ impl Settings {
             Scope::Enterprise(name) => format!("{}/enterprises/{name}", self.host.web),
             Scope::OfConfiguration => self.host.web.clone(),
         }
+    }
+}
+
+/// Adds a label, if it is not there: GitHub takes no two that differ in case alone.
+fn add(labels: &mut Vec<String>, label: &str) {
+    if !labels.iter().any(|known| known.eq_ignore_ascii_case(label)) {
+        labels.push(label.to_owned());
     }
 }
 
@@ -118,12 +121,15 @@ pub(super) fn read(reader: &mut Reader<'_>, common: &Common) -> Option<Settings>
     if token_cache.as_ref().is_some_and(|directory| !directory.is_absolute()) {
         reader.problem("OSCR_TOKEN_CACHE", "is not an absolute path", "write /var/cache/oscr/tokens, and mount it");
     }
-    let labels = match &common.labels {
+    let mut labels = match &common.labels {
         Some(labels) => labels.clone(),
         // The agent adds the architecture and system in its own spelling.
         None if no_default_labels => vec!["docker".to_owned()],
         None => ["linux", "docker", "self-hosted"].map(str::to_owned).to_vec(),
     };
+    for (_, label) in &common.added_labels {
+        add(&mut labels, label);
+    }
     reader.effective("RUNNER_LABELS", labels.join(","));
     if labels.len() > MOST_LABELS {
         let what = format!("names {} labels, and GitHub takes {MOST_LABELS} for a runner", labels.len());
@@ -174,7 +180,8 @@ fn dropped_port(reader: &mut Reader<'_>, common: &Common, credential: Option<&Cr
 
 #[cfg(test)]
 mod tests {
-    use crate::config::Problem;
+    use super::*;
+    use crate::config::{Environment, Problem, table};
 
     fn read_settings<const N: usize>(variables: [(&str, &str); N]) -> Result<(String, Vec<String>), Vec<Problem>> {
         super::super::FORGE.read_settings(variables)
@@ -281,7 +288,7 @@ mod tests {
                 ("RUNNER_LABELS", labels),
                 ("OSCR_REGISTRATION", registration),
             ];
-            let environment = crate::config::Environment::from(variables);
+            let environment = Environment::from(variables);
             let configured = crate::provider::configure(crate::provider::FORGES, &environment);
             configured.map(|configured| configured.warnings).map_err(|problems| problems.len())
         };
@@ -297,6 +304,24 @@ mod tests {
         assert_eq!(warnings(&many.join(","), "jit"), Err(1));
         assert_eq!(warnings(&"é".repeat(256), "token"), Ok(vec![]));
         assert_eq!(warnings(&"é".repeat(257), "token"), Err(1));
+    }
+
+    #[test]
+    fn labels_are_added_to_the_users_or_the_default_ones_and_each_once() {
+        let labels = |given: &str| {
+            let environment = Environment::from([
+                ("GITHUB_PAT", "abcd"),
+                ("GITHUB_OWNER", "o"),
+                ("RUNNER_LABELS", given),
+                ("OSCR_ADD_LABELS_OLLAMA", "ai-review"),
+                ("OSCR_ADD_LABELS_GPU", "gpu, GPU"),
+            ]);
+            let mut reader = Reader::new(&environment, vec![table::COMMON, super::super::FORGE.settings]);
+            let common = Common::read(&mut reader);
+            read(&mut reader, &common).unwrap().labels.join(" ")
+        };
+        assert_eq!(labels(""), "linux docker self-hosted gpu ai-review");
+        assert_eq!(labels("mine,Ai-Review"), "mine Ai-Review gpu");
     }
 
     #[test]
@@ -335,7 +360,7 @@ mod tests {
         }
         // Of an API alone the agent is told the server that it belongs to.
         let configured = |variables: [(&str, &str); 4]| {
-            let environment = crate::config::Environment::from(variables);
+            let environment = Environment::from(variables);
             let configured = crate::provider::configure(crate::provider::FORGES, &environment);
             configured.map(|configured| configured.provider.scope()).map_err(|problems| format!("{problems:?}"))
         };

@@ -120,4 +120,10 @@ pub(super) const ROWS: &[Row] = &[
         &["\"=2\" is no capability", "write name or name=value"],
         &[("RUNNER_LABELS", "gpu=2")],
     ),
+    row(
+        &[("AGENT_LABELS", "gpu=2"), ("OSCR_ADD_LABELS_GPU", "=3")],
+        &["OSCR_ADD_LABELS_GPU"],
+        &["\"=3\" is no capability", "write name or name=value"],
+        &[("OSCR_ADD_LABELS_GPU", "gpu")],
+    ),
 ];

@@ -292,6 +292,12 @@ pub(super) const ROWS: &[Row] = &[
         &[("RUNNER_LABELS", "linux,b")],
     ),
     row(
+        &[("RUNNER_LABELS", "linux"), ("OSCR_ADD_LABELS_A", "a\tb"), ("OSCR_ADD_LABELS_B", "LONG_LABEL,b")],
+        &["OSCR_ADD_LABELS_A", "OSCR_ADD_LABELS_B"],
+        &["is no label", "use words of 256 characters at most, separated by commas"],
+        &[("OSCR_ADD_LABELS_A", "a"), ("OSCR_ADD_LABELS_B", "b")],
+    ),
+    row(
         &[("RUNNER_WORKDIR", "_work")],
         &["RUNNER_WORKDIR"],
         &[
