@@ -46,7 +46,7 @@ STAND_INS := github azure-devops
 WITH_DOCKER := docker_without_root rootless_docker hosts_docker docker_that_does_not docker_dind with_docker an_engine_of_its_own \
     container_job a_job_in_a_container containers_of two_runners_on_one_engine the_pages_commands
 
-SHELL_SCRIPTS = .ci/run $$(find scripts sim tests images demo benches -name '*.sh' -type f 2>/dev/null)
+SHELL_SCRIPTS = .ci/run $$(find scripts sim tests images demo benches ollama -name '*.sh' -type f 2>/dev/null)
 DOCKERFILES = $(wildcard images/*/Dockerfile benches/*/*.Dockerfile)
 
 .PHONY: help

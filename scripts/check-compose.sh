@@ -25,13 +25,15 @@ for provider in github azure-devops; do
     )
 done
 # What may be added to it, for each forge.
-for file in compose.docker-socket.yml compose.docker-dind.yml compose.docker-own.yml compose.sudo.yml compose.hardened.yml; do
+for file in compose.docker-socket.yml compose.docker-dind.yml compose.docker-own.yml compose.sudo.yml compose.hardened.yml compose.ollama.yml \
+    compose.gpu.yml; do
     for provider in github azure-devops; do
         CI_PROVIDER=$provider check "$file with $provider" --env-file .env.example --file compose.yml --file "$file"
     done
 done
 # And what may be added together, in either order.
-for pair in hardened:docker-own hardened:docker-socket hardened:sudo sudo:docker-own sudo:docker-dind sudo:docker-socket; do
+for pair in hardened:docker-own hardened:docker-socket hardened:sudo sudo:docker-own sudo:docker-dind sudo:docker-socket ollama:gpu \
+    ollama:ollama-gpu ollama:hardened ollama:docker-dind ollama:docker-own ollama:sudo gpu:docker-dind gpu:docker-own; do
     one=compose.${pair%:*}.yml other=compose.${pair#*:}.yml
     for provider in github azure-devops; do
         CI_PROVIDER=$provider check "$one with $other" --env-file .env.example --file compose.yml --file "$one" --file "$other"

@@ -172,7 +172,7 @@ fn config(settings: &[(&str, &str)]) -> Value {
 }
 
 /// The same of several files.
-fn config_of(files: &[&str], settings: &[(&str, &str)]) -> Value {
+pub fn config_of(files: &[&str], settings: &[(&str, &str)]) -> Value {
     let mut command = command(&["compose", "--env-file", "/dev/null"]);
     for file in files {
         command.arg("--file").arg(root().join(file));

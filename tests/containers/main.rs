@@ -14,6 +14,7 @@ mod job_containers;
 mod jobs_docker;
 mod life;
 mod official;
+mod ollama;
 mod plain;
 mod privileges;
 mod provider;
@@ -82,6 +83,9 @@ const IN_TOKEN_MODE: &[WithForge] = table![
     shipped::a_job_on_compose_hardened_yml_cannot_change_the_image,
     shipped::a_job_on_compose_boards_hardened_yml_has_its_board_and_cannot_change_the_image,
     shipped::a_job_on_compose_sudo_yml_can_be_root,
+    ollama::a_review_on_compose_ollama_yml_reaches_the_model_by_both_names,
+    ollama::a_model_is_brought_to_a_machine_without_a_network_and_stays_over_a_stop,
+    ollama::what_goes_wrong_with_a_model_is_said_and_ends_no_server,
     shipped::prometheus_of_compose_monitoring_yml_finds_every_replica,
     plain::a_container_with_dockers_init_works,
     plain::a_container_under_a_filter_that_knows_no_newer_system_calls_works,
@@ -118,6 +122,8 @@ const WITHOUT_FORGE: &[WithoutForge] = table![
     image::compose_sets_the_limits_that_it_is_told,
     jobs_docker::the_pages_commands_put_the_agent_where_containers_of_jobs_find_it,
     image::compose_files_with_docker_ask_for_control_groups_of_their_own,
+    ollama::labels_and_gpus_are_added_by_the_files_that_have_them,
+    ollama::compose_ollama_yml_opens_nothing_and_is_on_the_network_of_the_jobs,
 ];
 
 /// What is left out where everything is as `compose.hardened.yml` makes it: these use `docker run`, and are the same again.

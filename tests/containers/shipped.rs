@@ -19,7 +19,7 @@ use crate::world::{IMAGE, RUNNER, World, root, tag};
 
 /// The project's own files, with an `.env` of a user who has filled in the example. In the project of a world, so that
 /// runners reach the forge and go with it.
-struct Shipped<'a> {
+pub struct Shipped<'a> {
     world: &'a World,
     env: PathBuf,
 }
@@ -27,7 +27,7 @@ struct Shipped<'a> {
 impl<'a> Shipped<'a> {
     /// These values follow the lines of the example, of which the last counts. Each must be of a variable that some
     /// shipped file names.
-    fn new(world: &'a World, values: &[(&str, &str)]) -> Self {
+    pub fn new(world: &'a World, values: &[(&str, &str)]) -> Self {
         let read = |file: &Path| fs::read_to_string(file).expect("the project's files can be read");
         let mut env = read(&root().join(".env.example"));
         let mut shipped = env.clone();
@@ -50,21 +50,21 @@ impl<'a> Shipped<'a> {
 
     /// `docker compose` in the project's folder, which must succeed; its standard output.
     #[track_caller]
-    fn compose(&self, arguments: &[&str]) -> String {
+    pub fn compose(&self, arguments: &[&str]) -> String {
         let mut command = command(&["compose", "--project-name", self.world.name(), "--env-file"]);
         command.arg(&self.env).args(arguments).current_dir(root());
         docker::run(&mut command)
     }
 
     #[track_caller]
-    fn containers(&self, service: &str) -> Vec<Container> {
+    pub fn containers(&self, service: &str) -> Vec<Container> {
         let ids = self.compose(&["ps", "--all", "--quiet", "--no-trunc", service]);
         ids.lines().map(|id| Container { id: id.to_owned() }).collect()
     }
 
     /// One healthy runner of `compose.yml`.
     #[track_caller]
-    fn up_one(&self) -> Container {
+    pub fn up_one(&self) -> Container {
         self.compose(&["up", "--detach"]);
         wait_listening(self.world, 1);
         let container = self.containers("github-runner").remove(0);
@@ -89,14 +89,14 @@ fn wait_listening(world: &World, runners: usize) {
 
 /// Waits until Docker calls it healthy. It may do so already: then the event may be forgotten, because Docker keeps few.
 #[track_caller]
-fn wait_healthy(container: &Container) {
+pub fn wait_healthy(container: &Container) {
     if container.inspect()["State"]["Health"]["Status"] != "healthy" {
         container.wait_event("health_status: healthy", LIMIT);
     }
 }
 
 #[track_caller]
-fn succeeded(world: &World, id: u64) -> Job {
+pub fn succeeded(world: &World, id: u64) -> Job {
     let job = world.forge.wait_job(id, JobStatus::Completed, LIMIT);
     assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
     job
