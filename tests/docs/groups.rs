@@ -7,6 +7,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
         &[
             "CI_PROVIDER",
             "RUNNER_LABELS",
+            "OSCR_ADD_LABELS_*",
             "RUNNER_NAME_PREFIX",
             "RUNNER_NAME",
             "OSCR_ALLOW_FIXED_NAME",
@@ -19,6 +20,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
         &[
             "OSCR_AGENT_USER",
             "OSCR_JOB_ENV",
+            "OSCR_ADD_JOB_ENV_*",
             "OSCR_SUDO",
             "OSCR_ALLOW_FORKS",
             "OSCR_ALLOW_REPOS",
