@@ -457,7 +457,9 @@ pub fn markdown(settings: &[Setting]) -> String {
             [] => String::new(),
             aliases => format!(" Also read from `{}`.", aliases.join("`, `")),
         };
-        let _ = writeln!(text, "| {name} | {} | {}{kind}{aliases} |", setting.default, setting.about);
+        // Even in code, a table takes it for the end of a cell.
+        let about = setting.about.replace('|', "\\|");
+        let _ = writeln!(text, "| {name} | {} | {about}{kind}{aliases} |", setting.default);
     }
     text
 }
