@@ -62,7 +62,7 @@ setup-lint: ## install what only `make lint` needs, into .tools
 	@scripts/setup.sh lint
 
 .PHONY: build
-build: ## the static binary (dist/oscr-entry), the simulated forge, the stand-in agents and the table of scenarios (dist/sim/)
+build: ## the static binary (dist/oscr-entry), its man pages and completions (dist/share/), the simulated forge, the stand-in agents and the table of scenarios (dist/sim/)
 	cargo rustc $(CARGO_FLAGS) --release --target $(TARGET) --package oscr --bin oscr-entry -- $(LINK_ARGS)
 	cargo build $(CARGO_FLAGS) --target $(TARGET) --workspace --bins
 	mkdir -p $(DIST)/sim
@@ -70,6 +70,9 @@ build: ## the static binary (dist/oscr-entry), the simulated forge, the stand-in
 	install -s -m 0755 $(addprefix $(OUT)/debug/,forge demo official runner-listener runner-worker) $(DIST)/sim/
 	cd $(DIST)/sim && for kind in $(STAND_INS); do \
 	    ./forge pack-agent --kind "$$kind" --bin-dir . --out "$$kind-sim.tar.gz" >"$$kind-sim.tar.gz.sha256"; done
+	@# Of the day of what they were made from; outside of a clone, of today.
+	rm -rf $(DIST)/share
+	$(OUT)/debug/oscr-man $(DIST)/share "$$(git log -1 --format=%cs 2>/dev/null || date +%F)"
 	@scripts/check-binary.sh $(DIST)/oscr-entry $(SIZE_LIMIT)
 
 .PHONY: images

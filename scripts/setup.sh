@@ -265,21 +265,25 @@ setup_docker_plugins() {
 
 # ------------------------------------------------------------------------------------------------------------------- tests
 
-# Unpacked, since Debian's package would also start a server for the machine.
-setup_prometheus() {
-    local tools=$PWD/.tools package
-    [ ! -x "$tools/prometheus/usr/bin/promtool" ] || return 0
-    if have prometheus && have promtool; then return 0; fi
-    must_be_able_to_install prometheus
+# unpack PACKAGE PROGRAM…: the package of the machine's source into .tools, unless the machine has its programs.
+unpack() {
+    local name=$1 tools=$PWD/.tools there=yes program package
+    shift
+    [ ! -d "$tools/$name" ] || return 0
+    for program in "$@"; do have "$program" || there=no; done
+    [ "$there" = no ] || return 0
+    must_be_able_to_install "$name"
     refresh_lists
-    say "fetching prometheus into .tools"
+    say "fetching $name into .tools"
     package=$(mktemp -d)
-    (cd "$package" && apt_quietly download prometheus) || {
+    (cd "$package" && apt_quietly download "$name") || {
         cat "$apt_log" >&2
-        die "apt could not fetch prometheus"
+        die "apt could not fetch $name"
     }
     mkdir -p "$tools"
-    dpkg --extract "$package"/prometheus_*.deb "$tools/prometheus"
+    # All of it or none.
+    dpkg --extract "$package/${name}"_*.deb "$package/root"
+    mv "$package/root" "$tools/$name"
     rm -r "$package"
 }
 
@@ -307,7 +311,10 @@ setup_lint() {
 case ${1:-} in
 '') ;;
 tests)
-    setup_prometheus
+    # Debian's package would also start a server for the machine.
+    unpack prometheus prometheus promtool
+    # It would take the place of the machine's own reader of man pages.
+    unpack mandoc mandoc
     exit
     ;;
 lint)

@@ -28,6 +28,12 @@ use crate::resource::{LockPlace, Locks, command as locking};
 use crate::workspace::{command as wiping, sysv, trial};
 use line::{Cli, Command, ExecArgs, HookArgs, LockCommand, SocketArgs};
 
+/// The command line, for those who make man pages and completions of it.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
 /// The control socket of PID 1.
 fn path_of(arguments: SocketArgs) -> PathBuf {
     arguments.socket.unwrap_or_else(|| control::socket(&Places::below(root())))

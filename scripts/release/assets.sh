@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# assets.sh FOLDER: the checksums of the binaries that are in FOLDER (oscr-entry-linux-<arch>), as FOLDER/SHA256SUMS, and the notes of VERSION,
-# its section of CHANGELOG.md, as FOLDER/../notes.md. Of a pre-release it is the section of what is not released yet.
+# assets.sh FOLDER: beside the binaries that are in FOLDER (oscr-entry-linux-<arch>) the man pages and completions of FOLDER/../share, as
+# FOLDER/oscr-entry-share.tar.gz, the checksums of all of them, as FOLDER/SHA256SUMS, and the notes of VERSION, its section of CHANGELOG.md, as
+# FOLDER/../notes.md. Of a pre-release it is the section of what is not released yet.
 set -euo pipefail
 folder=$(realpath "${1:?assets.sh FOLDER}")
 : "${VERSION:?}"
@@ -13,7 +14,10 @@ for arch in amd64 arm64; do
     [ -s "oscr-entry-linux-$arch" ] || die "there is no binary for $arch"
     chmod 0755 "oscr-entry-linux-$arch"
 done
-sha256sum oscr-entry-linux-* >SHA256SUMS
+[ -s ../share/man/man1/oscr-entry.1 ] || die "there are no man pages"
+# Whoever unpacks it as root gets files of root's.
+tar --create --gzip --file oscr-entry-share.tar.gz --sort=name --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --directory .. share
+sha256sum oscr-entry-linux-* oscr-entry-share.tar.gz >SHA256SUMS
 cd "$OLDPWD"
 
 section=$VERSION

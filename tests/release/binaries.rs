@@ -7,7 +7,7 @@ use crate::checkout::Checkout;
 use crate::{bad, good, program, project, run, sha256};
 
 #[test]
-fn the_binaries_have_checksums_and_the_release_says_what_the_changelog_does() {
+fn what_is_released_has_checksums_and_the_release_says_what_the_changelog_does() {
     let checkout = Checkout::new();
     checkout.change("CHANGELOG.md", |text| {
         text.replacen("## [1.2.3]", "## [Unreleased]\n\n- What comes.\n\n## [1.2.3]", 1)
@@ -22,12 +22,20 @@ fn the_binaries_have_checksums_and_the_release_says_what_the_changelog_does() {
     fs::write(binaries.join("oscr-entry-linux-amd64"), "x64").unwrap();
     assert!(bad(&assets("1.2.3")).contains("there is no binary for arm64"));
     fs::write(binaries.join("oscr-entry-linux-arm64"), "arm").unwrap();
+    assert!(bad(&assets("1.2.3")).contains("there are no man pages"));
+    let page = "share/man/man1/oscr-entry.1";
+    fs::create_dir_all(checkout.path("out/share/man/man1")).unwrap();
+    fs::write(checkout.path("out").join(page), "page").unwrap();
 
     good(&assets("1.2.3"));
-    let (amd64, arm64) = (sha256(b"x64"), sha256(b"arm"));
+    let archive = binaries.join("oscr-entry-share.tar.gz");
+    let list = good(&run(Command::new("tar").arg("--verbose").arg("-tzf").arg(&archive), ""));
+    let entry = list.lines().find(|line| line.ends_with(&format!(" {page}"))).expect(&list);
+    assert!(entry.starts_with("-rw-r--r-- 0/0 "), "{list}");
+    let (amd64, arm64, share) = (sha256(b"x64"), sha256(b"arm"), sha256(&fs::read(&archive).unwrap()));
     assert_eq!(
         checkout.read("out/binary/SHA256SUMS"),
-        format!("{amd64}  oscr-entry-linux-amd64\n{arm64}  oscr-entry-linux-arm64\n")
+        format!("{amd64}  oscr-entry-linux-amd64\n{arm64}  oscr-entry-linux-arm64\n{share}  oscr-entry-share.tar.gz\n")
     );
     let notes = checkout.read("out/notes.md");
     assert!(
