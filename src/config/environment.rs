@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::path::Path;
 
-use super::reading::{is_quoted, meant};
+use super::reading::{is_quoted, list, meant};
+use super::table::{Setting, SettingKind};
 
 /// The environment as text, by name. Empty values are absent: Compose passes an unset variable as an empty one, and one of which its
 /// `env_file` keeps the quotes as two of them.
@@ -51,6 +53,23 @@ impl Environment {
     #[must_use]
     pub(super) fn is_quoted(&self, name: &str) -> bool {
         self.values.get(name).is_some_and(|value| is_quoted(&value.0))
+    }
+
+    /// The places that these settings name, each behind the variable that does.
+    pub(crate) fn places(&self, settings: impl Iterator<Item = &'static Setting>) -> Vec<(String, &Path)> {
+        let mut places = Vec::new();
+        for (kind, name) in settings.flat_map(|setting| setting.names().map(|name| (setting.kind, name))) {
+            let name = if kind == SettingKind::Secret { format!("{name}_FILE") } else { name.to_owned() };
+            let Some(value) = self.get(&name) else { continue };
+            match kind {
+                SettingKind::Path | SettingKind::Secret => places.push((name, Path::new(value))),
+                SettingKind::Paths => {
+                    places.extend(list(value).0.into_iter().map(|path| (name.clone(), Path::new(path))))
+                }
+                _ => {}
+            }
+        }
+        places
     }
 
     /// All variables, as they are.

@@ -15,6 +15,10 @@ pub enum SettingKind {
     Size,
     /// A list separated by commas.
     List,
+    /// The path of a file or a directory.
+    Path,
+    /// A list of paths.
+    Paths,
     /// A secret: `NAME_FILE` names a file that holds it, `NAME` is the value itself.
     Secret,
 }
@@ -87,14 +91,14 @@ pub const COMMON: &[Setting] = &[
     },
     Setting {
         name: "RUNNER_WORKDIR",
-        kind: SettingKind::Text,
+        kind: SettingKind::Path,
         default: "`/work`",
         about: "Where jobs work: an absolute path that this container alone uses, wiped before and after each job.",
         aliases: &[],
     },
     Setting {
         name: "OSCR_CACHE_DIRS",
-        kind: SettingKind::List,
+        kind: SettingKind::Paths,
         default: "empty",
         about: "Directories whose content survives jobs, such as a volume on `/work/_tool`; with them `RUNNER_TOOL_CACHE`, `AGENT_TOOLSDIRECTORY` and `ACTIONS_RUNNER_ACTION_ARCHIVE_CACHE`, where set. Every job can change what later ones find there.",
         aliases: &[],
@@ -129,7 +133,7 @@ pub const COMMON: &[Setting] = &[
     },
     Setting {
         name: "OSCR_AGENT_CACHE",
-        kind: SettingKind::Text,
+        kind: SettingKind::Path,
         default: "unset: each container fetches its own",
         about: "A directory for root alone, shared by the containers of this host, where one fetches the archive of a newer agent for all.",
         aliases: &[],
@@ -318,7 +322,7 @@ pub const COMMON: &[Setting] = &[
     },
     Setting {
         name: "RUNNER_LOCK_DIR",
-        kind: SettingKind::Text,
+        kind: SettingKind::Path,
         default: "`/var/lock/oscr`",
         about: "A directory of the host, mounted into every container that shares the hardware.",
         aliases: &[],
@@ -367,7 +371,7 @@ pub const COMMON: &[Setting] = &[
     },
     Setting {
         name: "OSCR_CA_FILE",
-        kind: SettingKind::Text,
+        kind: SettingKind::Path,
         default: "unset",
         about: "[Certificates](#certificates) (PEM, DER) to trust besides the system's, for OSCR itself and passed on to the agent, without whatever else is in the file.",
         aliases: &[],
@@ -409,7 +413,7 @@ pub const COMMON: &[Setting] = &[
     },
     Setting {
         name: "OSCR_METRICS_FILE",
-        kind: SettingKind::Text,
+        kind: SettingKind::Path,
         default: "unset: none are written",
         about: "Writes the same to this file, for the node exporter's textfile collector; in a directory, to `oscr-<hostname>.prom`. The agent's user must not be able to write there.",
         aliases: &[],
@@ -447,11 +451,11 @@ pub fn markdown(settings: &[Setting]) -> String {
             _ => format!("`{}`", setting.name),
         };
         let kind = match setting.kind {
-            SettingKind::Text | SettingKind::Secret => "",
+            SettingKind::Text | SettingKind::Path | SettingKind::Secret => "",
             SettingKind::Flag => " True or false.",
             SettingKind::Duration => " A duration: `90`, `30m`, `1h 30m`.",
             SettingKind::Size => " A size: `500m`, `20g`.",
-            SettingKind::List => " Separated by commas.",
+            SettingKind::List | SettingKind::Paths => " Separated by commas.",
         };
         let aliases = match setting.aliases {
             [] => String::new(),

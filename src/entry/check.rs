@@ -8,12 +8,13 @@ use super::docker_findings;
 use super::judge::judge;
 use super::posture::Posture;
 use super::proof::invisible;
+use super::silent::configure_in_time;
 use super::update::Rule;
 use crate::agent::worker;
 use crate::config::{Environment, Problem};
 use crate::exit;
 use crate::log;
-use crate::provider::{Configured, Forges, configure};
+use crate::provider::{Configured, Forges};
 
 /// Validates, and prints what is in force.
 ///
@@ -24,7 +25,7 @@ pub fn check(forges: Forges, out: &mut dyn io::Write) -> io::Result<ExitCode> {
         return Ok(misconfigured(&[Problem::of("/proc", &blind, blind.cure())]));
     }
     let environment = Environment::new(std::env::vars_os());
-    let configured = match configure(forges, &environment) {
+    let configured = match configure_in_time(forges, &environment) {
         Ok(configured) => configured,
         Err(problems) => return Ok(misconfigured(&problems)),
     };

@@ -15,6 +15,7 @@ use super::by_proxy::{by_proxy, remarks};
 use super::docker_findings;
 use super::judge::{Judged, judge};
 use super::proof::{invisible, out_of_reach};
+use super::silent::configure_in_time;
 use super::space::space;
 use super::update;
 use crate::agent::directory;
@@ -26,7 +27,7 @@ use crate::log;
 use crate::os::Identity;
 use crate::provider::finding::{Finding, Verdict};
 use crate::provider::http::{Obstacle, Reached};
-use crate::provider::{Fault, Forges, Provider, configure};
+use crate::provider::{Fault, Forges, Provider};
 use crate::resource::Locks;
 use crate::workspace::space::{shortage, shown};
 use crate::workspace::{RootsLock, Spare, wipe};
@@ -57,7 +58,7 @@ pub fn doctor(forges: Forges, out: &mut dyn Write) -> io::Result<ExitCode> {
         writeln!(out, "{}", log::redacted(&finding.to_string()))?;
         out.flush()
     };
-    match configure(forges, &environment) {
+    match configure_in_time(forges, &environment) {
         Err(problems) => problems.into_iter().map(of_problem).try_for_each(&mut say)?,
         Ok(configured) => {
             let common = &configured.common;

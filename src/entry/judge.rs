@@ -51,10 +51,6 @@ impl Judged {
 /// Judges this configuration here.
 pub(super) fn judge(forges: Forges, environment: &Environment, common: &Common, provider: &dyn Provider) -> Judged {
     let mut problems = Vec::new();
-    let silent = Numbers::silent(common);
-    let heard = silent.as_ref().map(|_| Common { metrics_file: None, ..common.clone() });
-    let common = heard.as_ref().unwrap_or(common);
-    problems.extend(silent);
     let (account, identity) = agent_account(common, &mut problems);
     let agent = directory::check(&common.places.agent(), provider.agent().listener)
         .err()

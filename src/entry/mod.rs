@@ -56,6 +56,7 @@ mod session;
 mod set_aside;
 mod set_up;
 mod setup;
+mod silent;
 mod space;
 mod state;
 mod stop;
@@ -81,12 +82,13 @@ use self::complain::{fatal, misconfigured};
 pub use self::doctor::doctor;
 use self::proof::invisible;
 use self::setup::Prepared;
+use self::silent::configure_in_time;
 use crate::agent::worker;
 use crate::config::{Environment, Problem};
 use crate::exit;
 use crate::init::Signals;
 use crate::log;
-use crate::provider::{Forges, configure};
+use crate::provider::Forges;
 
 /// `oscr-entry run`: one incarnation of a runner for one of these forges.
 #[must_use]
@@ -106,7 +108,7 @@ pub fn run(forges: Forges, signals: Signals) -> ExitCode {
         }
     };
     let environment = Environment::new(variables);
-    let configured = match configure(forges, &environment) {
+    let configured = match configure_in_time(forges, &environment) {
         Ok(configured) => configured,
         Err(problems) => return misconfigured(&problems),
     };

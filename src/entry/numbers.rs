@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use super::silent::{PATIENCE, silence};
 use super::work::{Work, within};
 use crate::config::name::hostname;
 use crate::config::{Common, Problem};
@@ -20,13 +21,14 @@ use crate::os::access::{WRITE, may};
 use crate::provider::http::Allowance;
 use crate::workspace::trial::could_write;
 
+/// The setting that names the file.
+const SETTING: &str = "OSCR_METRICS_FILE";
+
 /// How often the file is written at least, so that its age tells whether anybody lives.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 /// How much time lies between two writes at least.
 const CALM: Duration = Duration::from_secs(1);
 
-/// How long the file may take before the start is refused: it may lie on a mount whose server is gone.
-const PROOF: Duration = Duration::from_secs(5);
 /// How long it may take before that is said.
 const UNREMARKABLE: Duration = Duration::from_secs(5);
 /// How long the end waits for it.
@@ -87,15 +89,10 @@ fn prove(
 /// The same within a time, as a problem.
 fn prove_in_time(setting: &Path, agent: Option<&Identity>, how: Proof) -> Result<MetricsFile, Problem> {
     let (place, name, user) = (setting.to_owned(), hostname(), agent.cloned());
-    let proved =
-        within(PROOF, move || prove(&place, &name, user.as_ref(), how)).unwrap_or_else(|| Err(silence(setting)));
-    proved.map_err(|(what, cure)| Problem::of("OSCR_METRICS_FILE", what, cure))
-}
-
-/// What is wrong with a file that does not answer in time, and the cure.
-fn silence(file: &Path) -> (String, &'static str) {
-    let what = format!("{} does not answer within {}", file.display(), humantime::format_duration(PROOF));
-    (what, "look after the file system there: is its server gone?")
+    match within(PATIENCE, move || prove(&place, &name, user.as_ref(), how)) {
+        Some(proved) => proved.map_err(|(what, cure)| Problem::of(SETTING, what, cure)),
+        None => Err(silence(SETTING, setting)),
+    }
 }
 
 /// The address that metrics are served at, taken.
@@ -109,17 +106,6 @@ fn bind(common: &Common) -> Result<Option<TcpListener>, Problem> {
 }
 
 impl Numbers {
-    /// What is wrong if the file does not answer: then nobody may look at it again, who would wait for ever.
-    pub(super) fn silent(common: &Common) -> Option<Problem> {
-        let file = common.metrics_file.clone()?;
-        let answers = within(PROOF, {
-            let file = file.clone();
-            move || drop(fs::metadata(file))
-        });
-        let (what, cure) = answers.is_none().then(|| silence(&file))?;
-        Some(Problem::of("OSCR_METRICS_FILE", what, cure))
-    }
-
     /// What would be in the way of [`Numbers::prepare`]. The address of a runner that `lives` here is in use by it; a file that is not
     /// to be `written` is not tried.
     pub(super) fn could_prepare(common: &Common, agent: Option<&Identity>, lives: bool, written: bool) -> Vec<Problem> {

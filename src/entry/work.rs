@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -95,25 +95,58 @@ pub(super) async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Se
 
 /// Does such work where nothing is served yet. `None` when it takes longer than `patience`: it goes on then, for as long as we live.
 pub(super) fn within<T: Send + 'static>(patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let (sender, result) = channel();
-    let thread = beside(spawn, move || {
-        let _ = sender.send(work());
+    each_within(patience, [work]).pop().flatten()
+}
+
+/// The same for several at once, which share the time.
+pub(super) fn each_within<T: Send + 'static>(
+    patience: Duration,
+    works: impl IntoIterator<Item = impl FnOnce() -> T + Send + 'static>,
+) -> Vec<Option<T>> {
+    let begin = |work: Box<dyn FnOnce() -> T + Send>| {
+        let (sender, result) = channel();
+        let thread = beside(spawn, move || {
+            let _ = sender.send(work());
+        });
+        (result, thread)
+    };
+    let begun: Vec<_> = works.into_iter().map(|work| begin(Box::new(work))).collect();
+    let until = Instant::now() + patience;
+    let ended = begun.into_iter().map(|(result, thread)| {
+        let result = result.recv_timeout(until.saturating_duration_since(Instant::now()));
+        if matches!(result, Err(RecvTimeoutError::Timeout)) {
+            return None;
+        }
+        // It began with privileges that are given up soon.
+        match (result, thread.map_or(Ok(()), JoinHandle::join)) {
+            (Ok(result), _) => Some(result),
+            (Err(_), Err(panic)) => resume_unwind(panic),
+            (Err(_), Ok(())) => unreachable!("the thread ended without a result"),
+        }
     });
-    let result = result.recv_timeout(patience);
-    if matches!(result, Err(RecvTimeoutError::Timeout)) {
-        return None;
-    }
-    // It began with privileges that are given up soon.
-    match (result, thread.map_or(Ok(()), JoinHandle::join)) {
-        (Ok(result), _) => Some(result),
-        (Err(_), Err(panic)) => resume_unwind(panic),
-        (Err(_), Ok(())) => unreachable!("the thread ended without a result"),
-    }
+    ended.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_takes_too_long_is_told_apart_and_takes_nobody_elses_time() {
+        let (hold, held) = channel::<()>();
+        let held = Mutex::new(held);
+        let slow = move || drop(held.lock().map(|held| held.recv()));
+        let works: Vec<Box<dyn FnOnce() -> u8 + Send>> = vec![
+            Box::new(|| 1),
+            Box::new(move || {
+                slow();
+                2
+            }),
+            Box::new(|| 3),
+        ];
+        assert_eq!(each_within(Duration::from_millis(50), works), [Some(1), None, Some(3)]);
+        drop(hold);
+    }
 
     #[tokio::test]
     async fn work_is_done_once_with_a_thread_and_without_one() {

@@ -17,6 +17,12 @@ const STATE: &str = "var/lib/oscr/state.json";
 #[track_caller]
 fn assert_refuses(forge: &Forge, container: &mut Container<'_>, words: &[&str]) {
     container.start();
+    assert_refused(forge, container, words);
+}
+
+/// The same of one that was started.
+#[track_caller]
+fn assert_refused(forge: &Forge, container: &mut Container<'_>, words: &[&str]) {
     assert_eq!(container.exit_code(), 78, "{:#?}", container.lines());
     for word in words {
         assert_eq!(container.lines_with(word).len(), 1, "{word}: {:#?}", container.lines());
@@ -308,18 +314,35 @@ fn at_any_forge() -> Vec<Row> {
         Row::new(
             Kind::GitHub,
             Step::Start,
-            "the metrics file's mount does not answer",
-            "exit 78 with the place after 5 s, before any request",
+            "a mount that settings name places on does not answer",
+            "exit 78 with each setting and its place after 5 s, unhealthy until then, before any request",
             |forge, container| {
-                fs::create_dir(container.path("metrics")).expect("a directory");
-                let place = container.text("metrics");
-                container.set("OSCR_METRICS_FILE", &place);
+                fs::create_dir(container.path("mounted")).expect("a directory");
+                let place = container.text("mounted");
+                let named = [
+                    ("OSCR_METRICS_FILE", "", place.clone()),
+                    ("OSCR_CA_FILE", "/ca.pem", format!("{place}/ca.pem")),
+                    ("RUNNER_LOCK_DIR", "/locks", format!("{place}/locks")),
+                    ("RUNNER_TOKEN_FILE", "/token", format!("{place}/token")),
+                    ("OSCR_CACHE_DIRS", "/b", format!("{},{place}/b", container.text("work/a"))),
+                ];
+                for (setting, _, value) in &named {
+                    container.set(setting, value);
+                }
                 // PID 1 inherits the server's end, and does not serve.
                 container.in_namespace(&format!(
                     "exec 9<>/dev/fuse; mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 dead '{place}'"
                 ));
-                assert_refuses(forge, container, &["does not answer within 5s"]);
-                container.unset("OSCR_METRICS_FILE");
+                container.start();
+                assert_eq!(container.ask(&["health"]).0, 1);
+                let words = named
+                    .each_ref()
+                    .map(|(setting, at, _)| format!("{setting}: {place}{at} does not answer within 5s"));
+                assert_refused(forge, container, &words.each_ref().map(String::as_str));
+                assert_eq!(container.lines_with("does not answer").len(), named.len(), "{:#?}", container.lines());
+                for (setting, ..) in named {
+                    container.unset(setting);
+                }
                 container.in_namespace("");
             },
         ),

@@ -104,7 +104,7 @@ pub(super) const TABLE: &[Setting] = &[
     },
     Setting {
         name: "OSCR_TOKEN_CACHE",
-        kind: SettingKind::Text,
+        kind: SettingKind::Path,
         default: "unset: each registration asks for its own",
         about: "With `token`: a directory for root alone, shared by the containers of this host, where they find one registration token for all. See docs/reliability.md.",
         aliases: &[],
