@@ -6,9 +6,9 @@ use reqwest::Url;
 
 /// One entry of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bypass<'a> {
+pub(crate) struct Bypass {
     /// As it was written.
-    pub text: &'a str,
+    pub text: String,
     /// The hosts.
     pub hosts: Hosts,
     /// The one port; any, without.
@@ -27,7 +27,7 @@ pub(crate) enum Hosts {
 }
 
 /// The entries of a list that are understood, and the texts of those that are not.
-pub(crate) fn read(list: &str) -> (Vec<Bypass<'_>>, Vec<&str>) {
+pub(crate) fn read(list: &str) -> (Vec<Bypass>, Vec<&str>) {
     let (mut exceptions, mut unread) = (Vec::new(), Vec::new());
     for text in list.split(',').map(str::trim).filter(|text| !text.is_empty()) {
         match Bypass::read(text) {
@@ -38,9 +38,9 @@ pub(crate) fn read(list: &str) -> (Vec<Bypass<'_>>, Vec<&str>) {
     (exceptions, unread)
 }
 
-impl<'a> Bypass<'a> {
-    fn read(text: &'a str) -> Option<Self> {
-        let of = |hosts, port| Some(Self { text, hosts, port });
+impl Bypass {
+    fn read(text: &str) -> Option<Self> {
+        let of = |hosts, port| Some(Self { text: text.to_owned(), hosts, port });
         if text == "*" {
             return of(Hosts::All, None);
         }
@@ -57,7 +57,7 @@ impl<'a> Bypass<'a> {
         }
         let domain = host.strip_prefix("*.").or(host.strip_prefix('.')).unwrap_or(host).trim_end_matches('.');
         let named = !domain.is_empty() && domain.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'));
-        named.then(|| Self { text, hosts: Hosts::Domain(domain.to_lowercase()), port })
+        if named { of(Hosts::Domain(domain.to_lowercase()), port) } else { None }
     }
 
     /// Whether it is for this address.

@@ -24,6 +24,8 @@ pub struct Network {
     pub https_proxy: Option<String>,
     /// Hosts without proxy.
     pub no_proxy: Option<String>,
+    /// The entries of that list which are understood.
+    pub(crate) exceptions: Vec<Bypass>,
     /// Certificates to trust besides the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -57,7 +59,8 @@ impl Network {
         let http_proxy = address("HTTP_PROXY");
         let https_proxy = address("HTTPS_PROXY");
         let no_proxy = reader.of_either_case("NO_PROXY");
-        for text in no_proxy.as_deref().map(exceptions::read).into_iter().flat_map(|(_, unread)| unread) {
+        let (exceptions, unread) = no_proxy.as_deref().map(exceptions::read).unwrap_or_default();
+        for text in unread {
             let shown = quoted(text);
             reader.note(format!(
                 "NO_PROXY: {shown} is neither a host, nor host:port, nor an address or a network (10.0.0.0/8), and has no effect here"
@@ -74,7 +77,7 @@ impl Network {
         if let Some(file) = &ca_file {
             look_at(file, reader);
         }
-        Self { http_proxy, https_proxy, no_proxy, ca_file }
+        Self { http_proxy, https_proxy, no_proxy, exceptions, ca_file }
     }
 
     /// How an address is reached.
@@ -87,8 +90,8 @@ impl Network {
         if exceptions::is_own_machine(url) {
             return Way::Direct(Direct::OwnMachine);
         }
-        match self.exceptions().into_iter().find(|exception| exception.covers(url)) {
-            Some(exception) => Way::Direct(Direct::Excepted(exception.text)),
+        match self.exceptions.iter().find(|exception| exception.covers(url)) {
+            Some(exception) => Way::Direct(Direct::Excepted(&exception.text)),
             None => Way::Proxy(setting, proxy),
         }
     }
@@ -99,11 +102,6 @@ impl Network {
             Way::Proxy(setting, address) => Some((setting, shown(address))),
             Way::Direct(_) => None,
         }
-    }
-
-    /// The entries of `NO_PROXY`.
-    pub(crate) fn exceptions(&self) -> Vec<Bypass<'_>> {
-        self.no_proxy.as_deref().map(|list| exceptions::read(list).0).unwrap_or_default()
     }
 
     /// Whether anything goes by way of a proxy.

@@ -13,8 +13,9 @@ pub(super) const BYPASS: &str = ".proxybypass";
 
 /// Notes what the agent reads otherwise than we do. `url` is the organisation's address.
 pub(super) fn note(reader: &mut Reader<'_>, network: &Network, url: Option<&str>) {
-    let exceptions = network.exceptions();
-    let foreign: Vec<&str> = exceptions.iter().filter(|one| patterns(one).is_empty()).map(|one| one.text).collect();
+    let exceptions = &network.exceptions;
+    let foreign = exceptions.iter().filter(|one| patterns(one).is_empty());
+    let foreign: Vec<&str> = foreign.map(|one| one.text.as_str()).collect();
     if !foreign.is_empty() {
         reader.note(format!(
             "NO_PROXY: Azure DevOps' agent cannot be told of {}, and asks the proxy for such hosts",
@@ -34,7 +35,7 @@ pub(super) fn note(reader: &mut Reader<'_>, network: &Network, url: Option<&str>
     }
     if let Way::Proxy(..) = network.way(&url) {
         let whole = url.origin().ascii_serialization();
-        let anywhere = |one: &&Bypass<'_>| whole.contains(&one.text.to_ascii_lowercase());
+        let anywhere = |one: &&Bypass| whole.contains(&one.text.to_ascii_lowercase());
         if let Some(one) = exceptions.iter().find(anywhere) {
             reader.note(format!(
                 "NO_PROXY: Azure DevOps' agent takes {:?} for a part of any address, and asks {whole} without the proxy, which OSCR \
@@ -47,12 +48,12 @@ pub(super) fn note(reader: &mut Reader<'_>, network: &Network, url: Option<&str>
 
 /// The content of the file; `None` where there is nothing to except.
 pub(super) fn file(network: &Network) -> Option<String> {
-    let lines: Vec<String> = network.exceptions().iter().flat_map(patterns).map(|line| line + "\n").collect();
+    let lines: Vec<String> = network.exceptions.iter().flat_map(patterns).map(|line| line + "\n").collect();
     (!lines.is_empty()).then(|| lines.concat())
 }
 
 /// Patterns that are found in the addresses that an exception is for, and in no others; none, where that cannot be said.
-fn patterns(one: &Bypass<'_>) -> Vec<String> {
+fn patterns(one: &Bypass) -> Vec<String> {
     let hosts = match &one.hosts {
         Hosts::All => return vec![".*".to_owned()],
         Hosts::Domain(name) => {
@@ -102,10 +103,11 @@ fn addresses(network: Ipv4Addr, length: u8) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::exceptions;
     use crate::provider::azure_devops::FORGE;
 
     fn lines(no_proxy: &str) -> Vec<String> {
-        let network = Network { no_proxy: Some(no_proxy.to_owned()), ..Network::default() };
+        let network = Network { exceptions: exceptions::read(no_proxy).0, ..Network::default() };
         file(&network).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 

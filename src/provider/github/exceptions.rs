@@ -12,8 +12,8 @@ pub(super) fn note(reader: &mut Reader<'_>, network: &Network, host: Option<&Hos
     if !network.has_proxy() {
         return;
     }
-    let exceptions = network.exceptions();
-    let passed: Vec<&str> = exceptions.iter().filter(|one| is_passed_over(one)).map(|one| one.text).collect();
+    let exceptions = &network.exceptions;
+    let passed: Vec<&str> = exceptions.iter().filter(|one| is_passed_over(one)).map(|one| one.text.as_str()).collect();
     if !passed.is_empty() {
         reader.note(format!(
             "NO_PROXY: GitHub's runner passes over {}, and asks the proxy for such hosts: it knows names and name:port alone",
@@ -32,7 +32,7 @@ pub(super) fn note(reader: &mut Reader<'_>, network: &Network, host: Option<&Hos
     }
 }
 
-fn is_passed_over(one: &Bypass<'_>) -> bool {
+fn is_passed_over(one: &Bypass) -> bool {
     !matches!(one.hosts, Hosts::Domain(_)) || one.text.starts_with('*')
 }
 
