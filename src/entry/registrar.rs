@@ -77,14 +77,11 @@ impl Registrar {
     pub(super) fn note_job(&mut self) {
         self.tell_of_earlier_job(false);
         let (job, runner) = self.means.board.job();
-        let noted = match self.state.content.job.clone() {
+        self.state.content.job = Some(match self.state.content.job.take() {
             Some(known) => OpenJob { job, ..known },
             None => OpenJob::begins(job, runner),
-        };
-        if self.state.content.job.as_ref() != Some(&noted) {
-            self.state.content.job = Some(noted);
-            self.state.save_or_warn();
-        }
+        });
+        self.state.save_or_warn();
     }
 
     /// The report of this incarnation's is written, or there was none after all.

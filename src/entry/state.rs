@@ -70,6 +70,8 @@ pub(super) struct StateFile {
     directory: PathBuf,
     /// What the file holds, or will hold after [`StateFile::save`].
     pub content: State,
+    /// The file as it is: forcing it to the disk once more would cost some milliseconds.
+    written: Vec<u8>,
 }
 
 /// Why the state cannot be kept. Without it no registration may be made.
@@ -100,33 +102,25 @@ impl StateFile {
         let failed = |source| StateError { path: directory.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let path = directory.join(NAME);
-        let mut unchanged = false;
-        let state = match fs::read(&path) {
-            Ok(bytes) => match serde_json::from_slice::<State>(&bytes) {
-                Ok(state) => {
-                    unchanged = serde_json::to_vec(&state).is_ok_and(|json| json == bytes);
-                    state
-                }
+        let (content, written) = match fs::read(&path) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(state) => (state, bytes),
                 Err(error) => {
                     tracing::warn!(
                         "{} is damaged ({error}) and was put aside: a registration of the last incarnation may remain",
                         path.display()
                     );
                     let _ = fs::rename(&path, directory.join("state.damaged.json"));
-                    State::default()
+                    Default::default()
                 }
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Default::default(),
             Err(error) => return Err(failed(error)),
         };
-        let mut file = Self { directory: directory.to_owned(), content: state };
+        let mut file = Self { directory: directory.to_owned(), content, written };
         // Now rather than when it matters: a place that cannot be written is a reason not to start.
-        if unchanged {
-            // It is on the disk, where forcing it a second time would cost a start some milliseconds.
-            could_write(directory).map_err(failed)?;
-        } else {
-            file.save()?;
-        }
+        could_write(directory).map_err(failed)?;
+        file.save()?;
         Ok(file)
     }
 
@@ -156,7 +150,7 @@ impl StateFile {
         serde_json::from_slice(&fs::read(directory.join(NAME)).ok()?).ok()
     }
 
-    /// Replaces the file in one step.
+    /// Replaces the file in one step, unless it is as it would be written.
     ///
     /// # Errors
     /// When it cannot be written, as on a full disk; the old one is intact then.
@@ -167,7 +161,11 @@ impl StateFile {
         keep_newest(&mut self.content.docker_volumes, VOLUMES);
         let path = self.directory.join(NAME);
         let json = serde_json::to_vec(&self.content).map_err(|error| self.error(&path, error.into()))?;
-        files::replace_on_disk(&path, &json, 0o600).map_err(|error| self.error(&path, error))
+        if json != self.written {
+            files::replace_on_disk(&path, &json, 0o600).map_err(|error| self.error(&path, error))?;
+            self.written = json;
+        }
+        Ok(())
     }
 
     fn error(&self, path: &Path, source: io::Error) -> StateError {
@@ -287,8 +285,30 @@ mod tests {
         StateFile::open(directory.path()).unwrap();
         assert_eq!(inode(), first);
         fs::write(&path, format!("{} ", fs::read_to_string(&path).unwrap())).unwrap();
-        StateFile::open(directory.path()).unwrap();
-        assert_ne!(inode(), first, "another form of it");
+        let mut file = StateFile::open(directory.path()).unwrap();
+        let second = inode();
+        assert_ne!(second, first, "another form of it");
+        let _held_too = fs::File::open(&path).unwrap();
+        file.save().unwrap();
+        assert_eq!(inode(), second);
+        file.content.failures = 1;
+        file.save().unwrap();
+        assert_ne!(inode(), second);
+        assert_eq!(StateFile::read(directory.path()).unwrap().failures, 1);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_the_next_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let (place, away) = (directory.path().join("oscr"), directory.path().join("away"));
+        let mut file = StateFile::open(&place).unwrap();
+        file.content.failures = 1;
+        fs::rename(&place, &away).unwrap();
+        file.save().unwrap_err();
+        fs::rename(&away, &place).unwrap();
+        assert_eq!(StateFile::read(&place).unwrap().failures, 0);
+        file.save().unwrap();
+        assert_eq!(StateFile::read(&place).unwrap().failures, 1);
     }
 
     #[test]
