@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Prints the name of a base image for images/runner that this machine can build on. In this order:
-#   BASE_IMAGE          if it is set, nothing is tried;
-#   oscr/base:<suite>   if an earlier run made it;
-#   ubuntu:24.04        if it is here, or a registry is in reach;
-#   oscr/base:<suite>   made by debootstrap: the machine's own suite, from the machine's own mirror (half a minute).
-# OSCR_OFFLINE=1 skips the attempt to pull.
+# base-image.sh [SUITE]: prints the name of a base image for images/runner that this machine can build on. In this order:
+#   BASE_IMAGE                        if it is set, nothing is tried;
+#   oddessentials/oscr-base:<suite>   if an earlier run made it;
+#   ubuntu:24.04                      if it is here, or a registry is in reach;
+#   oddessentials/oscr-base:<suite>   made by debootstrap: SUITE, or else the machine's own, from the machine's own mirror (half a minute).
+# OSCR_OFFLINE=1 skips the attempt to pull. (The name is one that nobody else can publish, should Docker ever ask for it.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
@@ -20,7 +20,8 @@ if [ -n "${BASE_IMAGE:-}" ]; then
 fi
 
 read_os_release
-own_image=oscr/base:${VERSION_CODENAME:-none}
+suite=${1:-${VERSION_CODENAME:-none}}
+own_image=oddessentials/oscr-base:$suite
 for image in "$own_image" "$default_image"; do
     if is_here "$image"; then
         echo "$image"
@@ -52,7 +53,7 @@ trap 'rm -rf --one-file-system "$root" "$log"' EXIT
 
 say "making $own_image with debootstrap (log: $log)"
 PATH=$PATH:/usr/sbin debootstrap --variant=minbase --include=ca-certificates --components="$components" \
-    "$VERSION_CODENAME" "$root" "$mirror" >"$log" 2>&1 || {
+    "$suite" "$root" "$mirror" >"$log" 2>&1 || {
     tail -n 20 "$log" >&2
     die "debootstrap failed; the end of its log is above"
 }
@@ -61,14 +62,16 @@ PATH=$PATH:/usr/sbin debootstrap --variant=minbase --include=ca-certificates --c
 # mirrors with frozen dates). A proxy with a password stays out of the image: give it as a build argument.
 {
     echo "# The sources of the machine that made this image."
-    apt_sources | awk -v codename="$VERSION_CODENAME" '
-        index($2, codename) == 1 { key = $1 " " $2; if (!(key in seen)) { seen[key] = 1; order[++n] = key } parts[key] = parts[key] " " $3 }
+    apt_sources | awk -v codename="$VERSION_CODENAME" -v suite="$suite" '
+        index($2, codename) == 1 { sub(codename, suite, $2); key = $1 " " $2; if (!(key in seen)) { seen[key] = 1; order[++n] = key } parts[key] = parts[key] " " $3 }
         END { for (i = 1; i <= n; i++) print "deb " order[i] parts[order[i]] }'
 } >"$root/etc/apt/sources.list"
 apt-config dump --format '%F "%v";%n' Acquire | grep -E '^Acquire::(https?::Proxy|Check-)[^@]*$' >"$root/etc/apt/apt.conf.d/90machine" || true
 
+# As the folder of a temporary file, the root would be for root alone: jobs of others, and Podman without root, could not enter it.
+chmod 0755 "$root"
 rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/*.log "$root"/var/log/apt/*
 tar -C "$root" --numeric-owner --one-file-system -c . |
-    docker import --change 'CMD ["bash"]' --message "debootstrap $VERSION_CODENAME" - "$own_image" >/dev/null
+    docker import --change 'CMD ["bash"]' --message "debootstrap $suite" - "$own_image" >/dev/null
 say "made $own_image ($(docker image inspect --format '{{.Size}}' "$own_image" | numfmt --to=iec))"
 echo "$own_image"

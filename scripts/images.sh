@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Builds the images of `make images` from what `make build` left in dist/: one line each, and docker's own words only when it
-# fails. Tags: oscr/entry, oscr/forge, and oddessentials/oscr-github:sim and oscr-azure-devops:sim with the stand-ins for the official
-# agents (and :sim-sudo, :sim-docker: GitHub's with what build arguments add). Arguments: the images to build, of those at the end;
-# without any, all of them; and github-official, github-official-docker (oddessentials/oscr-github:official and :official-docker), with
-# the archive of GitHub's agent that AGENT_ARCHIVE names, below dist/. OSCR_SIM_TAG, OSCR_ENTRY_IMAGE and OSCR_FORGE_IMAGE give other tags.
+# fails. In oddessentials/, with the tag that OSCR_SIM_TAG says (sim): oscr-entry, oscr-forge, and oscr-github and oscr-azure-devops with
+# the stand-ins for the official agents (and oscr-github:sim-sudo, :sim-docker: with what build arguments add). Arguments: the
+# images to build, of those at the end; without any, all that `make test` needs; and github-official, github-official-docker (:official
+# and :official-docker), with the archive of GitHub's agent that AGENT_ARCHIVE names, below dist/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
@@ -60,8 +60,8 @@ official() {
 [ $# -gt 0 ] || set -- entry forge github azure-devops github-sudo github-docker
 for image in "$@"; do
     case $image in
-    entry) build entry "${OSCR_ENTRY_IMAGE:-oscr/entry}" "${labels[@]}" ;;
-    forge) build forge "${OSCR_FORGE_IMAGE:-oscr/forge}" ;;
+    entry) build entry "oddessentials/oscr-entry:$tag" "${labels[@]}" ;;
+    forge) build forge "oddessentials/oscr-forge:$tag" ;;
     github | azure-devops) runner "$image" "" ;;
     # With what jobs may be given besides.
     github-sudo) runner github -sudo --build-arg OSCR_SUDO=true ;;

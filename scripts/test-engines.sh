@@ -55,7 +55,7 @@ if [ "${1:-}" = --outside ]; then
     outside=("$@")
     set -- tail -f /dev/null
 else
-    images+=("$image-docker" "${OSCR_TEST_FORGE_IMAGE:-oscr/forge}")
+    images+=("$image-docker" "${OSCR_TEST_FORGE_IMAGE:-oddessentials/oscr-forge:sim}")
 fi
 # Not in memory, and not on layers: those cannot be stacked.
 folder=$(mktemp --directory --tmpdir=/var/tmp oscr-engine.XXXXXX)

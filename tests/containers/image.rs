@@ -13,7 +13,11 @@ use crate::docker::{self, Container, GRACE, command, docker, inspect};
 use crate::provider::{AZURE_DEVOPS, GITHUB};
 use crate::world::{IMAGE, RUNNER, project_name, root, tag};
 
-const ENTRY: &str = "oscr/entry";
+/// The image of the binary alone.
+fn entry() -> String {
+    format!("oddessentials/oscr-entry:{}", tag())
+}
+
 const PROGRAM: &str = "/usr/local/bin/oscr-entry";
 
 /// Runs a script in the image as a user, with nothing of OSCR; its standard output.
@@ -73,7 +77,7 @@ pub fn the_image_gives_no_job_a_way_to_root(test: &str) {
 
 pub fn the_images_say_what_they_are(_: &str) {
     let azure = format!("{}:{}", AZURE_DEVOPS.repository, tag());
-    for image in [IMAGE, &azure, ENTRY] {
+    for image in [IMAGE, &azure, &entry()] {
         let facts = inspect("image", image);
         let labels = &facts["Config"]["Labels"];
         let label =
@@ -107,7 +111,7 @@ pub fn the_images_say_what_they_are(_: &str) {
 pub fn the_entry_image_is_one_static_file(test: &str) {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let archive = folder.path().join("image.tar");
-    docker(&["save", "--output", archive.to_str().expect("a path is text"), ENTRY]);
+    docker(&["save", "--output", archive.to_str().expect("a path is text"), &entry()]);
     let tar = |arguments: &[&str]| docker::run(Command::new("tar").args(arguments).current_dir(folder.path()));
     tar(&["-xf", "image.tar"]);
     let manifest: Value =
@@ -118,7 +122,7 @@ pub fn the_entry_image_is_one_static_file(test: &str) {
         layers.iter().map(|layer| tar(&["-tf", layer.as_str().expect("a layer's name is text")])).collect();
     assert_eq!(files.trim(), "oscr-entry");
 
-    let version = docker(&["run", "--rm", "--name", &project_name(test), ENTRY, "--version"]);
+    let version = docker(&["run", "--rm", "--name", &project_name(test), &entry(), "--version"]);
     assert_eq!(version.trim(), format!("oscr-entry {}", env!("CARGO_PKG_VERSION")));
 }
 
@@ -136,7 +140,8 @@ pub fn the_entry_is_an_init_for_any_image_that_copies_it(test: &str) {
     let built = Built(project_name(test));
     let name = built.0.as_str();
     let dockerfile = format!(
-        "FROM {IMAGE}\nCOPY --from={ENTRY} /oscr-entry /\nENTRYPOINT [\"/oscr-entry\", \"exec\", \"--\"]\nHEALTHCHECK NONE\n"
+        "FROM {IMAGE}\nCOPY --from={} /oscr-entry /\nENTRYPOINT [\"/oscr-entry\", \"exec\", \"--\"]\nHEALTHCHECK NONE\n",
+        entry()
     );
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     std::fs::write(folder.path().join("Dockerfile"), dockerfile).expect("a file can be written");

@@ -111,7 +111,7 @@ impl World {
         let provider = mode.provider();
         let mut settings = vec![
             ("FORGE_PAT", pat.as_str()),
-            ("FORGE_IMAGE", option_env!("OSCR_TEST_FORGE_IMAGE").unwrap_or("oscr/forge")),
+            ("FORGE_IMAGE", option_env!("OSCR_TEST_FORGE_IMAGE").unwrap_or("oddessentials/oscr-forge:sim")),
             (provider.token, &pat),
             ("CI_PROVIDER", provider.name),
             ("COMPOSE_PROFILES", provider.name),

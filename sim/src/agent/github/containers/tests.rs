@@ -90,7 +90,7 @@ fn map(members: &Value) -> Value {
 
 /// A job in a container, with a service.
 fn message() -> Value {
-    let own = json!({"image": "oscr/base:bookworm", "env": map(&json!({"A": "b c", "EMPTY": ""})),
+    let own = json!({"image": "oddessentials/oscr-base:bookworm", "env": map(&json!({"A": "b c", "EMPTY": ""})),
         "volumes": {"type": 1, "seq": ["/anonymous", "/mine:/yours:ro"]}, "options": "--cpus 1"});
     let service = json!({"image": "redis:7", "ports": {"type": 1, "seq": ["6379"]},
         "options": "--health-cmd \"redis-cli ping\""});
@@ -132,7 +132,7 @@ fn a_job_with_containers_asks_docker_what_the_official_runner_asks() {
                       -v /var/run/docker.sock:/var/run/docker.sock -v /anonymous -v /mine:/yours:ro -v @/work:/__w \
                       -v @/root/externals:/__e:ro -v @/work/_temp:/__w/_temp -v @/work/_actions:/__w/_actions \
                       -v @/tools:/__t -v @/work/_temp/_github_home:/github/home \
-                      -v @/work/_temp/_github_workflow:/github/workflow --entrypoint tail oscr/base:bookworm -f /dev/null";
+                      -v @/work/_temp/_github_workflow:/github/workflow --entrypoint tail oddessentials/oscr-base:bookworm -f /dev/null";
     let create_service = "create --name REDIS --label LABEL --network NETWORK --network-alias redis -p 6379 \
                           --health-cmd <redis-cli ping> -e GITHUB_ACTIONS=true -e CI=true redis:7";
     let expected = [
@@ -141,7 +141,7 @@ fn a_job_with_containers_asks_docker_what_the_official_runner_asks() {
         "ps --all --quiet --no-trunc --filter label=LABEL",
         "network prune --force --filter label=LABEL",
         "network create --label LABEL NETWORK",
-        "pull oscr/base:bookworm",
+        "pull oddessentials/oscr-base:bookworm",
         create_own,
         "start container-1",
         &format!("ps --all --filter id=container-1 {running}"),
@@ -289,7 +289,7 @@ fn an_image_is_pulled_three_times_unless_it_must_be_there() {
     let mut containers = world.containers(&message);
     let refused = containers.initialize(&mut |_| {}).unwrap_err();
     assert_eq!(refused, "Docker pull failed with exit code 18");
-    assert_eq!(world.calls(&containers)[5..], ["pull oscr/base:bookworm"; 3]);
+    assert_eq!(world.calls(&containers)[5..], ["pull oddessentials/oscr-base:bookworm"; 3]);
     containers.stop(&mut |_| {}).unwrap();
 
     world.say("calls", "");
