@@ -79,6 +79,10 @@ build: ## the static binary (dist/oscr-entry), its man pages and completions (di
 images: build ## the container images, from a base that needs no registry
 	@scripts/images.sh
 
+.PHONY: images-full
+images-full: build ## the variant with compilers and Docker's command line, too large to be built for each run of the tests
+	@scripts/images.sh github-full
+
 .PHONY: demo
 demo: setup build ## three runners and a simulated forge on this machine, and what happens (CI_PROVIDER=github|azure-devops, AGENT=FILE|official)
 	@scripts/demo.sh up $(or $(CI_PROVIDER),github)

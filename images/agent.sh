@@ -53,7 +53,6 @@ mkdir -p /out/opt/oscr/agent
 tar --extract --gzip --file /tmp/agent.tar.gz --directory /out/opt/oscr/agent --no-same-owner
 chmod -R u+rwX,go+rX,go-w /out/opt/oscr/agent
 test -x "/out/opt/oscr/agent/$listener"
-chmod 0755 /out/usr/local/bin/oscr-entry
 # What PID 1 knows the agent's age by.
 printf '{"version":"%s","released":"%s"}\n' "$version" "$released" >/out/opt/oscr/agent.json
 rm /tmp/agent.tar.gz

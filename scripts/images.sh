@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the images of `make images` from what `make build` left in dist/: one line each, and docker's own words only when it
 # fails. In oddessentials/, with the tag that OSCR_SIM_TAG says (sim): oscr-entry, oscr-forge, and oscr-github and oscr-azure-devops with
-# the stand-ins for the official agents (and oscr-github:sim-sudo, :sim-docker: with what build arguments add). Arguments: the
+# the stand-ins for the official agents (and oscr-github:sim-sudo, :sim-docker, :sim-full: with what build arguments add). Arguments: the
 # images to build, of those at the end; without any, all that `make test` needs; and github-official, github-official-docker (:official
 # and :official-docker), with the archive of GitHub's agent that AGENT_ARCHIVE names, below dist/.
 set -euo pipefail
@@ -65,6 +65,11 @@ for image in "$@"; do
     github | azure-devops) runner "$image" "" ;;
     # With what jobs may be given besides.
     github-sudo) runner github -sudo --build-arg OSCR_SUDO=true ;;
+    github-full)
+        # Debian 12 has no Compose that this could be built with.
+        [ "$base" != oddessentials/oscr-base:bookworm ] || base=$(scripts/base-image.sh trixie)
+        runner github -full --build-arg OSCR_FULL=true
+        ;;
     github-docker) runner github -docker --build-arg OSCR_DOCKER=engine ;;
     github-official) official "" ;;
     github-official-docker) official -docker --build-arg OSCR_DOCKER=engine ;;

@@ -6,6 +6,7 @@
 //! - [`official`]: an image of the runner through a table of scenarios, with the official agent or its stand-in.
 //! - [`patience`]: how long tests wait.
 //! - [`protocol`]: what the forge and the stand-in agent say to each other.
+//! - [`registry`]: a registry of images, for what fetches one without Docker.
 //! - [`agent`]: the stand-in for the official agent: listener, worker, scripts, and the archive of a release.
 
 pub mod agent;
@@ -15,6 +16,7 @@ pub mod markers;
 pub mod official;
 pub mod patience;
 pub mod protocol;
+pub mod registry;
 pub mod scale;
 
 /// The version of GitHub's agent that the stand-in claims to be.

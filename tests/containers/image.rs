@@ -127,7 +127,7 @@ pub fn the_entry_image_is_one_static_file(test: &str) {
 }
 
 /// An image and a container that go with this.
-struct Built(String);
+pub struct Built(pub String);
 
 impl Drop for Built {
     fn drop(&mut self) {

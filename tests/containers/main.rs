@@ -5,6 +5,7 @@
 //! forge's long polls (`forge.rs`), lines of a container's log, Docker's events (`docker.rs`).
 
 mod boards;
+mod build;
 mod docker;
 mod faults;
 mod forge;
@@ -87,6 +88,7 @@ const IN_TOKEN_MODE: &[WithForge] = table![
     ollama::a_model_is_brought_to_a_machine_without_a_network_and_stays_over_a_stop,
     ollama::what_goes_wrong_with_a_model_is_said_and_ends_no_server,
     shipped::prometheus_of_compose_monitoring_yml_finds_every_replica,
+    plain::the_readmes_tool_cache_survives_its_container_up_to_the_cap,
     plain::a_container_with_dockers_init_works,
     plain::a_container_under_a_filter_that_knows_no_newer_system_calls_works,
     plain::what_a_failing_test_prints_has_the_log_of_every_container,
@@ -112,6 +114,11 @@ const IN_TOKEN_MODE: &[WithForge] = table![
 const WITHOUT_FORGE: &[WithoutForge] = table![
     official::every_scenario_of_the_table_is_green_with_the_stand_in,
     official::what_a_run_of_the_table_made_is_gone_when_it_is_interrupted,
+    build::oscr_entry_comes_from_dist_or_from_a_registry_with_buildkit_and_without,
+    build::the_pages_lines_build_an_image_on_ours,
+    build::docker_compose_build_in_a_clone_says_both_ways_where_there_is_no_release,
+    build::jobs_find_what_the_page_promises_in_each_image,
+    build::a_base_that_lacks_a_promised_tool_ends_the_build_with_its_name,
     image::a_job_can_change_nothing_of_the_image_but_what_is_wiped,
     image::the_image_gives_no_job_a_way_to_root,
     image::the_images_say_what_they_are,

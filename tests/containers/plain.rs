@@ -4,7 +4,7 @@ use oscr_sim::patience::LIMIT;
 use oscr_sim::protocol::JobResult;
 
 use crate::docker::{Container, GRACE};
-use crate::world::World;
+use crate::world::{World, root};
 
 /// What a job finds out about itself.
 const SELF: &str = r#"
@@ -40,6 +40,36 @@ fn stops_cleanly(world: &World, container: &Container) {
 pub fn the_readmes_docker_run_works_with_default_capabilities(world: &World) {
     does_one_job(world, &world.docker_run(&[]));
     stops_cleanly(world, &world.docker_run(&[]));
+}
+
+/// A tool that was used last week, and another one of today.
+const TOOLS: &str = r#"
+mkdir "$RUNNER_TOOL_CACHE/old" "$RUNNER_TOOL_CACHE/new"
+head -c 700000 /dev/zero | tee "$RUNNER_TOOL_CACHE/old/tool" >"$RUNNER_TOOL_CACHE/new/tool"
+touch -d "7 days ago" "$RUNNER_TOOL_CACHE/old/tool" "$RUNNER_TOOL_CACHE/old"
+"#;
+
+pub fn the_readmes_tool_cache_survives_its_container_up_to_the_cap(world: &World) {
+    let given = "-e RUNNER_TOOL_CACHE=/opt/hostedtoolcache -v tools:/opt/hostedtoolcache -e OSCR_CACHE_MAX=20g";
+    for page in ["README.md", "docs/getting-started.md"] {
+        let text = std::fs::read_to_string(root().join(page)).expect("the page is there");
+        assert!(text.contains(given), "{page} has other arguments");
+    }
+    // Empty and root's, as a new volume is.
+    let tools = world.folder.path().join("tools");
+    std::fs::create_dir(&tools).expect("a folder can be made");
+    let given = given.replace("-v tools:", &format!("-v {}:", tools.display())).replace("=20g", "=1m");
+    let given: Vec<&str> = given.split(' ').collect();
+    let mut found = Vec::new();
+    for script in [TOOLS, "ls \"$RUNNER_TOOL_CACHE\"\n"] {
+        let container = world.docker_run(&given);
+        world.forge.wait_runner(container.host(), 0);
+        let job = world.forge.finished(world.forge.script_on(container.host(), "tools", script));
+        assert_eq!(job.result, Some(JobResult::Succeeded), "{}", job.log);
+        assert_eq!(container.wait_exit(LIMIT), 0);
+        found = job.log.lines().filter(|line| ["old", "new"].contains(line)).map(str::to_owned).collect();
+    }
+    assert_eq!(found, ["new"], "the cap has room for one");
 }
 
 pub fn a_container_that_is_not_root_works_and_says_what_that_weakens(world: &World) {

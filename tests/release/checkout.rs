@@ -18,7 +18,17 @@ impl Checkout {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let copy = Command::new("cp")
-            .args(["--recursive", "--parents", "scripts", "images/runner/Dockerfile", "Cargo.toml", "CHANGELOG.md"])
+            .args([
+                "--recursive",
+                "--parents",
+                "scripts",
+                "images",
+                "docs/images.md",
+                "docs/moving.md",
+                "Cargo.toml",
+                "CHANGELOG.md",
+            ])
+            .args([".env.example", "compose.yml"])
             .arg(folder.path())
             .current_dir(project())
             .status();
@@ -26,6 +36,11 @@ impl Checkout {
         let checkout = Self { folder };
         checkout
             .change("Cargo.toml", |text| text.replacen(&format!("\"{}\"", env!("CARGO_PKG_VERSION")), "\"1.2.3\"", 1));
+        let images = ["images/runner/Dockerfile", "images/entry/Dockerfile", "docs/images.md", "docs/moving.md"];
+        for name in images.into_iter().chain(["compose.yml", ".env.example"]) {
+            let image = |version: &str| format!("oddessentials/oscr-entry:{version}");
+            checkout.change(name, |text| text.replace(&image(env!("CARGO_PKG_VERSION")), &image("1.2.3")));
+        }
         checkout.change("CHANGELOG.md", |text| text.replace("## [Unreleased]", "## [1.2.3] - 2026-11-30"));
         checkout
     }
@@ -70,11 +85,14 @@ fn a_checkout_that_lacks_something_is_refused_with_a_line_for_it() {
     });
     let said = bad(&checkout.run("scripts/release/check.sh", &["1.2.4"]));
     let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(lines.len(), 4, "{said}");
+    assert_eq!(lines.len(), 5, "{said}");
     assert!(lines[0].contains("the tag says 1.2.4, and Cargo.toml says 1.2.3"), "{said}");
-    assert!(lines[1].contains("CHANGELOG.md has no section «## [1.2.4] - DAY»"), "{said}");
-    assert!(lines[2].contains("has no AGENT_SHA256_ARM64 of azure-devops"), "{said}");
-    assert!(lines[3].contains("cannot be released"), "{said}");
+    let stale =
+        ".env.example compose.yml docs/images.md docs/moving.md images/entry/Dockerfile images/runner/Dockerfile";
+    assert!(lines[1].ends_with(&format!("these name another version of oscr-entry than 1.2.4: {stale}")), "{said}");
+    assert!(lines[2].contains("CHANGELOG.md has no section «## [1.2.4] - DAY»"), "{said}");
+    assert!(lines[3].contains("has no AGENT_SHA256_ARM64 of azure-devops"), "{said}");
+    assert!(lines[4].contains("cannot be released"), "{said}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod binaries;
 mod checkout;
+mod entry;
 mod images;
 mod tags;
 mod workflow;
