@@ -15,6 +15,11 @@ what=${1:-} layouts=${2:?push.sh content|tags LAYOUTS}
 answer=$(mktemp) error=$(mktemp)
 trap 'rm -f "$answer" "$error"' EXIT
 
+# A variant is a tag of its image: oscr-github+full has oscr-github:1.2.3-full.
+name_of() { echo "${1%%+*}"; }
+# tag_of IMAGE TAG
+tag_of() { case $1 in *+*) echo "${2#*:}-${1#*+}" ;; *) echo "${2#*:}" ;; esac; }
+
 digest_of() { jq --raw-output '.manifests[0].digest' "$layouts/$1/index.json"; }
 
 # The digest behind a tag, or nothing if there is no such tag. That a registry does not answer is neither.
@@ -36,9 +41,10 @@ for image in $images; do
     for repository in "${repositories[@]}"; do
         for tag in "${tags[@]}"; do
             [[ $tag = fixed:* ]] || continue
-            there=$(digest_of_tag "$repository/$image:${tag#fixed:}")
+            name=$repository/$(name_of "$image"):$(tag_of "$image" "$tag")
+            there=$(digest_of_tag "$name")
             [ -z "$there" ] || [ "$there" = "$(digest_of "$image")" ] ||
-                die "$repository/$image:${tag#fixed:} is $there already, and never moves: release the next version"
+                die "$name is $there already, and never moves: release the next version"
         done
     done
 done
@@ -47,10 +53,11 @@ content)
     for image in $images; do
         digest=$(digest_of "$image")
         for repository in "${repositories[@]}"; do
-            say "$repository/$image@$digest"
-            skopeo copy --quiet --all --preserve-digests "oci:$layouts/$image" "docker://$repository/$image@$digest" >&2
-            cosign sign --yes "$repository/$image@$digest" >&2
-            echo "${digest#sha256:}  $repository/$image"
+            name=$repository/$(name_of "$image")
+            say "$name@$digest"
+            skopeo copy --quiet --all --preserve-digests "oci:$layouts/$image" "docker://$name@$digest" >&2
+            cosign sign --yes "$name@$digest" >&2
+            echo "${digest#sha256:}  $name"
         done
     done
     ;;
@@ -61,9 +68,10 @@ tags)
             for repository in "${repositories[@]}"; do
                 for tag in "${tags[@]}"; do
                     [[ $tag = "$kind":* ]] || continue
-                    say "$repository/$image:${tag#*:}"
-                    skopeo copy --quiet --all --preserve-digests "docker://$repository/$image@$(digest_of "$image")" \
-                        "docker://$repository/$image:${tag#*:}" >&2
+                    name=$repository/$(name_of "$image")
+                    say "$name:$(tag_of "$image" "$tag")"
+                    skopeo copy --quiet --all --preserve-digests "docker://$name@$(digest_of "$image")" \
+                        "docker://$name:$(tag_of "$image" "$tag")" >&2
                 done
             done
         done

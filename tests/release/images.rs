@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::{bad, good, project, run, sha256};
 
 /// An OCI archive as buildx writes it: an index of one image, and of its attestations.
-fn archive(path: &Path, architecture: &str, attested: bool) {
+fn archive(path: &Path, name: &str, architecture: &str, attested: bool) {
     let mut archive = tar::Builder::new(fs::File::create(path).unwrap());
     let mut add = |name: &str, bytes: &[u8]| {
         let mut header = tar::Header::new_gnu();
@@ -24,7 +24,7 @@ fn archive(path: &Path, architecture: &str, attested: bool) {
         add(&format!("blobs/sha256/{digest}"), &bytes);
         json!({"digest": format!("sha256:{digest}"), "size": bytes.len()})
     };
-    let mut image = blob(&json!({"image of": architecture}));
+    let mut image = blob(&json!({"image of": architecture, "called": name}));
     image["platform"] = json!({"os": "linux", "architecture": architecture});
     let mut manifests = vec![image];
     if attested {
@@ -41,11 +41,16 @@ fn archive(path: &Path, architecture: &str, attested: bool) {
 
 /// Joins archives of these architectures into `layouts/oscr-entry`.
 fn join(folder: &Path, archives: &[(&str, bool)]) -> Output {
+    join_image(folder, "oscr-entry", archives)
+}
+
+/// The same of an image, whose content is its name's.
+fn join_image(folder: &Path, image: &str, archives: &[(&str, bool)]) -> Output {
     let mut command = Command::new(project().join("scripts/release/join.sh"));
-    command.arg(folder.join("layouts/oscr-entry"));
+    command.arg(folder.join("layouts").join(image));
     for (architecture, attested) in archives {
-        let path = folder.join(format!("{architecture}.tar"));
-        archive(&path, architecture, *attested);
+        let path = folder.join(format!("{image}-{architecture}.tar"));
+        archive(&path, image, architecture, *attested);
         command.arg(path);
     }
     run(&mut command, "")
@@ -169,6 +174,26 @@ fn images_are_signed_before_they_have_a_tag_and_what_moves_moves_last() {
         good(&run(registries.command("verify.sh").arg("https://example.org/release.yml"), &pushed));
         assert_eq!(registries.done(), [format!("verify {hub}"), format!("verify {ghcr}")]);
     }
+}
+
+#[test]
+fn a_variant_is_a_tag_of_its_image_and_fixed_where_that_is() {
+    let registries = Registries::new();
+    let folder = registries.folder.path();
+    let both = [("amd64", true), ("arm64", true)];
+    let [plain, full] = ["oscr-github", "oscr-github+full"].map(|image| good(&join_image(folder, image, &both)));
+    assert_ne!(plain, full);
+    let (tags, place) = ("fixed:1.2.3 moving:latest", "hub.example/o");
+    let pushed = good(&registries.push("content", tags, place));
+    let sums = [&plain, &full].map(|digest| digest.trim().strip_prefix("sha256:").unwrap());
+    assert_eq!(pushed, sums.map(|sum| format!("{sum}  hub.example/o/oscr-github\n")).concat());
+    registries.done();
+    good(&registries.push("tags", tags, place));
+    let wanted = ["1.2.3", "1.2.3-full", "latest", "latest-full"].map(|tag| format!("hub.example/o/oscr-github:{tag}"));
+    assert_eq!(registries.done(), wanted);
+    fs::write(folder.join("registry/hub.example_o_oscr-github:1.2.4-full"), "another image").unwrap();
+    let said = bad(&registries.push("content", "fixed:1.2.4", place));
+    assert!(said.contains("hub.example/o/oscr-github:1.2.4-full is sha256:"), "{said}");
 }
 
 #[test]
