@@ -80,7 +80,7 @@ images: build ## the container images, from a base that needs no registry
 	@scripts/images.sh
 
 .PHONY: images-full
-images-full: build ## the variant with compilers and Docker's command line, too large to be built for each run of the tests
+images-full: build ## the variant -full: compilers and Docker's command line (some minutes)
 	@scripts/images.sh github-full
 
 .PHONY: demo
