@@ -321,6 +321,26 @@ mod tests {
     }
 
     #[test]
+    fn the_file_of_an_older_version_is_read_and_a_newer_ones_as_far_as_it_is_known() {
+        let older = include_str!("../../tests/corpus/state/seed-1");
+        let newer = older.replacen('{', r#"{"of_tomorrow":{"a":[1]},"#, 1).replace(r#""version":1"#, r#""version":2"#);
+        for text in [older, &newer] {
+            let directory = tempfile::tempdir().unwrap();
+            fs::write(directory.path().join(NAME), text).unwrap();
+            let State { current, leftovers, failures, version: 1, update, job: None, .. } =
+                StateFile::open(directory.path()).unwrap().content
+            else {
+                panic!("it is as this version writes it: {text}");
+            };
+            assert_eq!(current.map(|current| (current.id, current.name)), Some((Some(7), "a".to_owned())));
+            assert_eq!((leftovers.len(), failures, update), (1, 3, Memory::default()));
+            assert!(!directory.path().join("state.damaged.json").exists());
+            let written = fs::read_to_string(directory.path().join(NAME)).unwrap();
+            assert!(!written.contains("of_tomorrow"), "{written}");
+        }
+    }
+
+    #[test]
     fn kept_files_come_back_as_they_were() {
         let directory = tempfile::tempdir().unwrap();
         let root = tempfile::tempdir().unwrap();

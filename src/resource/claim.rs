@@ -131,6 +131,16 @@ mod tests {
     }
 
     #[test]
+    fn of_the_record_of_another_version_is_read_what_is_known() {
+        let older = include_str!("../../tests/corpus/holder/seed-1");
+        let newer = older.replacen('{', r#"{"of_tomorrow":[1],"#, 1);
+        for text in [older, &newer] {
+            let claim: Claim = serde_json::from_str(text).unwrap();
+            assert_eq!((claim.who.as_str(), claim.owner), ("oscr-a-1234", None), "{text}");
+        }
+    }
+
+    #[test]
     fn a_person_is_told_of_in_their_own_words() {
         let note = Some("until noon".to_owned());
         let person = Claim { note, ..Claim::now("alice on bench (picocom, process 7)".to_owned()) };

@@ -17,7 +17,12 @@ pub const GRACE: u32 = 600;
 
 /// A docker command that will not ask and whose settings do not come from whoever runs the tests.
 pub fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new("docker");
+    program("docker", arguments)
+}
+
+/// The same with a program that calls docker.
+pub fn program(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(name);
     command.args(arguments).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();

@@ -16,6 +16,9 @@ mod jobs_docker;
 mod life;
 mod official;
 mod ollama;
+#[expect(dead_code, reason = "pages are only read here")]
+#[path = "../life/page.rs"]
+mod page;
 mod plain;
 mod privileges;
 mod provider;
@@ -24,6 +27,7 @@ mod secrets;
 mod shipped;
 mod soak;
 mod stop;
+mod upgrade;
 mod world;
 
 use std::process::ExitCode;
@@ -89,6 +93,7 @@ const IN_TOKEN_MODE: &[WithForge] = table![
     ollama::what_goes_wrong_with_a_model_is_said_and_ends_no_server,
     shipped::prometheus_of_compose_monitoring_yml_finds_every_replica,
     plain::the_readmes_tool_cache_survives_its_container_up_to_the_cap,
+    upgrade::an_upgrade_as_the_page_has_it_keeps_the_job_and_an_idle_runner,
     plain::a_container_with_dockers_init_works,
     plain::a_container_under_a_filter_that_knows_no_newer_system_calls_works,
     plain::what_a_failing_test_prints_has_the_log_of_every_container,

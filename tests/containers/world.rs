@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 
-use crate::docker::{self, Container, command};
+use crate::docker::{self, Container, command, program};
 use crate::forge::Forge;
 use crate::provider::{AZURE_DEVOPS, GITHUB, Provider};
 
@@ -91,6 +91,8 @@ pub struct World {
     overrides: Mutex<Vec<&'static str>>,
     /// What was started by `docker run`.
     extra: Mutex<Vec<Container>>,
+    /// Images of this world's own.
+    images: Mutex<Vec<String>>,
     /// Of this machine, for files that containers are given.
     pub folder: TempDir,
 }
@@ -136,6 +138,7 @@ impl World {
             settings: Mutex::new(settings),
             overrides: Mutex::default(),
             extra: Mutex::default(),
+            images: Mutex::default(),
             folder: tempfile::tempdir().expect("a folder for temporary files can be made"),
         };
         world.compose(&["up", "--detach", "forge"]);
@@ -196,14 +199,24 @@ impl World {
     }
 
     fn compose_command(&self, arguments: &[&str]) -> Command {
-        let mut command = command(&["compose", "--project-name", &self.project]);
+        let mut command = self.in_project(command(&["compose"]));
+        command.args(arguments);
+        command
+    }
+
+    /// A script that says `docker compose` as people do who stand in the folder of this project.
+    pub fn shell(&self, script: &str) -> Command {
+        self.in_project(program("bash", &["-euo", "pipefail", "-c", script]))
+    }
+
+    /// Has Compose, however it is called, mean this project.
+    fn in_project(&self, mut command: Command) -> Command {
         let overrides = self.overrides.lock().unwrap_or_else(PoisonError::into_inner);
-        for file in ["compose.yml", "tests/containers/compose.yml"].iter().chain(&*overrides) {
-            command.arg("--file").arg(root().join(file));
-        }
+        let files = ["compose.yml", "tests/containers/compose.yml"].iter().chain(&*overrides);
+        let files: Vec<String> = files.map(|file| root().join(file).display().to_string()).collect();
+        command.env("COMPOSE_PROJECT_NAME", &self.project).env("COMPOSE_FILE", files.join(":"));
         // The .env of whoever works here has no say.
-        command.args(["--env-file", "/dev/null"]).args(arguments);
-        command.envs(&*self.settings());
+        command.env("COMPOSE_ENV_FILES", "/dev/null").envs(&*self.settings());
         command
     }
 
@@ -275,6 +288,19 @@ impl World {
         Container { id: String::from_utf8_lossy(&output.stdout).trim().to_owned() }
     }
 
+    /// The runner's image once more, as another one: under a tag of this world's own, and with a label that the other has not.
+    #[track_caller]
+    pub fn another_image(&self) -> String {
+        let repository = self.provider().repository;
+        let image = format!("{repository}:{}", self.project);
+        let folder = tempfile::tempdir().expect("a folder for temporary files can be made");
+        let file = format!("FROM {repository}:{}\nLABEL oscr.test={}\n", tag(), self.project);
+        std::fs::write(folder.path().join("Dockerfile"), file).expect("a file can be written");
+        docker::run(command(&["build", "--quiet", "--tag", &image]).arg(folder.path()));
+        self.images.lock().unwrap_or_else(PoisonError::into_inner).push(image.clone());
+        image
+    }
+
     fn forge_address(&self) -> String {
         self.compose(&["port", "forge", "80"]).trim().to_owned()
     }
@@ -331,6 +357,9 @@ impl World {
             docker::output(&mut self.compose_command(&["down", "--volumes", "--remove-orphans", "--timeout", "0"]));
         if !down.status.success() {
             eprintln!("{} cannot be removed: {}", self.project, String::from_utf8_lossy(&down.stderr));
+        }
+        for image in &*self.images.lock().unwrap_or_else(PoisonError::into_inner) {
+            docker::output(&mut command(&["rmi", image]));
         }
     }
 }
