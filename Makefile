@@ -58,7 +58,7 @@ setup: ## install what is missing: build tools, Rust's target, Docker, Compose
 	@scripts/setup.sh
 
 .PHONY: setup-lint
-setup-lint: ## install what only `make lint` needs, into .tools
+setup-lint: ## install what only `make lint` needs, into .tools where that can be
 	@scripts/setup.sh lint
 
 .PHONY: build
@@ -133,12 +133,13 @@ test-gnu: ## the tests that need no container, against the static glibc build
 	scripts/test-summary.sh cargo test $(CARGO_FLAGS) --target $(shell uname -m)-unknown-linux-gnu --workspace --no-fail-fast -- $(TEST_ARGS)
 
 .PHONY: lint
-lint: setup-lint lint-workflows ## formatting, clippy, shell scripts, Dockerfiles, compose files, workflows
+lint: setup-lint lint-workflows ## formatting, clippy, shell scripts, Dockerfiles, compose files, the systemd unit, workflows
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --target $(TARGET) --workspace --all-targets -- --deny warnings
 	shellcheck $(SHELL_SCRIPTS)
 	if command -v hadolint >/dev/null; then hadolint $(DOCKERFILES); else echo "hadolint is not here: Dockerfiles are not checked"; fi
 	scripts/check-compose.sh
+	scripts/check-units.sh
 
 .PHONY: lint-workflows
 lint-workflows: setup-lint ## what .github has: its form, and what an attacker could make of it

@@ -4,7 +4,7 @@
 #
 #   scripts/setup.sh         what building and the demo need
 #   scripts/setup.sh tests   what tests alone need: programs in .tools, inside the clone
-#   scripts/setup.sh lint    what `make lint` alone needs, there too
+#   scripts/setup.sh lint    what `make lint` alone needs, there too; systemd-analyze from the machine's packages
 #
 #   OSCR_DOCKERD_FLAGS   more flags for dockerd, should this script have to start one
 set -euo pipefail
@@ -289,6 +289,9 @@ unpack() {
 
 # -------------------------------------------------------------------------------------------------------------------- lint
 
+# A machine that systemd runs has it. Elsewhere, as in a container, the package adds programs, and starts nothing.
+setup_systemd_analyze() { have systemd-analyze || install_packages systemd; }
+
 # In the clone, so that the machine's Python stays as it is. What is there already is not asked of any package index again.
 setup_lint() {
     local wanted=scripts/lint/requirements.txt made
@@ -318,6 +321,7 @@ tests)
     exit
     ;;
 lint)
+    setup_systemd_analyze
     setup_lint
     exit
     ;;
