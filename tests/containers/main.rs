@@ -6,6 +6,7 @@
 
 mod boards;
 mod build;
+mod cleanup;
 mod docker;
 mod faults;
 mod forge;
@@ -16,8 +17,6 @@ mod jobs_docker;
 mod life;
 mod official;
 mod ollama;
-#[expect(dead_code, reason = "pages are only read here")]
-#[path = "../life/page.rs"]
 mod page;
 mod plain;
 mod privileges;
@@ -126,6 +125,7 @@ const WITHOUT_FORGE: &[WithoutForge] = table![
     build::a_base_that_lacks_a_promised_tool_ends_the_build_with_its_name,
     image::a_job_can_change_nothing_of_the_image_but_what_is_wiped,
     image::the_image_gives_no_job_a_way_to_root,
+    cleanup::what_the_pages_commands_remove_is_all_that_was_made_and_nothing_else,
     image::the_images_say_what_they_are,
     privileges::check_prints_the_posture_of_the_container_that_it_is_in,
     image::the_entry_image_is_one_static_file,

@@ -8,18 +8,11 @@ use oscr_sim::patience::LIMIT;
 use oscr_sim::protocol::JobResult;
 
 use crate::docker;
-use crate::page::marked;
+use crate::page::commands;
 use crate::world::{World, root};
 
 /// Between two looks at the pool.
 const LOOK: Duration = Duration::from_millis(200);
-
-/// The commands between two marks of the page.
-fn commands(page: &str, name: &str) -> String {
-    let block = &page[marked(page, name)];
-    let commands = block.strip_prefix("```\n").and_then(|block| block.strip_suffix("```\n"));
-    commands.unwrap_or_else(|| panic!("{name} is one block of commands: {block}")).to_owned()
-}
 
 pub fn an_upgrade_as_the_page_has_it_keeps_the_job_and_an_idle_runner(world: &World) {
     let page = std::fs::read_to_string(root().join("docs/upgrading.md")).expect("the page can be read");
