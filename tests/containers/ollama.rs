@@ -24,7 +24,7 @@ fn image() -> String {
     fs::write(folder.path().join("ollama"), include_str!("ollama-stand-in.pl")).expect("a file");
     let file = format!("FROM {IMAGE}\nCOPY ollama /bin/ollama\nRUN [\"chmod\", \"0755\", \"/bin/ollama\"]\n");
     fs::write(folder.path().join("Dockerfile"), file).expect("a file");
-    let name = format!("oscr/ollama-stand-in:{}", tag());
+    let name = format!("oddessentials/oscr-ollama-stand-in:{}", tag());
     docker::run(command(&["build", "--quiet", "--tag", &name]).arg(folder.path()));
     name
 }
