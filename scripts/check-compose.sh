@@ -18,35 +18,34 @@ check() {
 
 check "compose.yml without .env" --env-file /dev/null --file compose.yml --profile '*'
 check "compose.yml with .env.example" --env-file .env.example --file compose.yml
-for provider in github azure-devops; do
+# A forge's profile has its name.
+mapfile -t providers < <(sed -n 's/^    profiles: \[\(.*\)\]$/\1/p' compose.yml)
+for provider in "${providers[@]}"; do
     (
         export CI_PROVIDER=$provider "${secrets[@]/%/=x}"
         check "compose.yml with all of $provider's secrets" --env-file .env.example --file compose.yml
     )
 done
-# What may be added to it, for each forge.
-for file in compose.docker-socket.yml compose.docker-dind.yml compose.docker-own.yml compose.sudo.yml compose.hardened.yml compose.ollama.yml \
-    compose.gpu.yml; do
-    for provider in github azure-devops; do
-        CI_PROVIDER=$provider check "$file with $provider" --env-file .env.example --file compose.yml --file "$file"
-    done
-done
-# And what may be added together, in either order.
-for pair in hardened:docker-own hardened:docker-socket hardened:sudo sudo:docker-own sudo:docker-dind sudo:docker-socket ollama:gpu \
-    ollama:ollama-gpu ollama:hardened ollama:docker-dind ollama:docker-own ollama:sudo gpu:docker-dind gpu:docker-own; do
-    one=compose.${pair%:*}.yml other=compose.${pair#*:}.yml
-    for provider in github azure-devops; do
-        CI_PROVIDER=$provider check "$one with $other" --env-file .env.example --file compose.yml --file "$one" --file "$other"
-        CI_PROVIDER=$provider check "$other with $one" --env-file .env.example --file compose.yml --file "$other" --file "$one"
+# What the pages, the example and the files themselves put together, for each forge; what is added also in the other order.
+mapfile -t combinations < <(
+    grep -ohE 'compose(\.boards)?\.yml(:compose\.[a-z.-]+\.yml)+' README.md docs/*.md .env.example compose*.yml |
+        grep -v ':compose\.override\.yml' | sort -u
+)
+# Grafana is not started without.
+export GRAFANA_PASSWORD=x
+for combination in "${combinations[@]}"; do
+    IFS=: read -ra files <<<"$combination"
+    there=(--file "${files[0]}") back=()
+    for file in "${files[@]:1}"; do there+=(--file "$file") back=(--file "$file" "${back[@]}"); done
+    for provider in "${providers[@]}"; do
+        CI_PROVIDER=$provider check "$combination with $provider" --env-file .env.example "${there[@]}"
+        [ ${#files[@]} -lt 3 ] ||
+            CI_PROVIDER=$provider check "$combination with $provider, turned round" --env-file .env.example "${there[@]:0:2}" "${back[@]}"
     done
 done
 # Two organisations and two boards: as it is, and with the example settings.
 check "compose.boards.yml without .env" --env-file /dev/null --file compose.boards.yml
 check "compose.boards.yml" --env-file .env.example --file compose.boards.yml
-for file in compose.yml compose.boards.yml; do
-    GRAFANA_PASSWORD=x check "$file with compose.monitoring.yml" --env-file .env.example --file "$file" --file compose.monitoring.yml
-done
-check "compose.boards.hardened.yml" --env-file .env.example --file compose.boards.yml --file compose.boards.hardened.yml
 check "demo/compose.yml" --file demo/compose.yml
 
 # The example must select the service that its first lines promise.

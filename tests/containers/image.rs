@@ -10,7 +10,7 @@ use oscr_sim::patience::LIMIT;
 use serde_json::Value;
 
 use crate::docker::{self, Container, GRACE, command, docker, inspect};
-use crate::provider::{AZURE_DEVOPS, GITHUB};
+use crate::provider::{AZURE_DEVOPS, GITHUB, Provider};
 use crate::world::{IMAGE, RUNNER, project_name, root, tag};
 
 /// The image of the binary alone.
@@ -238,6 +238,58 @@ pub fn compose_files_with_docker_ask_for_control_groups_of_their_own(_: &str) {
         asked += 1;
     }
     assert_eq!(asked, 3, "so many files give jobs a Docker");
+}
+
+/// All that a value says: each of its ends, by the path to it.
+fn ends(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| ends(value, &format!("{path}.{name}"), found)),
+        Value::Array(items) => items.iter().for_each(|item| ends(item, &format!("{path}[]"), found)),
+        end => drop(found.insert(format!("{path} {end}"))),
+    }
+}
+
+/// What a forge's services are.
+fn of_forge(config: &Value, forge: &Provider) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (name, service) in config["services"].as_object().expect("there are services") {
+        if service["profiles"].as_array().is_some_and(|profiles| profiles.contains(&forge.name.into())) {
+            ends(service, name, &mut found);
+        }
+    }
+    found
+}
+
+pub fn each_compose_file_does_the_same_for_every_forge(_: &str) {
+    let forges = [&GITHUB, &AZURE_DEVOPS];
+    let settings = [("GITHUB_PAT", "x"), ("GRAFANA_PASSWORD", "x")];
+    let plain = config(&settings);
+    assert_eq!(plain["services"].as_object().map(serde_json::Map::len), Some(forges.len()), "{plain}");
+    let mut changing = 0;
+    for file in fs::read_dir(root()).expect("the project can be read") {
+        let file = file.expect("it can be listed").path();
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !name.starts_with("compose.") || name.starts_with("compose.boards.") || name == "compose.yml" {
+            continue;
+        }
+        let text = fs::read_to_string(&file).expect("it can be read");
+        let files = text.split_once("COMPOSE_FILE=").and_then(|(_, rest)| rest.split_whitespace().next());
+        let files: Vec<&str> = files.unwrap_or_else(|| panic!("{name} says how it is used")).split(':').collect();
+        let config = config_of(&files, &settings);
+        let [github, azure] = forges.map(|forge| {
+            let (before, after) = (of_forge(&plain, forge), of_forge(&config, forge));
+            let short = format!("{}-", forge.name.split('-').next().unwrap_or_default());
+            let nameless = |what: &str, end: &String| {
+                let end = end.replace(forge.service, "RUNNER").replace(forge.repository, "IMAGE");
+                format!("{what} {}", end.replace(forge.name, "FORGE").replace(&short, ""))
+            };
+            let more = after.difference(&before).map(|end| nameless("with", end));
+            more.chain(before.difference(&after).map(|end| nameless("without", end))).collect::<BTreeSet<String>>()
+        });
+        assert_eq!(github, azure, "{name}");
+        changing += usize::from(!github.is_empty());
+    }
+    assert_eq!(changing, 5, "so many files change runners");
 }
 
 pub fn compose_sets_the_limits_that_it_is_told(_: &str) {

@@ -133,6 +133,7 @@ const WITHOUT_FORGE: &[WithoutForge] = table![
     image::compose_gives_runners_no_more_than_they_need,
     image::compose_sets_the_limits_that_it_is_told,
     jobs_docker::the_pages_commands_put_the_agent_where_containers_of_jobs_find_it,
+    image::each_compose_file_does_the_same_for_every_forge,
     image::compose_files_with_docker_ask_for_control_groups_of_their_own,
     ollama::labels_and_gpus_are_added_by_the_files_that_have_them,
     ollama::compose_ollama_yml_opens_nothing_and_is_on_the_network_of_the_jobs,
