@@ -12,6 +12,9 @@ use crate::os::Identity;
 /// Where the engine keeps images, containers and volumes. All of it goes with the job: it is emptied with the slate.
 pub(crate) const DATA: &str = "/var/lib/docker";
 
+/// Where it and its programs are looked for, whatever the container's own path.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// What the user may say about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EngineSettings {

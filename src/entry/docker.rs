@@ -214,8 +214,7 @@ impl JobsDocker {
             ("HTTPS_PROXY", &network.https_proxy),
             ("NO_PROXY", &network.no_proxy),
         ];
-        let mut env: Vec<(OsString, OsString)> =
-            vec![("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into())];
+        let mut env: Vec<(OsString, OsString)> = vec![("PATH".into(), engine::PATH.into())];
         env.extend(proxies.into_iter().filter_map(|(name, value)| Some((name.into(), value.as_ref()?.into()))));
         let engine = self.means.starter.engine(arguments, env).map_err(|error| error.to_string())?;
         self.engine = Some(Engine::watch(engine, self.means.stop.clone()));

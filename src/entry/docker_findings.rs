@@ -71,14 +71,16 @@ pub(super) fn examine(
             .map_or_else(|_| Err("it takes too long".to_owned()), |said| said.map_err(|error| error.to_string()))
         {
             Err(error) => {
-                let cure = "mount the socket of a daemon that runs (compose.docker-socket.yml)";
+                let cure = "have that daemon run: the log of its container says why it does not; or mount the socket of one that does \
+                            (compose.docker-socket.yml)";
                 found.push(Finding::fail(TOPIC, format!("nobody answers: {error}"), cure));
             }
             Ok(speaks) => {
                 let shown = speaks.newest.map_or_else(|| "unknown".to_owned(), shown);
                 let what = format!("Docker {} answers at {endpoint} (API {shown})", speaks.version);
                 found.push(Finding::ok(TOPIC, what));
-                found.push(client(client_speaks(), speaks.oldest, speaks.newest));
+                // One that is not there was judged already.
+                found.extend(client_speaks().ok().map(|client_has| client(client_has, speaks.oldest, speaks.newest)));
                 found.extend(containers(common, provider, &docker).await);
             }
         }
@@ -223,31 +225,20 @@ async fn socket(docker: &Docker) -> Result<Option<Finding>, DockerError> {
 
 /// Whether Docker, which takes clients of this `oldest` interface and has this `newest` one, and the client of this image understand
 /// each other. Agents have no other one.
-fn client(speaks: io::Result<Option<Interface>>, oldest: Option<Interface>, newest: Option<Interface>) -> Finding {
+fn client(speaks: Option<Interface>, oldest: Option<Interface>, newest: Option<Interface>) -> Finding {
     match (speaks, oldest) {
-        (Err(error), _) => Finding::warn(
-            TOPIC,
-            format!("there is no client (`docker`) in this image, which container jobs and most steps need: {error}"),
-            "build the image with OSCR_DOCKER=cli, as the compose files for Docker do",
-        ),
-        (Ok(Some(client)), Some(oldest)) if client < oldest => Finding::warn(
+        (Some(client), Some(oldest)) if client < oldest => Finding::warn(
             TOPIC,
             format!("the client here speaks API {}, and this Docker takes none below {}", shown(client), shown(oldest)),
             format!("build the image on a newer BASE_IMAGE, whose client is newer ({PAGE})"),
         ),
-        (Ok(Some(client)), _) if client >= CLIENT_29 && newest.is_some_and(|newest| newest < OLDEST_29) => {
-            Finding::warn(
-                TOPIC,
-                format!(
-                    "the client here speaks API {} to {}, and this Docker is older",
-                    shown(OLDEST_29),
-                    shown(client)
-                ),
-                format!("have Docker 25 or newer, or build the image on an older BASE_IMAGE ({PAGE})"),
-            )
-        }
-        (Ok(Some(client)), _) => Finding::ok(TOPIC, format!("the client here speaks API {}", shown(client))),
-        (Ok(None), _) => Finding::skip(TOPIC, "the client here does not say which API it speaks"),
+        (Some(client), _) if client >= CLIENT_29 && newest.is_some_and(|newest| newest < OLDEST_29) => Finding::warn(
+            TOPIC,
+            format!("the client here speaks API {} to {}, and this Docker is older", shown(OLDEST_29), shown(client)),
+            format!("have Docker 25 or newer, or build the image on an older BASE_IMAGE ({PAGE})"),
+        ),
+        (Some(client), _) => Finding::ok(TOPIC, format!("the client here speaks API {}", shown(client))),
+        (None, _) => Finding::skip(TOPIC, "the client here does not say which API it speaks"),
     }
 }
 
@@ -275,19 +266,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_that_is_too_old_or_not_there_is_told() {
+    fn a_client_that_is_too_old_or_too_new_is_told() {
         let verdict = |speaks, oldest| client(speaks, oldest, Some((1, 52))).verdict;
-        assert_eq!(verdict(Ok(Some((1, 41))), Some((1, 44))), Verdict::Warn);
-        assert_eq!(verdict(Ok(Some((1, 44))), Some((1, 44))), Verdict::Ok);
-        assert_eq!(verdict(Ok(Some((1, 41))), Some((1, 12))), Verdict::Ok);
-        assert_eq!(verdict(Ok(Some((1, 41))), None), Verdict::Ok);
-        assert_eq!(verdict(Ok(None), Some((1, 44))), Verdict::Skip);
-        let none = client(Err(io::ErrorKind::NotFound.into()), Some((1, 44)), None);
-        assert!(none.verdict == Verdict::Warn && none.to_string().contains("OSCR_DOCKER=cli"), "{none}");
-        let old = client(Ok(Some((1, 41))), Some((1, 44)), Some((1, 52))).to_string();
+        assert_eq!(verdict(Some((1, 41)), Some((1, 44))), Verdict::Warn);
+        assert_eq!(verdict(Some((1, 44)), Some((1, 44))), Verdict::Ok);
+        assert_eq!(verdict(Some((1, 41)), Some((1, 12))), Verdict::Ok);
+        assert_eq!(verdict(Some((1, 41)), None), Verdict::Ok);
+        assert_eq!(verdict(None, Some((1, 44))), Verdict::Skip);
+        let old = client(Some((1, 41)), Some((1, 44)), Some((1, 52))).to_string();
         assert!(old.contains("API 1.41") && old.contains("below 1.44") && old.contains("cure: "), "{old}");
         // The other way round.
-        let newer = |client_has| client(Ok(Some(client_has)), Some((1, 12)), Some((1, 41))).verdict;
+        let newer = |client_has| client(Some(client_has), Some((1, 12)), Some((1, 41))).verdict;
         assert_eq!((newer((1, 52)), newer((1, 51))), (Verdict::Warn, Verdict::Ok));
     }
 }

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use nix::unistd::Uid;
 
 use super::accounts::agent_account;
+use super::docker_findings;
 use super::ground::{Ground, shared};
 use super::noexec::noexec;
 use super::numbers::Numbers;
@@ -85,7 +86,10 @@ pub(super) fn judge(forges: Forges, environment: &Environment, common: &Common, 
     problems.extend(Numbers::could_prepare(common, identity.as_ref(), lives, written));
     let (unfit, mut warnings) = noexec(common, &slate);
     problems.extend(unfit);
-    warnings.extend(without_sudo(common, std::env::var_os("PATH").as_deref()));
+    let path = std::env::var_os("PATH");
+    warnings.extend(without_sudo(common, path.as_deref()));
+    warnings.extend(without_client(common, path.as_deref()));
+    problems.extend(without_engine(common, engine::PATH.as_ref()));
     // Without a user nobody can say what that user may.
     if identity.is_some() || !Uid::effective().is_root() {
         let hooks = hook_files::look(
@@ -102,14 +106,38 @@ pub(super) fn judge(forges: Forges, environment: &Environment, common: &Common, 
     Judged { account, identity, agent, locks, problems, warnings }
 }
 
+/// How an image gets what it lacks.
+const BUILD: &str = "of the images that COMPOSE_FILE names in .env, the last file's is used: run `docker compose build`, which builds that one";
+
 /// Jobs that may use sudo where there is none: the image is not the one that was meant. Not a problem, for another program of the
 /// image's may be what gives them rights.
 fn without_sudo(common: &Common, path: Option<&OsStr>) -> Option<Problem> {
     let missing = common.sudo && program("sudo", path).is_none();
     missing.then(|| {
-        let cure = "of the images that COMPOSE_FILE names in .env, the last file's is used: run `docker compose build`, which builds that \
-                    one with sudo, or take compose.sudo.yml out";
+        let cure = format!("{BUILD} with sudo, or take compose.sudo.yml out");
         Problem::of("OSCR_SUDO", "jobs are to have sudo, and this image has none", cure)
+    })
+}
+
+/// Jobs that have a Docker and no client for it. Not a problem, for some programs speak to the socket themselves.
+fn without_client(common: &Common, path: Option<&OsStr>) -> Option<Problem> {
+    let missing = docker_findings::endpoint(common).is_some() && program("docker", path).is_none();
+    missing.then(|| {
+        let what = "jobs are to have Docker, and this image has no client (`docker`), which container jobs and most steps need";
+        Problem::of("image", what, format!("{BUILD} with the client (OSCR_DOCKER=cli or engine)"))
+    })
+}
+
+/// An engine of the runner's own that is not there: no life would ever take a job.
+fn without_engine(common: &Common, path: &OsStr) -> Option<Problem> {
+    let missing = common.docker.engine.is_some() && program("dockerd", Some(path)).is_none();
+    missing.then(|| {
+        let cure = format!("{BUILD} with the engine (OSCR_DOCKER=engine), or take compose.docker-own.yml out");
+        Problem::of(
+            "OSCR_DOCKERD",
+            "jobs are to have an engine of their own, and this image has none (`dockerd`)",
+            cure,
+        )
     })
 }
 
@@ -164,17 +192,48 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
+    /// A configuration, and a place for programs.
+    fn with(name: &'static str, value: &'static str) -> (Common, tempfile::TempDir) {
+        let environment = Environment::from([(name, value)]);
+        let common = Common::read(&mut Reader::new(&environment, vec![crate::config::table::COMMON]));
+        (common, tempfile::tempdir().unwrap())
+    }
+
+    fn add(programs: &tempfile::TempDir, name: &str) {
+        let file = programs.path().join(name);
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
     #[test]
     fn an_image_without_the_sudo_that_jobs_are_to_have_is_told() {
-        let programs = tempfile::tempdir().unwrap();
+        let (on, programs) = with("OSCR_SUDO", "true");
         let path = Some(programs.path().as_os_str());
-        let environment = Environment::from([("OSCR_SUDO", "true")]);
-        let on = Common::read(&mut Reader::new(&environment, vec![crate::config::table::COMMON]));
         assert_eq!(without_sudo(&on, path).unwrap().setting, "OSCR_SUDO");
         assert_eq!(without_sudo(&Common { sudo: false, ..on.clone() }, path), None);
-        let sudo = programs.path().join("sudo");
-        fs::write(&sudo, "").unwrap();
-        fs::set_permissions(&sudo, fs::Permissions::from_mode(0o755)).unwrap();
+        add(&programs, "sudo");
         assert_eq!(without_sudo(&on, path), None);
+    }
+
+    #[test]
+    fn an_image_without_the_client_for_the_docker_that_jobs_have_is_told() {
+        let (on, programs) = with("DOCKER_HOST", "tcp://docker:2375");
+        let path = Some(programs.path().as_os_str());
+        assert!(without_client(&on, path).unwrap().to_string().contains("no client"));
+        let (mut off, _) = with("DOCKER_HOST", "");
+        off.places = crate::config::Places::below(programs.path().to_owned());
+        assert_eq!(without_client(&off, path), None);
+        add(&programs, "docker");
+        assert_eq!(without_client(&on, path), None);
+    }
+
+    #[test]
+    fn an_image_without_the_engine_that_it_is_to_start_is_told() {
+        let (on, programs) = with("OSCR_DOCKERD", "true");
+        let path = programs.path().as_os_str();
+        assert_eq!(without_engine(&on, path).unwrap().setting, "OSCR_DOCKERD");
+        assert_eq!(without_engine(&with("OSCR_DOCKERD", "false").0, path), None);
+        add(&programs, "dockerd");
+        assert_eq!(without_engine(&on, path), None);
     }
 }
