@@ -6,7 +6,8 @@ PATH=$PATH:/usr/sbin:/usr/share/docker.io/contrib
 for program in dockerd dockerd-rootless.sh; do
     command -v "$program" >/dev/null || {
         echo "this image has no $program: run \`docker compose build\`, which builds it with the engine (OSCR_DOCKER=engine)" >&2
-        exit 78
+        # The runner beside has this container's network, and could not start to say what it lacks itself.
+        exec /usr/local/bin/oscr-entry exec -- sleep infinity
     }
 done
 run=/run/oscr-docker

@@ -21,7 +21,7 @@ use crate::config::{Common, Environment, Problem};
 use crate::control;
 use crate::docker::engine;
 use crate::init::account::Account;
-use crate::os::Identity;
+use crate::os::{Identity, caps};
 use crate::provider::{Forges, Provider};
 use crate::workspace::trial::could_write;
 use crate::workspace::{FirstMarks, RootsLock, Slate, Trash, could_take, could_take_for_root};
@@ -89,6 +89,7 @@ pub(super) fn judge(forges: Forges, environment: &Environment, common: &Common, 
     let path = std::env::var_os("PATH");
     warnings.extend(without_sudo(common, path.as_deref()));
     warnings.extend(without_client(common, path.as_deref()));
+    warnings.extend(without_rights(common, caps::can_be_given("SYS_ADMIN")));
     problems.extend(without_engine(common, engine::PATH.as_ref()));
     // Without a user nobody can say what that user may.
     if identity.is_some() || !Uid::effective().is_root() {
@@ -138,6 +139,17 @@ fn without_engine(common: &Common, path: &OsStr) -> Option<Problem> {
             "jobs are to have an engine of their own, and this image has none (`dockerd`)",
             cure,
         )
+    })
+}
+
+/// An engine of the runner's own in a container that is no sandbox and has no rights either. Not a problem: a sandbox may call its rights
+/// otherwise.
+fn without_rights(common: &Common, may_mount: bool) -> Option<Problem> {
+    (common.docker.engine.is_some() && !may_mount).then(|| {
+        let what = "jobs are to have an engine of their own, and this container may not mount (SYS_ADMIN), which every engine must";
+        let cure = "give the container a runtime that is a sandbox, such as OSCR_RUNTIME=sysbox-runc; or OSCR_PRIVILEGED=true, with which \
+                    every job is root on the machine";
+        Problem::of("OSCR_DOCKERD", what, cure)
     })
 }
 
@@ -232,7 +244,10 @@ mod tests {
         let (on, programs) = with("OSCR_DOCKERD", "true");
         let path = programs.path().as_os_str();
         assert_eq!(without_engine(&on, path).unwrap().setting, "OSCR_DOCKERD");
-        assert_eq!(without_engine(&with("OSCR_DOCKERD", "false").0, path), None);
+        let off = with("OSCR_DOCKERD", "false").0;
+        assert_eq!(without_engine(&off, path), None);
+        assert!(without_rights(&on, false).unwrap().to_string().contains("OSCR_RUNTIME"));
+        assert_eq!((without_rights(&on, true), without_rights(&off, false)), (None, None));
         add(&programs, "dockerd");
         assert_eq!(without_engine(&on, path), None);
     }

@@ -116,6 +116,12 @@ pub(crate) fn permitted() -> io::Result<Capabilities> {
     Ok(Capabilities(capabilities(None)?.permitted.bits()))
 }
 
+/// Whether a program of root's that this process starts can be given this capability.
+#[must_use]
+pub(crate) fn can_be_given(name: &str) -> bool {
+    capability_is_in_bounding_set(CapabilitySet::from_bits_retain(Capabilities::of(&[name]).0)).unwrap_or(false)
+}
+
 /// Gives up, for good, everything that this thread may use but for what is in `keep`; nothing is handed on through `exec` by way
 /// of the inheritable and ambient sets any more. The caller has one thread: others would keep what they have. Allocates
 /// nothing, so that it serves between `fork` and `exec` too.
