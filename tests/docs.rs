@@ -2,6 +2,8 @@
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs` writes the tables anew.
 
+#[path = "docs/compose.rs"]
+mod compose;
 #[path = "docs/groups.rs"]
 mod groups;
 #[path = "life/page.rs"]
@@ -348,16 +350,8 @@ fn the_example_environment_names_only_what_somebody_reads() {
             }
         }
     }
-    for entry in fs::read_dir(project()).expect("the project is there").flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with("compose.") {
-            continue;
-        }
-        let text = read(&name);
-        for part in text.split("${").skip(1) {
-            let end = part.find([':', '}']).expect("${ is closed");
-            known.insert(part[..end].to_owned());
-        }
+    for (_, text) in compose::files() {
+        known.extend(compose::variables(&text).map(str::to_owned));
     }
     let mut seen = 0;
     for line in read(".env.example").lines() {

@@ -16,7 +16,6 @@ mod job_containers;
 mod jobs_docker;
 mod life;
 mod official;
-mod ollama;
 mod page;
 mod plain;
 mod privileges;
@@ -32,6 +31,8 @@ mod world;
 use std::process::ExitCode;
 
 use runner::Test;
+use shipped::boards as shipped_boards;
+use shipped::{monitoring, ollama};
 use world::{Mode, World};
 
 /// So many projects at once. A test mostly waits, but each of its containers starts several programs.
@@ -66,10 +67,14 @@ const IN_ALL_MODES: &[WithForge] = table![
 const WITH_EVERY_FORGE: &[WithForge] = table![
     life::a_listening_runner_is_healthy,
     life::a_job_can_write_only_to_what_is_wiped,
+    shipped::a_job_on_compose_yml_has_neither_sudo_nor_docker,
     plain::the_readmes_docker_run_works_with_default_capabilities,
     plain::a_container_that_is_not_root_works_and_says_what_that_weakens,
     plain::a_wrong_configuration_ends_with_78_before_any_request,
 ];
+
+/// What shows more with an image that has nothing besides its agent.
+const WITH_AZURE: &[WithForge] = table![shipped::with_each_compose_file_a_start_says_what_its_image_lacks];
 
 /// Without a configure step, because there are many incarnations.
 const IN_JIT_MODE: &[WithForge] = table![
@@ -82,15 +87,19 @@ const IN_JIT_MODE: &[WithForge] = table![
 
 const IN_TOKEN_MODE: &[WithForge] = table![
     soak::a_pool_under_fire_loses_no_job_leaves_no_ghost_and_does_not_grow,
-    shipped::two_organisations_take_turns_on_the_boards_of_compose_boards_yml,
+    shipped_boards::two_organisations_take_turns_on_the_boards_of_compose_boards_yml,
     shipped::a_job_on_compose_docker_dind_yml_has_an_engine,
+    shipped::a_job_on_compose_docker_own_yml_has_an_engine_or_the_log_says_why_not,
+    shipped::a_job_on_compose_docker_socket_yml_has_the_machines_docker,
+    shipped::a_job_on_compose_host_yml_reaches_this_machine_by_a_name,
     shipped::a_job_on_compose_hardened_yml_cannot_change_the_image,
-    shipped::a_job_on_compose_boards_hardened_yml_has_its_board_and_cannot_change_the_image,
+    shipped_boards::a_job_on_compose_boards_hardened_yml_has_its_board_and_cannot_change_the_image,
     shipped::a_job_on_compose_sudo_yml_can_be_root,
     ollama::a_review_on_compose_ollama_yml_reaches_the_model_by_both_names,
     ollama::a_model_is_brought_to_a_machine_without_a_network_and_stays_over_a_stop,
     ollama::what_goes_wrong_with_a_model_is_said_and_ends_no_server,
-    shipped::prometheus_of_compose_monitoring_yml_finds_every_replica,
+    monitoring::prometheus_of_compose_monitoring_yml_finds_every_replica,
+    monitoring::prometheus_of_compose_monitoring_yml_finds_the_boards,
     plain::the_readmes_tool_cache_survives_its_container_up_to_the_cap,
     upgrade::an_upgrade_as_the_page_has_it_keeps_the_job_and_an_idle_runner,
     plain::a_container_with_dockers_init_works,
@@ -187,6 +196,7 @@ fn main() -> ExitCode {
     let every = WITH_EVERY_FORGE.iter().flat_map(|case| forges.map(|mode| in_world(case, mode)));
     let jit = IN_JIT_MODE.iter().map(|case| in_world(case, Mode::Jit));
     let token = IN_TOKEN_MODE.iter().map(|case| in_world(case, Mode::Token));
+    let azure = WITH_AZURE.iter().map(|case| in_world(case, Mode::AzureDevOps));
     let repeated = IN_ALL_MODES.iter().filter(|(name, _)| !NOT_COMPOSE.contains(name));
     let elsewhere = HARDENED_ELSEWHERE.iter().map(|case| hardened(case, Mode::AzureDevOps));
     let hardened = repeated.chain(IN_HARDENED_MODE).map(|case| hardened(case, Mode::Token)).chain(elsewhere);
@@ -196,6 +206,6 @@ fn main() -> ExitCode {
         "OSCR_CONTAINER_TESTS is not set. They need Docker and the images of `make images`; `make test` sees to all of it",
     );
     let hostile = hostile::tests().into_iter();
-    let with_forge = jit.chain(all).chain(hostile).chain(hardened).chain(every).chain(token);
+    let with_forge = jit.chain(all).chain(hostile).chain(hardened).chain(every).chain(azure).chain(token);
     runner::run(with_forge.chain(without).collect(), AT_ONCE, skip)
 }

@@ -91,8 +91,8 @@ pub struct World {
     overrides: Mutex<Vec<&'static str>>,
     /// What was started by `docker run`.
     extra: Mutex<Vec<Container>>,
-    /// Images of this world's own.
-    images: Mutex<Vec<String>>,
+    /// What images are called here and nowhere else.
+    names: Mutex<Vec<String>>,
     /// Of this machine, for files that containers are given.
     pub folder: TempDir,
 }
@@ -138,7 +138,7 @@ impl World {
             settings: Mutex::new(settings),
             overrides: Mutex::default(),
             extra: Mutex::default(),
-            images: Mutex::default(),
+            names: Mutex::default(),
             folder: tempfile::tempdir().expect("a folder for temporary files can be made"),
         };
         world.compose(&["up", "--detach", "forge"]);
@@ -172,6 +172,18 @@ impl World {
             Some(value) => self.settings().insert(name.to_owned(), value.to_owned()),
             None => self.settings().remove(name),
         };
+    }
+
+    /// A tag that no other world has, and no user.
+    pub fn tag(&self) -> String {
+        self.project.to_lowercase()
+    }
+
+    /// A name for an image under that tag, which is gone with the world.
+    pub fn image_name(&self, repository: &str, suffix: &str) -> String {
+        let name = format!("{repository}:{}{suffix}", self.tag());
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
+        name
     }
 
     /// Has runners started from now on use another of the project's compose files besides.
@@ -297,7 +309,7 @@ impl World {
         let file = format!("FROM {repository}:{}\nLABEL oscr.test={}\n", tag(), self.project);
         std::fs::write(folder.path().join("Dockerfile"), file).expect("a file can be written");
         docker::run(command(&["build", "--quiet", "--tag", &image]).arg(folder.path()));
-        self.images.lock().unwrap_or_else(PoisonError::into_inner).push(image.clone());
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).push(image.clone());
         image
     }
 
@@ -358,9 +370,8 @@ impl World {
         if !down.status.success() {
             eprintln!("{} cannot be removed: {}", self.project, String::from_utf8_lossy(&down.stderr));
         }
-        for image in &*self.images.lock().unwrap_or_else(PoisonError::into_inner) {
-            docker::output(&mut command(&["rmi", image]));
-        }
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.drain(..).for_each(|name| drop(docker::output(&mut command(&["rmi", &name]))));
     }
 }
 

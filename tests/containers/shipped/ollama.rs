@@ -9,31 +9,31 @@ use oscr_sim::forge::JobSpec;
 use oscr_sim::patience::{LIMIT, patient};
 use serde_json::{Value, json};
 
+use super::{Shipped, succeeded, wait_healthy};
 use crate::boards::LOOK;
 use crate::docker::{self, Container, GRACE, command};
 use crate::image::config_of;
 use crate::jobs_docker::rootless_works_here;
-use crate::shipped::{Shipped, succeeded, wait_healthy};
-use crate::world::{IMAGE, World, tag};
+use crate::world::{IMAGE, World};
 
 const MODEL: &str = "qwen2.5-coder:7b";
 
 /// An image with the stand-in, which has a shell, as Ollama's.
-fn image() -> String {
+fn image(world: &World) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("ollama"), include_str!("ollama-stand-in.pl")).expect("a file");
     let file = format!("FROM {IMAGE}\nCOPY ollama /bin/ollama\nRUN [\"chmod\", \"0755\", \"/bin/ollama\"]\n");
     fs::write(folder.path().join("Dockerfile"), file).expect("a file");
-    let name = format!("oddessentials/oscr-ollama-stand-in:{}", tag());
+    let name = world.image_name("oddessentials/oscr-ollama-stand-in", "");
     docker::run(command(&["build", "--quiet", "--tag", &name]).arg(folder.path()));
     name
 }
 
 /// The model's service alone.
 fn model(world: &World, settings: &[(&str, &str)]) -> Container {
-    let image = image();
-    let own = [("COMPOSE_FILE", "compose.yml:compose.ollama.yml"), ("OLLAMA_IMAGE", image.as_str())];
-    let shipped = Shipped::new(world, &[&own, settings].concat());
+    let image = image(world);
+    let own = [("OLLAMA_IMAGE", image.as_str())];
+    let shipped = Shipped::of_compose_yml(world, "compose.yml:compose.ollama.yml", &[&own, settings].concat());
     shipped.compose(&["up", "--detach", "ollama"]);
     shipped.containers("ollama").remove(0)
 }
@@ -68,18 +68,15 @@ fn count(container: &Container, line: &str) -> usize {
 }
 
 pub fn a_review_on_compose_ollama_yml_reaches_the_model_by_both_names(world: &World) {
-    let image = image();
+    let image = image(world);
     // For what its volume is called when the world is removed.
     world.also("compose.ollama.yml");
-    let shipped = Shipped::new(
+    let shipped = Shipped::of_compose_yml(
         world,
+        "compose.yml:compose.ollama.yml",
         &[
-            ("COMPOSE_FILE", "compose.yml:compose.ollama.yml"),
             ("OLLAMA_IMAGE", &image),
             ("OLLAMA_MODEL", MODEL),
-            ("GITHUB_OWNER", "acme"),
-            ("GITHUB_REPO", "widgets"),
-            ("GITHUB_PAT", &world.pat),
             // What the user has stays.
             ("RUNNER_LABELS", "mine"),
             ("OSCR_JOB_ENV", "OSCR_LOG"),
@@ -129,7 +126,7 @@ pub fn a_review_on_compose_ollama_yml_reaches_the_model_by_both_names(world: &Wo
     if rootless_works_here() {
         world.also("compose.docker-dind.yml");
         let files = "compose.yml:compose.ollama.yml:compose.docker-dind.yml";
-        let shipped = Shipped::new(world, &[("COMPOSE_FILE", files), ("GITHUB_PAT", &world.pat)]);
+        let shipped = Shipped::of_compose_yml(world, files, &[]);
         shipped.compose(&["up", "--detach", "--no-deps", "docker"]);
         let ask = "for name in ollama ollama-sidecar; do curl -sf http://$name:11434/api/version || exit 1; done";
         shipped.containers("docker").remove(0).must_exec("0", ask);
@@ -190,29 +187,36 @@ fn devices(service: &Value) -> &Value {
 }
 
 pub fn labels_and_gpus_are_added_by_the_files_that_have_them(_: &str) {
-    let (reviews, gpus) = ("compose.ollama.yml", "compose.gpu.yml");
-    let model_on_gpus = "compose.ollama-gpu.yml";
     let gpu = json!([{ "driver": "nvidia", "count": -1, "capabilities": ["gpu", "compute", "utility"] }]);
+    let review = json!("ai-review");
+    let more = |files: &str, file| format!("{files}:{file}");
+    let on_gpus = "compose.yml:compose.ollama.yml:compose.ollama-gpu.yml";
     for (files, labels, for_jobs, for_model) in [
-        (&["compose.yml"][..], [Value::Null, Value::Null], false, false),
-        (&["compose.yml", reviews], [json!("ai-review"), Value::Null], false, false),
-        (&["compose.yml", gpus], [Value::Null, json!("gpu")], true, false),
-        (&["compose.yml", reviews, gpus], [json!("ai-review"), json!("gpu")], true, false),
-        (&["compose.yml", gpus, reviews], [json!("ai-review"), json!("gpu")], true, false),
-        (&["compose.yml", reviews, model_on_gpus], [json!("ai-review"), json!("gpu")], true, true),
-        (&["compose.yml", gpus, model_on_gpus, reviews], [json!("ai-review"), json!("gpu")], true, true),
-        (&["compose.yml", reviews, model_on_gpus, gpus], [json!("ai-review"), json!("gpu")], true, true),
+        ("compose.yml".to_owned(), [Value::Null, Value::Null], false, false),
+        ("compose.yml:compose.ollama.yml".to_owned(), [review.clone(), Value::Null], false, false),
+        ("compose.yml:compose.gpu.yml".to_owned(), [Value::Null, json!("gpu")], true, false),
+        ("compose.yml:compose.ollama.yml:compose.gpu.yml".to_owned(), [review.clone(), json!("gpu")], true, false),
+        (more("compose.yml:compose.gpu.yml", "compose.ollama.yml"), [review.clone(), json!("gpu")], true, false),
+        (on_gpus.to_owned(), [review.clone(), json!("gpu")], true, true),
+        (
+            more(&more("compose.yml:compose.gpu.yml", "compose.ollama-gpu.yml"), "compose.ollama.yml"),
+            [review.clone(), json!("gpu")],
+            true,
+            true,
+        ),
+        (more(on_gpus, "compose.gpu.yml"), [review.clone(), json!("gpu")], true, true),
     ] {
-        let config = config_of(files, &[("GITHUB_PAT", "x"), ("RUNNER_LABELS", "mine"), ("OSCR_JOB_ENV", "MINE")]);
+        let names: Vec<&str> = files.split(':').collect();
+        let config = config_of(&names, &[("GITHUB_PAT", "x"), ("RUNNER_LABELS", "mine"), ("OSCR_JOB_ENV", "MINE")]);
         for service in ["github-runner", "azure-devops-agent"] {
             let runner = &config["services"][service];
             let environment = &runner["environment"];
             let added = ["OLLAMA", "GPU"].map(|who| environment[format!("OSCR_ADD_LABELS_{who}")].clone());
-            assert_eq!(added, labels, "{files:?}: {service}");
+            assert_eq!(added, labels, "{files}: {service}");
             assert_eq!((&environment["RUNNER_LABELS"], &environment["OSCR_JOB_ENV"]), (&json!("mine"), &json!("MINE")));
-            assert_eq!(devices(runner), if for_jobs { &gpu } else { &Value::Null }, "{files:?}: {service}");
+            assert_eq!(devices(runner), if for_jobs { &gpu } else { &Value::Null }, "{files}: {service}");
         }
-        assert_eq!(devices(&config["services"]["ollama"]), if for_model { &gpu } else { &Value::Null }, "{files:?}");
+        assert_eq!(devices(&config["services"]["ollama"]), if for_model { &gpu } else { &Value::Null }, "{files}");
     }
 }
 
