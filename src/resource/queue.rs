@@ -130,11 +130,8 @@ impl Seat {
         let Some(Ticket { file, .. }) = &self.ticket else { return Err(io::ErrorKind::StorageFull.into()) };
         let json = serde_json::to_vec(claim)?;
         let written = file.write_all_at(&json, 0);
-        let length = if written.is_ok() { json.len() as u64 } else { 0 };
-        // Nothing rather than a half, or more than it is. Who holds is written as long as who waited, in most cases.
-        if file.metadata()?.len() != length {
-            file.set_len(length)?;
-        }
+        // Nothing rather than a half.
+        file.set_len(if written.is_ok() { json.len() as u64 } else { 0 })?;
         written
     }
 
