@@ -7,6 +7,7 @@
 #   OSCR_FULL       false | true          compilers and the like, and Docker's client with compose and buildx
 #   EXTRA_PACKAGES  any packages of the base, separated by spaces
 set -eu
+[ $# = 0 ] || { echo "extras.sh takes no arguments: set OSCR_SUDO, OSCR_DOCKER, OSCR_FULL or EXTRA_PACKAGES before it" >&2 && exit 1; }
 sudo=${OSCR_SUDO:-false} docker=${OSCR_DOCKER:-none} full=${OSCR_FULL:-false} packages=${EXTRA_PACKAGES:-}
 # shellcheck source=images/packages.sh
 . /opt/oscr/packages.sh

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oscr_sim::patience::patient;
+use oscr_sim::patience::{LIMIT, patient};
 use serde_json::Value;
 
 /// Between two looks at what cannot be waited for.
@@ -32,6 +32,16 @@ pub fn program(name: &str, arguments: &[&str]) -> Command {
         }
     }
     command
+}
+
+/// Waits for what Docker tells no event of.
+#[track_caller]
+pub fn until(what: &str, so: impl Fn() -> bool) {
+    let end = Instant::now() + patient(LIMIT);
+    while !so() {
+        assert!(Instant::now() < end, "{what}");
+        thread::sleep(POLL);
+    }
 }
 
 /// Runs a command to its end.

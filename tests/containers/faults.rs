@@ -3,6 +3,7 @@
 use oscr_sim::patience::LIMIT;
 use serde_json::json;
 
+use crate::docker::until;
 use crate::world::World;
 
 pub fn a_wrong_token_is_one_clear_line_and_its_correction_is_seen_without_a_restart(world: &World) {
@@ -56,7 +57,8 @@ pub fn a_runner_whose_forge_is_down_at_start_registers_when_it_is_back(world: &W
     let container = world.up_without_forge();
     container.wait_log("trying again in", LIMIT);
     let began = container.inspect()["State"]["StartedAt"].clone();
-    assert_eq!(container.status()["phase"], "backing-off");
+    // It tries again in between, which may last for a moment.
+    until("it should wait until it tries again", || container.status()["phase"] == "backing-off");
     world.start_forge();
     world.forge.wait_idle(1);
     let facts = container.inspect();

@@ -215,7 +215,7 @@ pub fn a_job_on_compose_hardened_yml_cannot_change_the_image(world: &World) {
 /// An image of GitHub's with all that jobs can be given, as `docker compose build` makes it for several files.
 fn with_everything(world: &World, suffix: &str) {
     let recipe = format!(
-        "FROM {IMAGE}-docker\nUSER root\nRUN /opt/oscr/extras.sh true none\nRUN [\"oscr-entry\", \"baseline\"]\nENV OSCR_SUDO=true\n"
+        "FROM {IMAGE}-docker\nUSER root\nRUN OSCR_SUDO=true /opt/oscr/extras.sh\nRUN [\"oscr-entry\", \"baseline\"]\nENV OSCR_SUDO=true\n"
     );
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("Dockerfile"), recipe).expect("a file");

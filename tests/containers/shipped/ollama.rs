@@ -2,7 +2,6 @@
 //! which nothing here can start.
 
 use std::fs;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use oscr_sim::forge::JobSpec;
@@ -10,8 +9,7 @@ use oscr_sim::patience::{LIMIT, patient};
 use serde_json::{Value, json};
 
 use super::{Shipped, succeeded, wait_healthy};
-use crate::boards::LOOK;
-use crate::docker::{self, Container, GRACE, command};
+use crate::docker::{self, Container, GRACE, command, until};
 use crate::image::config_of;
 use crate::jobs_docker::rootless_works_here;
 use crate::world::{IMAGE, World};
@@ -36,16 +34,6 @@ fn model(world: &World, settings: &[(&str, &str)]) -> Container {
     let shipped = Shipped::of_compose_yml(world, "compose.yml:compose.ollama.yml", &[&own, settings].concat());
     shipped.compose(&["up", "--detach", "ollama"]);
     shipped.containers("ollama").remove(0)
-}
-
-/// Waits for what Docker tells no event of.
-#[track_caller]
-fn until(what: &str, so: impl Fn() -> bool) {
-    let end = Instant::now() + patient(LIMIT);
-    while !so() {
-        assert!(Instant::now() < end, "{what}");
-        thread::sleep(LOOK);
-    }
 }
 
 /// Waits for the health check, run by hand: Docker's own comes later, and tells nothing of a restart.
