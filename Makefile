@@ -102,6 +102,11 @@ test-engines: setup images ## the tests of jobs with Docker, on a second engine 
 	OSCR_CONTAINER_TESTS=1 scripts/test-engines.sh scripts/test-summary.sh \
 	    cargo test $(CARGO_FLAGS) --target $(TARGET) --package oscr --test containers -- $(or $(TEST_ARGS),$(WITH_DOCKER))
 
+.PHONY: test-podman
+test-podman: setup images ## lives of a runner under Podman, as root and without (TEST_ARGS=root|rootless)
+	@scripts/setup.sh podman
+	@scripts/test-podman.sh $(TEST_ARGS)
+
 .PHONY: test-official
 test-official: setup build ## a table of scenarios with GitHub's own runner (AGENT=FILE|official), or its stand-in, in three postures
 	@scripts/official.sh $(TEST_ARGS)

@@ -4,6 +4,7 @@
 #
 #   scripts/setup.sh         what building and the demo need
 #   scripts/setup.sh tests   what tests alone need: programs in .tools, inside the clone
+#   scripts/setup.sh podman  what `make test-podman` alone needs, there too
 #   scripts/setup.sh lint    what `make lint` alone needs, there too; systemd-analyze from the machine's packages
 #
 #   OSCR_DOCKERD_FLAGS   more flags for dockerd, should this script have to start one
@@ -265,26 +266,55 @@ setup_docker_plugins() {
 
 # ------------------------------------------------------------------------------------------------------------------- tests
 
-# unpack PACKAGE PROGRAM…: the package of the machine's source into .tools, unless the machine has its programs.
-unpack() {
-    local name=$1 tools=$PWD/.tools there=yes program package
+# lacks PROGRAM…: does the machine lack one of them?
+lacks() {
+    local program
+    for program in "$@"; do have "$program" || return 0; done
+    return 1
+}
+
+# fetch NAME PACKAGE…: packages of the machine's source, unpacked together as .tools/NAME.
+fetch() {
+    local name=$1 tools=$PWD/.tools packages package
     shift
-    [ ! -d "$tools/$name" ] || return 0
-    for program in "$@"; do have "$program" || there=no; done
-    [ "$there" = no ] || return 0
-    must_be_able_to_install "$name"
-    refresh_lists
-    say "fetching $name into .tools"
-    package=$(mktemp -d)
-    (cd "$package" && apt_quietly download "$name") || {
+    say "fetching $* into .tools"
+    packages=$(mktemp -d)
+    (cd "$packages" && apt_quietly download "$@") || {
         cat "$apt_log" >&2
-        die "apt could not fetch $name"
+        die "apt could not fetch $*"
     }
     mkdir -p "$tools"
     # All of it or none.
-    dpkg --extract "$package/${name}"_*.deb "$package/root"
-    mv "$package/root" "$tools/$name"
-    rm -r "$package"
+    for package in "$packages"/*.deb; do dpkg --extract "$package" "$packages/root"; done
+    # A clone is no place for programs that give their caller root's rights.
+    find "$packages/root" -type f -perm /6000 -exec chmod ug-s {} +
+    mv "$packages/root" "$tools/$name"
+    rm -r "$packages"
+}
+
+# unpack PACKAGE PROGRAM…: the package into .tools, unless the machine has its programs.
+unpack() {
+    local name=$1
+    shift
+    [ ! -d ".tools/$name" ] && lacks "$@" || return 0
+    must_be_able_to_install "$name"
+    refresh_lists
+    fetch "$name" "$name"
+}
+
+# Installed, it would bring services and a network to the machine. So what apt would install is unpacked.
+setup_podman() {
+    local programs=(podman runc uidmap) packages
+    [ ! -d .tools/podman ] && lacks podman conmon runc newuidmap || return 0
+    must_be_able_to_install "${programs[@]}"
+    refresh_lists
+    apt_quietly install --simulate --no-install-recommends "${programs[@]}" || {
+        cat "$apt_log" >&2
+        die "apt could not install ${programs[*]}"
+    }
+    # One with a version in brackets is there, and would be renewed.
+    mapfile -t packages < <(awk '$1 == "Inst" && $3 !~ /^\[/ { print $2 }' "$apt_log")
+    fetch podman "${packages[@]}"
 }
 
 # -------------------------------------------------------------------------------------------------------------------- lint
@@ -318,6 +348,10 @@ tests)
     unpack prometheus prometheus promtool
     # It would take the place of the machine's own reader of man pages.
     unpack mandoc mandoc
+    exit
+    ;;
+podman)
+    setup_podman
     exit
     ;;
 lint)
