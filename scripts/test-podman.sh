@@ -35,6 +35,8 @@ rootless_storage_path = "$folder/user/storage"
 CONF
     # No systemd serves these namespaces, and crun 1.8 starts nothing on a machine that has control groups of both versions.
     cat >/etc/containers/containers.conf <<CONF
+[network]
+cni_plugin_dirs = ["/run/podman-tools/usr/lib/cni", "/usr/lib/cni"]
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
@@ -82,7 +84,7 @@ serve() {
     install -d -m 0700 -o "$USER_ID" -g "$USER_ID" "$folder/user" "/run/user/$USER_ID"
     GITHUB_PAT=$(tr -d - </proc/sys/kernel/random/uuid)
     export GITHUB_PAT
-    FORGE_PAT=$GITHUB_PAT dist/sim/forge --listen 127.0.0.1:80 >"$folder/forge.log" 2>&1 &
+    FORGE_PAT=$GITHUB_PAT dist/sim/forge --listen 0.0.0.0:80 >"$folder/forge.log" 2>&1 &
     until_true "the simulated forge does not start" dist/sim/forge health 127.0.0.1:80
     for life in "$@"; do
         live "$folder" "$life"
@@ -125,17 +127,19 @@ until_true() {
 }
 
 live() {
-    local folder=$1 life=$2 home log as=() options first second third stop inspected
+    local folder=$1 life=$2 home gate log as=() options first second third stop inspected
     case $life in
     root)
         home=$folder/root
         # A group that nothing else on the machine has, so that what is left of it can be told.
         options=(--cgroup-parent "/${folder##*/}")
+        gate=http://10.88.0.1
         ;;
     rootless)
         home=$folder/user
         as=(setpriv --reuid "$USER_ID" --regid "$USER_ID" --clear-groups env XDG_RUNTIME_DIR="/run/user/$USER_ID")
-        options=()
+        options=(--network host)
+        gate=$FORGE
         ;;
     esac
     log=$home/log
@@ -147,7 +151,7 @@ live() {
     say "$life: $(podman info --format 'Podman {{.Version.Version}}, rootless {{.Host.Security.Rootless}}, {{.Host.OCIRuntime.Name}}, {{.Store.GraphDriverName}}, control groups {{.Host.CgroupsVersion}}')"
     # As hosts.md has it, but for a healthcheck, whose timer is systemd's, and a network, which is that of these namespaces.
     podman run --detach --name runner --restart always --stop-timeout 1920 -e GITHUB_PAT -e GITHUB_OWNER=demo -e GITHUB_REPO=playground \
-        -e GITHUB_HOST=$FORGE --no-healthcheck --network host --volume "$home/signs:/signs:ro" --log-driver k8s-file --log-opt path="$log" "${options[@]}" \
+        -e GITHUB_HOST="$gate" --no-healthcheck --volume "$home/signs:/signs:ro" --log-driver k8s-file --log-opt path="$log" "${options[@]}" \
         "$IMAGE" >/dev/null
     ask "wait?runners=1&idle=true&timeout=$LIMIT" >/dev/null || fail "no runner registers"
     say "$life: a runner is registered, and listens"
