@@ -304,8 +304,8 @@ unpack() {
 
 # Installed, it would bring services and a network to the machine. So what apt would install is unpacked.
 setup_podman() {
-    local programs=(podman runc uidmap) packages
-    [ ! -d .tools/podman ] && lacks podman conmon runc newuidmap || return 0
+    local programs=(podman runc slirp4netns uidmap) packages
+    [ ! -d .tools/podman ] && lacks podman conmon runc slirp4netns newuidmap || return 0
     must_be_able_to_install "${programs[@]}"
     refresh_lists
     apt_quietly install --simulate --no-install-recommends "${programs[@]}" || {

@@ -12,6 +12,7 @@ cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/sbin:/sbin
 
 IMAGE=${OSCR_TEST_IMAGE:-oddessentials/oscr-github:sim}
+# For this script; containers have other ways to it.
 FORGE=http://127.0.0.1
 # What comes unless something is broken is waited for that long, as in all tests.
 LIMIT=$(awk -v patience="${OSCR_TEST_PATIENCE:-1}" 'BEGIN { printf "%d", 120 * patience }')
@@ -41,6 +42,7 @@ cni_plugin_dirs = ["/run/podman-tools/usr/lib/cni", "/usr/lib/cni"]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "runc"
+network_cmd_path = "$(command -v slirp4netns)"
 conmon_path = ["$(command -v conmon)"]
 [engine.runtimes]
 runc = ["$(command -v runc)"]
@@ -79,6 +81,9 @@ serve() {
         # They write a user's map with root's rights: they have those here, and not in the clone.
         [ ! -e "$tools/bin/newuidmap" ] || install -m 4755 "$tools"/bin/new[ug]idmap /run/bin
     fi
+    # Everywhere but in a container it is for everybody.
+    mknod -m 0666 /run/tun c 10 200
+    mount --bind /run/tun /dev/net/tun
     settings "$folder"
     mkdir -m 0700 "$folder/root"
     install -d -m 0700 -o "$USER_ID" -g "$USER_ID" "$folder/user" "/run/user/$USER_ID"
@@ -133,13 +138,15 @@ live() {
         home=$folder/root
         # A group that nothing else on the machine has, so that what is left of it can be told.
         options=(--cgroup-parent "/${folder##*/}")
+        # Of Podman's own bridge.
         gate=http://10.88.0.1
         ;;
     rootless)
         home=$folder/user
         as=(setpriv --reuid "$USER_ID" --regid "$USER_ID" --clear-groups env XDG_RUNTIME_DIR="/run/user/$USER_ID")
-        options=(--network host)
-        gate=$FORGE
+        # Its address for the loopback outside.
+        options=(--network slirp4netns:allow_host_loopback=true)
+        gate=http://10.0.2.2
         ;;
     esac
     log=$home/log
@@ -149,7 +156,7 @@ live() {
 
     podman load --quiet --input "$folder/image" >/dev/null
     say "$life: $(podman info --format 'Podman {{.Version.Version}}, rootless {{.Host.Security.Rootless}}, {{.Host.OCIRuntime.Name}}, {{.Store.GraphDriverName}}, control groups {{.Host.CgroupsVersion}}')"
-    # As hosts.md has it, but for a healthcheck, whose timer is systemd's, and a network, which is that of these namespaces.
+    # As hosts.md has it, but for a healthcheck, whose timer is systemd's, and for the way to the forge.
     podman run --detach --name runner --restart always --stop-timeout 1920 -e GITHUB_PAT -e GITHUB_OWNER=demo -e GITHUB_REPO=playground \
         -e GITHUB_HOST="$gate" --no-healthcheck --volume "$home/signs:/signs:ro" --log-driver k8s-file --log-opt path="$log" "${options[@]}" \
         "$IMAGE" >/dev/null
