@@ -289,7 +289,7 @@ pub fn each_compose_file_does_the_same_for_every_forge(_: &str) {
         assert_eq!(github, azure, "{name}");
         changing += usize::from(!github.is_empty());
     }
-    assert_eq!(changing, 7, "so many files change runners");
+    assert_eq!(changing, 10, "so many files change runners");
 }
 
 pub fn compose_sets_the_limits_that_it_is_told(_: &str) {
