@@ -158,7 +158,7 @@ fn a_job_with_containers_asks_docker_what_the_official_runner_asks() {
         assert!(log.iter().any(|logged| logged == line), "{line} is not in {log:#?}");
     }
     let name = &containers.all[0].name;
-    assert_eq!((name.find("_oscrbasebookworm_"), name.len()), (Some(32), 32 + 18 + 6));
+    assert_eq!((name.find("_oddessentialsoscrbasebookworm_"), name.len()), (Some(32), 32 + 31 + 6));
     for folder in ["_github_home", "_github_workflow"] {
         assert!(world.places().temp.join(folder).is_dir());
     }
