@@ -4,6 +4,8 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+use nix::sys::stat::{FileStat, SFlag};
+
 /// What the kernel's `struct linux_dirent64` has before the name: inode and offset (8 bytes each), length (2), type (1).
 const HEAD: usize = 19;
 
@@ -14,6 +16,11 @@ pub(crate) struct DirectoryEntry<'a> {
     pub name: &'a CStr,
     /// `DT_…`; not all file systems say.
     pub kind: u8,
+}
+
+/// Whether it is a directory's.
+pub(crate) fn is_one(stat: &FileStat) -> bool {
+    stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()
 }
 
 /// Fills `buffer` with the next entries of the directory. The result is how much of it holds entries: none at the end.

@@ -16,12 +16,12 @@ use std::time::SystemTime;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::wipe::{Spare, wipe};
 use crate::encode::seconds;
-use crate::os::mounts;
+use crate::os::{directory, mounts};
 
 /// How deep an entry may be for its size to be known. Only a hostile job's is deeper, and such an entry is evicted whatever its age.
 const DEPTH: usize = 100;
@@ -116,7 +116,7 @@ impl Measure {
                 continue;
             }
             let Ok(stat) = fstatat(top, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
-            let mut entry = Cached { name, bytes: 0, used: 0, directory: is_directory(&stat) };
+            let mut entry = Cached { name, bytes: 0, used: 0, directory: directory::is_one(&stat) };
             let name = entry.name.clone();
             entry.used = match self.add(top, &name, &stat, &mut entry.bytes, 0) {
                 Ok(used) => used.max(1),
@@ -137,7 +137,7 @@ impl Measure {
         bytes: &mut u64,
         depth: usize,
     ) -> Result<i64, Errno> {
-        let directory = is_directory(stat);
+        let directory = directory::is_one(stat);
         if stat.st_dev != self.device {
             return Err(Errno::EXDEV);
         }
@@ -205,10 +205,6 @@ fn reopen(directory: &OwnedFd) -> Result<OwnedFd, Errno> {
 
 fn is_entry(item: &nix::dir::Entry) -> bool {
     !matches!(item.file_name().to_bytes(), b"." | b"..")
-}
-
-fn is_directory(stat: &FileStat) -> bool {
-    stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()
 }
 
 #[cfg(test)]

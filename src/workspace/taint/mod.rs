@@ -28,13 +28,12 @@ use nix::errno::Errno;
 use nix::sys::stat::{FileStat, lstat};
 
 use super::wipe::{Spare, Wiped, wipe};
-use crate::os::Identity;
-use crate::os::mounts;
+use crate::os::{Identity, directory, mounts};
 use lines::{Digesting, RecordReader, write_new};
 use record::{Attributes, Record, digest};
 pub(crate) use shipped::{Shipped, shipped};
 pub(crate) use survey::{Skip, Skips};
-use survey::{is_directory, is_skipped, walk};
+use survey::{is_skipped, walk};
 
 /// Where the image keeps its baseline, from the root on.
 const BASELINE: &str = "opt/oscr/baseline";
@@ -239,18 +238,21 @@ impl Custody {
             self.establish()?;
             return Ok(None);
         }
-        if self.since.is_none() {
-            self.since = written(&self.own("mark")).ok();
-        }
+        self.recall();
         let mut findings = self.compare()?;
         if let Some(beside) = &mut self.beside {
-            if beside.since.is_none() {
-                beside.since = written(&beside.own("mark")).ok();
-            }
+            beside.recall();
             findings.take(beside.compare()?);
         }
         findings.took = started.elapsed();
         Ok(Some(findings))
+    }
+
+    /// When all was well, by the mark of an earlier life.
+    fn recall(&mut self) {
+        if self.since.is_none() {
+            self.since = written(&self.own("mark")).ok();
+        }
     }
 
     /// All is well now: what changed earlier need not be read again. To be called after changes of our own.
@@ -284,14 +286,13 @@ impl Custody {
             walk(&self.root, &self.skips, |survey| {
                 while let Some(stat) = survey.next() {
                     let mut record = Record::of(survey.path(), &stat);
-                    let path = self.root.join(&record.path);
                     let looked = match baseline.find(&record.path, drop)? {
                         Some(known) if known.holds_for(&record) => {
                             record = known;
                             Ok(())
                         }
                         _ if record.seen.kind != 'f' || self.reads_all || is_always_read(&record.path) => {
-                            digest(&path, record.seen.kind).map(|digest| record.digest = digest)
+                            digest(&self.root.join(&record.path), record.seen.kind).map(|digest| record.digest = digest)
                         }
                         _ => Ok(()),
                     };
@@ -299,7 +300,7 @@ impl Custody {
                     match entered {
                         Ok(()) => record.write(&mut out)?,
                         // Others go on meanwhile, and may take away what was listed.
-                        Err(_) if is_gone(&path) => {}
+                        Err(_) if is_gone(&self.root.join(&record.path)) => {}
                         Err(error) => return Err(error),
                     }
                 }
@@ -340,7 +341,7 @@ impl Custody {
                 if let Some(how) = self.difference(&known, &stat, &mut findings.read)? {
                     findings.differs(path, how);
                 }
-                if known.seen.kind == 'd' && is_directory(&stat) {
+                if known.seen.kind == 'd' && directory::is_one(&stat) {
                     survey.enter()?;
                     above.push(reach.into(&known.seen, &self.agent));
                 } else if known.seen.kind == 'd' {
@@ -459,7 +460,7 @@ impl Reach {
 
 fn remove(path: &Path, stat: &FileStat) -> io::Result<Wiped> {
     let mut wiped = Wiped::default();
-    if is_directory(stat) {
+    if directory::is_one(stat) {
         wiped = wipe(path, &Spare::default())?;
         if let Some(failure) = wiped.failures.first() {
             return Err(io::Error::other(failure.clone()));

@@ -12,7 +12,7 @@ use std::thread;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, lstat};
+use nix::sys::stat::{FileStat, Mode, fstatat, lstat};
 
 use crate::os::directory;
 
@@ -138,11 +138,6 @@ impl Drop for Survey<'_> {
         self.listings.lock().over = true;
         self.listings.wanted.notify_all();
     }
-}
-
-/// Whether it is a directory.
-pub(super) fn is_directory(stat: &FileStat) -> bool {
-    stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()
 }
 
 /// Directories that are listed ahead of the walk.
@@ -316,7 +311,9 @@ impl<'a> Surveyed<'a> {
             // With the zero after it.
             let c_name = CStr::from_bytes_with_nul(&names[place.start..=place.end]).unwrap_or_default();
             match fstatat(&handle, c_name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-                Ok(stat) => entries.push(Entry { name: place, enters: skip.is_none() && is_directory(&stat), stat }),
+                Ok(stat) => {
+                    entries.push(Entry { name: place, enters: skip.is_none() && directory::is_one(&stat), stat })
+                }
                 Err(Errno::ENOENT) => {}
                 Err(error) => return Err(within(&directory.join(OsStr::from_bytes(name)), error.into())),
             }
@@ -353,7 +350,7 @@ mod tests {
         let walked = walk(root.path(), &skips, |survey| {
             while let Some(stat) = survey.next() {
                 seen.push(survey.path().to_owned());
-                if is_directory(&stat) {
+                if directory::is_one(&stat) {
                     survey.enter()?;
                 }
             }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{FileStat, SFlag, fstatat};
+use nix::sys::stat::{FileStat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::opening::{allow, reopen, to_errno};
@@ -106,7 +106,7 @@ impl<'a> Walk<'a> {
         if self.all.only_of.is_some_and(|uid| uid.as_raw() != stat.st_uid) {
             return Ok(Fate::Left);
         }
-        if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFDIR.bits() {
+        if !directory::is_one(&stat) {
             return self.all.unlink(parent, name, path, &stat);
         }
         let path = path.join(to_path(name));
