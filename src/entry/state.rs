@@ -119,8 +119,9 @@ impl StateFile {
         };
         let mut file = Self { directory: directory.to_owned(), content, written };
         // Now rather than when it matters: a place that cannot be written is a reason not to start.
-        could_write(directory).map_err(failed)?;
-        file.save()?;
+        if !file.write()? {
+            could_write(directory).map_err(failed)?;
+        }
         Ok(file)
     }
 
@@ -155,17 +156,23 @@ impl StateFile {
     /// # Errors
     /// When it cannot be written, as on a full disk; the old one is intact then.
     pub(super) fn save(&mut self) -> Result<(), StateError> {
+        self.write().map(drop)
+    }
+
+    /// The same. Whether it had to.
+    fn write(&mut self) -> Result<bool, StateError> {
         self.content.version = 1;
         keep_newest(&mut self.content.leftovers, LEFTOVERS);
         keep_newest(&mut self.content.docker_labels, LEFTOVERS);
         keep_newest(&mut self.content.docker_volumes, VOLUMES);
         let path = self.directory.join(NAME);
         let json = serde_json::to_vec(&self.content).map_err(|error| self.error(&path, error.into()))?;
-        if json != self.written {
+        let differs = json != self.written;
+        if differs {
             files::replace_on_disk(&path, &json, 0o600).map_err(|error| self.error(&path, error))?;
             self.written = json;
         }
-        Ok(())
+        Ok(differs)
     }
 
     fn error(&self, path: &Path, source: io::Error) -> StateError {

@@ -48,10 +48,10 @@ const LIST: usize = 8 * 1024;
 pub(crate) fn give_back() {
     // SAFETY: sysconf takes an integer.
     let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(LARGEST_PAGE);
-    if is_alone() {
-        give_heap_back(page);
+    let stack = give_heap_back(page);
+    if let Some(stack) = stack {
+        give_stack_back(stack, page);
     }
-    give_stack_back(page);
 }
 
 /// Whether this is the only thread.
@@ -73,15 +73,19 @@ fn mappings(text: &mut [u8]) -> &str {
     std::str::from_utf8(&text[..whole]).unwrap_or_default()
 }
 
+/// Tells where the main thread's stack is. In a call of its own, whose part of the stack is given back after it.
 #[inline(never)]
-fn give_heap_back(page: usize) {
-    let Ok(memory) = File::open("/proc/self/mem") else { return };
+fn give_heap_back(page: usize) -> Option<Range<usize>> {
+    let memory = if is_alone() { File::open("/proc/self/mem").ok() } else { None };
     let mut text = [0; LIST];
-    for mapping in mappings(&mut text).lines().filter_map(anonymous) {
+    let maps = mappings(&mut text);
+    for mapping in maps.lines().filter_map(anonymous) {
+        let Some(memory) = &memory else { break };
         // SAFETY: it is memory without a file and not shared. This is the only thread, no handler of a signal writes to memory (the one
         // that there is runs on threads that wait for locks), and nothing is allocated or freed meanwhile.
-        unsafe { give_zeros_back(&memory, mapping, page) };
+        unsafe { give_zeros_back(memory, mapping, page) };
     }
+    maps.lines().find_map(main_stack)
 }
 
 /// Gives back each page of a mapping that has nothing but zeros, as what was freed has here: the kernel gives zeros when it is used again,
@@ -105,10 +109,9 @@ unsafe fn give_zeros_back(memory: &File, mapping: Range<usize>, page: usize) {
 
 /// Below where it is now.
 #[inline(never)]
-fn give_stack_back(page: usize) {
+fn give_stack_back(stack: Range<usize>, page: usize) {
     let here = black_box(0_u8);
     let here = (&raw const here).addr();
-    let Some(stack) = stack() else { return };
     let end = here.saturating_sub(FOR_A_CALL) / page * page;
     if stack.contains(&here) && end > stack.start {
         let start = std::ptr::without_provenance_mut(stack.start);
@@ -116,13 +119,6 @@ fn give_stack_back(page: usize) {
         // included. What lies there belongs to calls that have returned. The kernel gives pages of zeros when it is used again.
         unsafe { libc::madvise(start, end - stack.start, libc::MADV_DONTNEED) };
     }
-}
-
-/// The main thread's. In a call of its own, whose part of the stack is given back too.
-#[inline(never)]
-fn stack() -> Option<Range<usize>> {
-    let mut text = [0; LIST];
-    mappings(&mut text).lines().find_map(main_stack)
 }
 
 /// Where the main thread's stack is, if this is its line.
